@@ -1,0 +1,26 @@
+"""The `zssbir` app: one line per command. Command modules import only typer at module level, so that
+`zssbir --help` is quick; torch and friends are imported inside command bodies."""
+
+import typer
+
+app = typer.Typer(
+    name="zssbir",
+    help="Zero-shot sketch-based image retrieval: search photos by drawing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    debug: bool = typer.Option(False, "--debug", help="Show a traceback on errors (works anywhere on the line)."),
+) -> None:
+    """Zero-shot sketch-based image retrieval: search photos by drawing."""
+    if version:
+        from zssbir_cli import __version__
+
+        typer.echo(f"zssbir {__version__}")
+        raise typer.Exit

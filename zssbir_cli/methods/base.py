@@ -1,0 +1,130 @@
+"""The method boundary: all that the engine knows of a method.
+
+A new method is one folder under `methods/` (config.py, method.py, data.py, its parts), one line in
+`methods/table.py`, one recipe and one test file; nothing changes in the engine.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from zssbir_cli.types import Modality
+
+Batch = dict[str, Tensor]
+"""What the data loader hands to `forward`: named tensors whose first dimension is the (local) batch.
+Images are uint8 [B, C, H, W], C = 1 or 3; the encoder normalises them on the device."""
+
+
+class StepOutput(NamedTuple):
+    """Result of one forward pass: a scalar loss and detached scalars to log (names like `loss/triplet`)."""
+
+    loss: Tensor
+    logs: Mapping[str, Tensor]
+
+
+class ParamGroup(TypedDict, total=False):
+    """A parameter group of the optimizer; `lr_scale` multiplies the recipe's learning rate."""
+
+    params: list[nn.Parameter]
+    lr_scale: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run is. `step` counts optimizer steps from 0, `epoch` from 0."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is done, 0-1."""
+        return self.step / max(1, self.total_steps)
+
+    @property
+    def epoch_fraction(self) -> float:
+        """Epochs done, with the fraction of the present one."""
+        return self.fraction * self.epochs
+
+
+class Probe(Protocol):
+    """Un-augmented training images for a method that needs features of all of them (AMA's clustering)."""
+
+    def features(self, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """Apply `embed` (uint8 images [B, C, H, W] -> [B, D]) to every training image of `modality`.
+
+        Returns float32 [N, D] in data-set order, complete and identical on every rank.
+        """
+        ...
+
+
+class Plan(Protocol):
+    """Which items make up each batch: a pure function of the seed and the epoch."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches per epoch."""
+        ...
+
+    def batches(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Rows of image indices, [steps, global batch, columns]; what a column means is the method's."""
+        ...
+
+
+ItemKey = tuple[int, int, tuple[int, ...]]
+"""(epoch, position of the item in the epoch's global order, row of image indices). Augmentation draws
+from a generator seeded by (run seed, epoch, position), so an item is the same on any worker or rank."""
+
+
+class TrainData(NamedTuple):
+    """What a method trains on: the plan, and a map-style data set from `ItemKey` to one item (no batch
+    dimension). Items are collated by stacking unless `collate` is given."""
+
+    plan: Plan
+    items: "Dataset[Batch]"
+    collate: Callable[[list[Batch]], Batch] | None = None
+
+
+class Method(nn.Module, ABC):
+    """Base class of all methods. `state_dict()` holds all that resuming needs: teachers, centres and
+    prototypes are frozen submodules or buffers. `train()` must keep teachers in eval mode. Every trainable
+    parameter takes part in every step."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> StepOutput:
+        """One training step's loss on a local batch; the only call that goes through DDP.
+
+        Under several ranks the mean over ranks of `loss` gradients must be the gradient of the global
+        batch's loss: gather with `engine.distributed.gather` where a loss uses the batch.
+        """
+
+    @abstractmethod
+    def embed(self, images: Tensor, modality: Modality) -> Tensor:
+        """Retrieval embeddings: uint8 images [B, C, H, W] -> float32 [B, D], unit length (eval mode)."""
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Groups for the optimizer; default: all trainable parameters in one group."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def retrieval_state(self) -> dict[str, Tensor]:
+        """The part of `state_dict()` that `embed` needs; default: everything."""
+        return self.state_dict()
+
+    def before_step(self, progress: Progress) -> None:  # noqa: B027
+        """Called before each optimizer step (schedules)."""
+
+    def after_step(self, progress: Progress) -> None:  # noqa: B027
+        """Called after each optimizer step (EMA teacher)."""
+
+    def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:
+        """Called before each epoch, on every rank (clustering). Returns values to log."""
+        return {}

@@ -1,0 +1,35 @@
+"""The words every package shares: modality, part, role. Imports nothing heavy."""
+
+from enum import IntEnum, StrEnum
+
+
+class Modality(IntEnum):
+    """What an image is: a sketch (query) or a photo (gallery). The value is stored in shards."""
+
+    SKETCH = 0
+    PHOTO = 1
+
+
+class Role(StrEnum):
+    """What a class may be used for. Unseen classes never reach training or model selection."""
+
+    SEEN = "seen"
+    VAL = "val"
+    UNSEEN = "unseen"
+
+
+class Part(StrEnum):
+    """What an image may be used for; each shard holds one part.
+
+    train: images of seen classes to learn from; holdout: images of seen classes kept out of training
+    (queries of generalised zero-shot protocols); val: all images of held-out seen classes, for model
+    selection; test: all images of unseen classes.
+    """
+
+    TRAIN = "train"
+    HOLDOUT = "holdout"
+    VAL = "val"
+    TEST = "test"
+
+
+ROLE_OF_PART = {Part.TRAIN: Role.SEEN, Part.HOLDOUT: Role.SEEN, Part.VAL: Role.VAL, Part.TEST: Role.UNSEEN}
