@@ -1,0 +1,138 @@
+"""Reading a prepared data set: images by number, through memory maps that no process shares."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zssbir_cli.data.manifest import Manifest, read_manifest
+from zssbir_cli.data.shards import ShardIndex, read_index, read_sources
+from zssbir_cli.errors import DataError
+from zssbir_cli.types import Modality, Part
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+class ImageSet:
+    """The images of one part and modality, across shards, in the manifest's order.
+
+    Can be pickled and survives fork: it holds arrays and paths, and maps the files on the first read in each
+    process. `labels`: int32 [N].
+    """
+
+    def __init__(self, part: Part, modality: Modality, shards: list[ShardIndex]) -> None:
+        self.part, self.modality = part, modality
+        self.labels: npt.NDArray[np.int32] = (
+            np.concatenate([s.labels for s in shards]) if shards else np.empty(0, np.int32)
+        )
+        self._shards = shards
+        self._starts = np.cumsum([0] + [len(s.labels) for s in shards])
+        self._maps: dict[int, UInt8] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Original relative path of each image."""
+        return [name for shard in self._shards for name in read_sources(shard.path)]
+
+    def read(self, i: int) -> UInt8:
+        """Encoded bytes of image `i`: a read-only uint8 [n] view of the file."""
+        shard, row = self._locate(i)
+        index = self._shards[shard]
+        return self._bytes(shard, index.blob_at, index.offsets, row)
+
+    def read_mask(self, i: int) -> npt.NDArray[np.bool_] | None:
+        """Object mask of image `i`, bool [H, W]; None when the set holds no masks."""
+        shard, row = self._locate(i)
+        index = self._shards[shard]
+        if index.mask_offsets is None:
+            return None
+        from zssbir_cli.data.images import decode_mask
+
+        return decode_mask(self._bytes(shard, index.mask_at, index.mask_offsets, row))
+
+    def _locate(self, i: int) -> tuple[int, int]:
+        if not 0 <= i < len(self.labels):
+            raise IndexError(f"image {i} of {len(self.labels)}")
+        shard = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return shard, i - int(self._starts[shard])
+
+    def _bytes(self, shard: int, at: int, offsets: npt.NDArray[np.int64], row: int) -> UInt8:
+        if shard not in self._maps:
+            path = self._shards[shard].path
+            try:
+                self._maps[shard] = np.memmap(path, np.uint8, mode="r")
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path} cannot be read: {error}") from None
+        return self._maps[shard][at + int(offsets[row]) : at + int(offsets[row + 1])]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "sources")} | {"_maps": {}}
+
+
+class PreparedSet:
+    """A prepared data set (the folder that `zssbir prepare` writes), opened for reading."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root, self.manifest = root, manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "PreparedSet":
+        """Open and check a prepared data set (manifest, and each shard's presence and size).
+
+        Raises:
+            DataError: not a prepared set, damaged, incomplete, or mixing seen and unseen classes.
+        """
+        root = Path(path)
+        manifest = read_manifest(root)
+        for shard in manifest.shards:
+            file = root / shard.file
+            size = file.stat().st_size if file.is_file() else -1
+            if size != shard.bytes:
+                found = "is missing" if size < 0 else f"has {size} bytes instead of {shard.bytes}"
+                raise DataError(f"{file} {found}; run the same `zssbir prepare` command again")
+        return cls(root, manifest)
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits that name what the set contains."""
+        return self.manifest.identity
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names; the index is the label, over all roles."""
+        return [c.name for c in self.manifest.classes]
+
+    def images(self, part: Part, modality: Modality) -> ImageSet:
+        """The images of a part and modality; an empty set when there are none.
+
+        Raises:
+            DataError: a shard is damaged, or holds a label that its part must not hold.
+        """
+        wanted = [s for s in self.manifest.shards if (s.part, s.modality) == (part, modality)]
+        allowed = np.asarray(self.manifest.ids_for(part), np.int32)
+        indexes = []
+        for info in wanted:
+            index = read_index(self.root / info.file)
+            if index.content != info.content or len(index.labels) != info.count or index.part != part:
+                raise DataError(f"{index.path} is not the shard its manifest lists; prepare the set again")
+            if bool((index.modality != int(modality)).any()):
+                raise DataError(f"{index.path} mixes sketches and photos; prepare the set again")
+            foreign = np.setdiff1d(index.labels, allowed)
+            if len(foreign):
+                raise DataError(
+                    f"{index.path} ({part}) holds {self._name(int(foreign[0]))}; prepare the set again"
+                )
+            indexes.append(index)
+        return ImageSet(part, modality, indexes)
+
+    def _name(self, label: int) -> str:
+        known = 0 <= label < len(self.manifest.classes)
+        if not known:
+            return f"the unknown label {label}"
+        info = self.manifest.classes[label]
+        return f"images of the {info.role} class {info.name!r}"

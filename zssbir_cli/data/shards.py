@@ -1,0 +1,294 @@
+"""HDF5 shards of encoded images: the writer (partial, verified, renamed) and the index reader.
+
+Layout: `/blob` uint8 (all images, contiguous), `/offsets` int64 [n + 1], `/label` int32 [n], `/modality`
+uint8 [n], `/source` str [n], `/digest` uint8 [n, 32] (sha256 of the image file as it was found), optionally
+`/mask_blob` and `/mask_offsets` (1-bit PNG object masks). Attributes: format_version, dataset, split, part,
+content (sha256 of all of the above).
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from zssbir_cli.data.manifest import FORMAT_VERSION, ShardInfo
+from zssbir_cli.errors import DataError
+from zssbir_cli.types import Modality, Part
+
+SHARD_BYTES = 64 << 20
+SHARD_IMAGES = 16384
+UInt8 = npt.NDArray[np.uint8]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass
+class _Pending:
+    """Images of the shard being filled."""
+
+    blobs: list[bytes] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    masks: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
+class ShardWriter:
+    """Writes one part of one modality as numbered shards of at most `max_bytes` of image data.
+
+    Images are kept in memory until a shard is full, so memory is bounded by `max_bytes`. Use as a context
+    manager: leaving it normally writes the last shard, leaving it by an exception writes nothing more.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dataset: str,
+        split: str,
+        part: Part,
+        modality: Modality,
+        first: int = 0,
+        max_bytes: int = SHARD_BYTES,
+        max_images: int = SHARD_IMAGES,
+    ) -> None:
+        self.folder, self.dataset, self.split, self.part, self.modality = (
+            folder,
+            dataset,
+            split,
+            part,
+            modality,
+        )
+        self.shards: list[ShardInfo] = []
+        self._next, self._max_bytes, self._max_images = first, max_bytes, max_images
+        self._pending = _Pending()
+
+    def add(
+        self, data: bytes, label: int, source: str, *, digest: bytes | None = None, mask: bytes | None = None
+    ) -> ShardInfo | None:
+        """Append one encoded image; returns the shard's record when this image completed one.
+
+        `digest`: sha256 of the original file (default: of `data`). `mask`: a PNG of the object mask; give it
+        for all images or for none.
+        """
+        p = self._pending
+        if bool(p.masks) != (mask is not None) and p.blobs:
+            raise ValueError("masks must be given for all images of a shard or for none")
+        p.blobs.append(data)
+        p.labels.append(label)
+        p.sources.append(source)
+        p.digests.append(digest if digest is not None else hashlib.sha256(data).digest())
+        if mask is not None:
+            p.masks.append(mask)
+        p.size += len(data)
+        full = p.size >= self._max_bytes or len(p.blobs) >= self._max_images
+        return self.flush() if full else None
+
+    @property
+    def waiting(self) -> int:
+        """Images not yet on disk."""
+        return len(self._pending.blobs)
+
+    def flush(self) -> ShardInfo | None:
+        """Write the images that wait as a shard; returns its record, or None when none wait."""
+        if not self._pending.blobs:
+            return None
+        name = f"{self.part}-{self.modality.name.lower()}-{self._next:05d}.h5"
+        info = _write_shard(self, self.folder / name)
+        self._pending = _Pending()
+        self._next += 1
+        self.shards.append(info)
+        return info
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.flush()
+
+
+def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
+    p = writer._pending
+    n = len(p.blobs)
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "blob": _joined(p.blobs),
+        "offsets": _offsets(p.blobs),
+        "label": np.asarray(p.labels, np.int32),
+        "modality": np.full(n, int(writer.modality), np.uint8),
+        "digest": np.frombuffer(b"".join(p.digests), np.uint8).reshape(n, 32),
+    }
+    if p.masks:
+        arrays |= {"mask_blob": _joined(p.masks), "mask_offsets": _offsets(p.masks)}
+    sources = [clean_source(s) for s in p.sources]
+    content = _content(arrays, sources)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+            file.create_dataset("source", data=sources, dtype=h5py.string_dtype("utf-8"))
+            file.attrs["format_version"] = FORMAT_VERSION
+            file.attrs["dataset"], file.attrs["split"] = writer.dataset, writer.split
+            file.attrs["part"], file.attrs["content"] = str(writer.part), content
+        digest, size = _sync_and_hash(partial)
+        index = read_index(partial)
+        if index.content != content or len(index.labels) != n:
+            raise DataError(f"{partial} does not read back as written (a failing disk?)")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+    return ShardInfo(
+        file=path.name,
+        part=writer.part,
+        modality=writer.modality,
+        count=n,
+        bytes=size,
+        sha256=digest,
+        content=content,
+    )
+
+
+def clean_source(source: str) -> str:
+    """A path as valid UTF-8 text without NUL or line breaks (undecodable bytes become `\\xNN`)."""
+    text = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _joined(blobs: list[bytes]) -> UInt8:
+    return np.frombuffer(b"".join(blobs), np.uint8)
+
+
+def _offsets(blobs: list[bytes]) -> Int64:
+    return np.concatenate([[0], np.cumsum([len(b) for b in blobs])]).astype(np.int64)
+
+
+def _content(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    digest.update("\n".join(sources).encode())
+    return digest.hexdigest()
+
+
+def _sync_and_hash(path: Path) -> tuple[str, int]:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What is needed to read a shard's images by memory map."""
+
+    path: Path
+    blob_at: int
+    offsets: Int64
+    labels: npt.NDArray[np.int32]
+    modality: npt.NDArray[np.uint8]
+    part: str
+    content: str
+    mask_at: int
+    mask_offsets: Int64 | None
+
+
+def read_index(path: Path) -> ShardIndex:
+    """Read and check the index of a shard (not its images).
+
+    Raises:
+        DataError: not a shard, damaged, or of another format version.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return _read_index(path, file)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; run the same `zssbir prepare` command again") from None
+    except Exception as error:  # h5py raises almost any type on a damaged file
+        raise DataError(f"{path} is damaged or not a shard ({_line(error)}); prepare the set again") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _read_index(path: Path, file: h5py.File) -> ShardIndex:
+    version = file.attrs["format_version"]
+    if int(version) != FORMAT_VERSION:
+        raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; prepare the set again")
+    blob_at, blob_size = _contiguous(path, file["blob"])
+    labels = np.asarray(file["label"][()], np.int32)
+    offsets = _checked_offsets(path, file["offsets"][()], len(labels), blob_size)
+    modality = np.asarray(file["modality"][()], np.uint8)
+    if modality.shape != labels.shape or file["source"].shape != labels.shape:
+        raise DataError(f"{path} is damaged: its fields differ in length")
+    mask_at, mask_offsets = 0, None
+    if "mask_blob" in file:
+        mask_at, mask_size = _contiguous(path, file["mask_blob"])
+        mask_offsets = _checked_offsets(path, file["mask_offsets"][()], len(labels), mask_size)
+    part, content = str(file.attrs["part"]), str(file.attrs["content"])
+    return ShardIndex(path, blob_at, offsets, labels, modality, part, content, mask_at, mask_offsets)
+
+
+def _contiguous(path: Path, dataset: h5py.Dataset) -> tuple[int, int]:
+    """Position and size in bytes of a dataset that can be memory-mapped."""
+    at, size = dataset.id.get_offset(), dataset.shape[0] if dataset.ndim == 1 else -1
+    if at is None or dataset.dtype != np.uint8 or size < 0 or at + size > path.stat().st_size:
+        raise DataError(f"{path} is damaged: {dataset.name} is not contiguous bytes inside the file")
+    return int(at), int(size)
+
+
+def _checked_offsets(path: Path, raw: npt.NDArray[np.generic], n: int, size: int) -> Int64:
+    offsets = np.asarray(raw, np.int64)
+    good = offsets.shape == (n + 1,) and n > 0 and offsets[0] == 0 and offsets[-1] == size
+    if not good or bool((np.diff(offsets) <= 0).any()):
+        raise DataError(f"{path} is damaged: its offsets do not fit its images")
+    return offsets
+
+
+def read_sources(path: Path) -> list[str]:
+    """The original relative path of each image of a shard."""
+    try:
+        with h5py.File(path, "r") as file:
+            return [s.decode("utf-8", "replace") for s in file["source"][()]]
+    except Exception as error:
+        raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
+
+
+def read_digests(path: Path) -> UInt8:
+    """uint8 [n, 32]: the sha256 of each image file as it was found."""
+    try:
+        with h5py.File(path, "r") as file:
+            digests = np.asarray(file["digest"][()], np.uint8)
+    except Exception as error:
+        raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
+    if digests.ndim != 2 or digests.shape[1] != 32:
+        raise DataError(f"{path} is damaged: its digests are not 32 bytes each")
+    return digests
+
+
+def content_digest(path: Path) -> str:
+    """Recompute the content digest of a shard from what it holds (reads all of it)."""
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = {k: np.asarray(file[k][()]) for k in file if k != "source"}
+            return _content(arrays, [s.decode("utf-8") for s in file["source"][()]])
+    except Exception as error:
+        raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
