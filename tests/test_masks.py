@@ -1,0 +1,82 @@
+"""Score files: resuming, sharing the work, and refusing what does not belong to the data set."""
+
+import contextlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zssbir_cli.data.masks import ScoreCache, read_scores, write_scores
+from zssbir_cli.errors import DataError
+
+FACTS = {"model": "m", "prompt": "a photo of {}"}
+
+
+def maps(photos: range) -> np.ndarray:
+    return (np.arange(photos.start, photos.stop)[:, None, None] + np.zeros((1, 3, 2))).astype(np.float16)
+
+
+def cache(root: Path, count: int = 10, **facts: str) -> ScoreCache:
+    return ScoreCache(root, "d" * 16, FACTS | facts, count, chunk=4)
+
+
+def test_work_is_shared_and_resumed(tmp_path: Path) -> None:
+    first = cache(tmp_path).missing(0, 2)
+    assert first == [range(4), range(8, 10)]
+    cache(tmp_path).put(first[1], maps(first[1]))  # then the run is killed, and goes on with one process
+    rest = cache(tmp_path).missing()
+    assert rest == [range(4), range(4, 8)]
+    with pytest.raises(DataError, match="lacks 2 of 3"):
+        cache(tmp_path).finish()
+    for photos in rest:
+        cache(tmp_path).put(photos, maps(photos))
+    path = cache(tmp_path).finish()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+    scores = pickle.loads(pickle.dumps(read_scores(path, data="d" * 16, count=10)))
+    assert scores.grid == (3, 2)
+    assert [float(scores.read(i)[2, 1]) for i in range(10)] == list(range(10))
+    assert cache(tmp_path).complete
+    assert scores.facts == FACTS
+
+
+def test_another_model_prompt_or_data_set_is_another_file(tmp_path: Path) -> None:
+    paths = {cache(tmp_path).path, cache(tmp_path, prompt="{}").path, cache(tmp_path, model="x").path}
+    paths |= {ScoreCache(tmp_path, "e" * 16, FACTS, 10, 4).path, cache(tmp_path, count=11).path}
+    assert len(paths) == 5
+
+
+def test_damaged_chunk_is_computed_again(tmp_path: Path) -> None:
+    c = cache(tmp_path)
+    for photos in c.missing():
+        c.put(photos, maps(photos))
+    victim = c.parts / "000000004.npy"
+    victim.write_bytes(victim.read_bytes()[:-7])
+    assert c.missing() == [range(4, 8)]
+
+
+def test_scores_of_another_set_are_refused(tmp_path: Path) -> None:
+    path = write_scores(tmp_path / "s.h5", maps(range(10)), data="d" * 16, facts={})
+    with pytest.raises(DataError, match="made for data set"):
+        read_scores(path, data="e" * 16, count=10)
+    with pytest.raises(DataError, match="10 masks"):
+        read_scores(path, data="d" * 16, count=11)
+    with pytest.raises(DataError, match="is missing"):
+        read_scores(tmp_path / "no.h5", data="d" * 16, count=10)
+    with pytest.raises(DataError, match="finite"):
+        write_scores(tmp_path / "n.h5", np.full((1, 2, 2), np.nan), data="d", facts={})
+    assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 4000), junk=st.binary(max_size=64))
+def test_a_damaged_file_is_one_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("m") / "s.h5"
+    whole = write_scores(path, maps(range(10)), data="d" * 16, facts=FACTS).read_bytes()
+    path.write_bytes(whole[: min(cut, len(whole) - 1)] + junk)
+    with contextlib.suppress(DataError):  # and nothing but a DataError
+        assert len(read_scores(path, data="d" * 16, count=10)) == 10
