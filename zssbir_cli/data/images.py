@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
+from zssbir_cli.data.ink import dark_on_white, flatten
 from zssbir_cli.errors import DataError
 
 UInt8 = npt.NDArray[np.uint8]
@@ -33,25 +34,9 @@ def decode_sketch(buffer: UInt8) -> Tensor:
         DataError: the bytes are no image or are cut short.
     """
     if _has_alpha(buffer):
-        rgba = _decode(buffer, ImageReadMode.GRAY_ALPHA)
-        return flatten_sketch(rgba[:1], rgba[1:])
-    return dark_on_white(_decode(buffer, ImageReadMode.GRAY))
-
-
-def dark_on_white(grey: Tensor) -> Tensor:
-    """Invert a grey image [1, H, W] whose border is mostly dark."""
-    border = torch.cat([grey[0, 0], grey[0, -1], grey[0, :, 0], grey[0, :, -1]])
-    return 255 - grey if float(border.float().mean()) < 127.5 else grey
-
-
-def flatten_sketch(grey: Tensor, alpha: Tensor) -> Tensor:
-    """Lay a transparent sketch, uint8 [1, H, W] and its alpha, on the ground its ink stands out from."""
-    weight = alpha.float() / 255
-    total = float(weight.sum())
-    light_ink = total > 0 and float((grey.float() * weight).sum()) / total > 127.5
-    if light_ink and float(weight.mean()) < 0.5:  # light strokes drawn on nothing
-        return (255 - grey.float() * weight).round().to(torch.uint8)
-    return dark_on_white((grey.float() * weight + 255 * (1 - weight)).round().to(torch.uint8))
+        grey, alpha = _decode(buffer, ImageReadMode.GRAY_ALPHA).numpy()
+        return torch.from_numpy(flatten(grey, alpha))[None]
+    return torch.from_numpy(dark_on_white(_decode(buffer, ImageReadMode.GRAY)[0].numpy()))[None]
 
 
 def _has_alpha(buffer: UInt8) -> bool:
