@@ -1,0 +1,235 @@
+"""Retrieval metrics in the three conventions of the field, exact, in one pass.
+
+    >>> m = evaluate(sketches, photos, sketch_labels, photo_labels, k=(100, 200))
+    >>> m.get("mAP@all"), m.get("mAP@200", "hits"), m.get("P@100")
+
+Average precision (AP) of one query with R relevant photos; precision at the i-th hit is i / rank_i:
+
+| convention | AP@all | AP@k is divided by |
+|---|---|---|
+| `voc` | precision replaced by the largest precision at this rank or later | min(k, R) |
+| `plain` | mean of the precisions at the hits | min(k, R) |
+| `hits` | as `plain` | hits found in the first k (0 when there is none) |
+
+Example: ranking 1, 0, 1 with R = 4: AP@3 is 0.833 (hits) and 0.556 (plain, voc).
+The other measures are the same in every convention: `P@k` = hits in the first k / k; `P@min(k,R)` = hits in
+the first min(k, R) / min(k, R) (the P@k that ZSE-SBIR publishes); `recall@k` = hits in the first k / R;
+`R-precision` = hits in the first R / R.
+
+The mean runs over queries that have at least one relevant photo; the others are counted and named. Equal
+scores are taken in random order and every value is the expectation (rule and source:
+`precision.values_of_groups`), so no value depends on the order of the gallery. Scores are cosines of float32
+rows; sums are float64.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.retrieval.precision import VALUES_PER_CUT
+from zssbir_cli.retrieval.ranking import Labels, Rows, rank_values, sort_gallery
+
+CONVENTIONS = ("voc", "plain", "hits")
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """All values of one evaluation, per query; means on demand.
+
+    query_labels: int64 [Q]; relevant: int64 [Q], number of relevant photos R; gallery: number of photos G;
+    notes: what the reader must know (queries without a relevant photo, k larger than the gallery, ...);
+    recall_levels: float64 [L]; curve: float64 [Q, L], interpolated precision at those recalls.
+    """
+
+    k: tuple[int, ...]
+    gallery: int
+    query_labels: npt.NDArray[np.int64]
+    relevant: npt.NDArray[np.int64]
+    notes: tuple[str, ...]
+    recall_levels: Floats
+    curve: Floats
+    _values: Floats = field(repr=False)
+
+    @property
+    def queries(self) -> int:
+        """Number of queries, those without a relevant photo included."""
+        return len(self.query_labels)
+
+    @cached_property
+    def counted(self) -> npt.NDArray[np.bool_]:
+        """bool [Q]: queries that enter the means (at least one relevant photo)."""
+        return self.relevant > 0
+
+    @property
+    def names(self) -> list[str]:
+        """All measures: mAP@all, mAP@k, P@k, P@min(k,R), recall@k, R-precision."""
+        per_k = [f"{m}{k}" for m in ("mAP@", "P@") for k in self.k]
+        per_k += [f"P@min({k},R)" for k in self.k] + [f"recall@{k}" for k in self.k]
+        return ["mAP@all", *per_k, "R-precision"]
+
+    @staticmethod
+    def conventions_of(name: str) -> tuple[str, ...]:
+        """Conventions in which a measure differs: all three for mAP, none for the others."""
+        return CONVENTIONS if name.startswith("mAP@") else ()
+
+    def per_query(self, name: str, convention: str = "voc") -> Floats:
+        """Value of each query: float64 [Q], 0-1, NaN where nothing is relevant. UsageError: unknown name."""
+        if convention not in CONVENTIONS:
+            raise UsageError(f"unknown convention {convention!r}: one of {', '.join(CONVENTIONS)}")
+        if name not in self.names:
+            raise UsageError(f"unknown measure {name!r}: one of {', '.join(self.names)}")
+        if name == "R-precision":
+            return self._values[:, -2] / self._values[:, -1]
+        kind, _, cut = name.partition("@")
+        small = cut.startswith("min(")
+        k = None if cut == "all" else int(cut[4:].partition(",")[0] if small else cut)
+        group = 0 if k is None else 1 + self.k.index(k)
+        column = group * VALUES_PER_CUT
+        if kind == "mAP":
+            return self._values[:, column + CONVENTIONS.index(convention)]
+        hits = self._values[:, column + 3]
+        assert k is not None
+        if kind == "recall":
+            return hits / self._values[:, -1]
+        if not small:
+            return hits / k
+        short = self._values[:, -1] < k
+        return np.where(short, self.per_query("R-precision"), hits / k)
+
+    def get(self, name: str, convention: str = "voc") -> float:
+        """Mean over the counted queries, 0-1. `convention` matters for mAP only."""
+        return float(self.per_query(name, convention)[self.counted].mean())
+
+    def per_class(self, name: str, convention: str = "voc") -> dict[int, float]:
+        """Mean over the counted queries of each class; NaN for a class without any."""
+        values = self.per_query(name, convention)
+        result: dict[int, float] = {}
+        for c in np.unique(self.query_labels):
+            of_class = values[(self.query_labels == c) & self.counted]
+            result[int(c)] = float(of_class.mean()) if of_class.size else float("nan")
+        return result
+
+    def mean_curve(self) -> Floats:
+        """Interpolated precision at `recall_levels`, mean over the counted queries: float64 [L]."""
+        result: Floats = self.curve[self.counted].mean(axis=0)
+        return result
+
+    def select(self, queries: npt.NDArray[np.bool_]) -> "Metrics":
+        """The same evaluation for some of its queries: bool [Q]. DataError when none is counted."""
+        if not (queries & self.counted).any():
+            raise DataError("no query of this selection has a relevant photo in the gallery")
+        return Metrics(
+            self.k, self.gallery, self.query_labels[queries], self.relevant[queries], self.notes,
+            self.recall_levels, self.curve[queries], self._values[queries],
+        )  # fmt: skip
+
+
+def evaluate(
+    query: Rows,
+    gallery: Rows,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    k: Sequence[int] = (100, 200),
+    curve_levels: int = 0,
+    fast: bool = False,
+    device: str | torch.device = "cpu",
+    block: int | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Metrics:
+    """Rank the gallery by cosine for every query and return all measures in all conventions.
+
+    Args:
+        query: [Q, D], gallery: [G, D]: any float type, numpy (memory-mapped too) or torch, of any length.
+        query_labels: [Q], gallery_labels: [G]: integers. -1 in the gallery: relevant to no query.
+        k: cuts of mAP@k, P@k and recall@k.
+        curve_levels: recall levels of the precision-recall curve (0: none).
+        fast: bf16 products where the processor has them (scores differ by up to about 0.004).
+        device: where products and sorting run.
+        block: query rows ranked at a time, memory only: the result is the same for every block.
+        threads: CPU threads (default: torch's).
+        progress: called with the number of queries done, after each block.
+    Errors:
+        DataError: shapes that do not fit, NaN or zero rows (named), a query without a label, no counted query.
+        UsageError: k < 1.
+    """
+    labels_q, labels_g = _labels(query_labels), _labels(gallery_labels)
+    cuts = tuple(dict.fromkeys(int(x) for x in k))
+    _check(query, gallery, labels_q, labels_g, cuts)
+    sorted_gallery = sort_gallery(gallery, labels_g, torch.device(device))
+    values = rank_values(
+        query, labels_q, sorted_gallery, [None, *cuts],
+        levels=curve_levels, fast=fast, block=block, threads=threads, progress=progress,
+    )  # fmt: skip
+    body = values[:, : values.shape[1] - curve_levels]
+    relevant = np.nan_to_num(body[:, -1]).astype(np.int64)
+    if not relevant.any():
+        raise DataError("no query has a relevant photo in the gallery: do the labels belong together?")
+    return Metrics(
+        cuts, len(labels_g), labels_q, relevant, _notes(labels_q, labels_g, relevant, cuts),
+        np.linspace(0, 1, curve_levels), values[:, values.shape[1] - curve_levels :], body,
+    )  # fmt: skip
+
+
+def _labels(labels: Labels) -> npt.NDArray[np.int64]:
+    array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        raise DataError(f"labels must be integers, not {array.dtype}")
+    return array.astype(np.int64)
+
+
+def _check(
+    query: Rows,
+    gallery: Rows,
+    labels_q: npt.NDArray[np.int64],
+    labels_g: npt.NDArray[np.int64],
+    k: Sequence[int],
+) -> None:
+    if any(x < 1 for x in k):
+        raise UsageError(f"k must be 1 or more, not {min(k)}")
+    for rows, labels, what in ((query, labels_q, "query"), (gallery, labels_g, "gallery")):
+        if rows.ndim != 2 or labels.ndim != 1 or rows.shape[0] != labels.shape[0]:
+            shapes = f"{tuple(rows.shape)} with labels {tuple(labels.shape)}"
+            raise DataError(f"{what} embeddings must be [N, D] with labels [N], not {shapes}")
+        if not rows.shape[0]:
+            raise DataError(f"the {what} set is empty")
+    if query.shape[1] != gallery.shape[1]:
+        raise DataError(
+            f"query embeddings have {query.shape[1]} dimensions and gallery embeddings {gallery.shape[1]}: "
+            "they come from different models"
+        )
+    if (labels_q < 0).any():
+        bad = np.flatnonzero(labels_q < 0)
+        raise DataError(
+            f"{bad.size} queries have no label (first: row {int(bad[0])}); an evaluation needs labels"
+        )
+
+
+def _notes(
+    labels_q: npt.NDArray[np.int64],
+    labels_g: npt.NDArray[np.int64],
+    relevant: npt.NDArray[np.int64],
+    k: Sequence[int],
+) -> tuple[str, ...]:
+    notes = []
+    total = len(labels_g)
+    for cut in k:
+        if cut > total:
+            notes.append(f"k = {cut} is larger than the gallery of {total}: P@{cut} still divides by {cut}")
+    if (without := relevant == 0).any():
+        classes = np.unique(labels_q[without])
+        names = ", ".join(str(c) for c in classes[:10]) + (", ..." if classes.size > 10 else "")
+        notes.append(
+            f"{int(without.sum())} queries have no relevant photo and are left out (classes {names})"
+        )
+    if idle := np.setdiff1d(labels_g[labels_g >= 0], labels_q).size:
+        notes.append(f"{idle} classes of the gallery have no query")
+    return tuple(notes)
