@@ -1,0 +1,245 @@
+"""Checkpoints: a folder of `model.safetensors`, `state.pt` and `meta.json`, complete or not there.
+
+`model.safetensors` holds the weights that retrieval uses (the average, with EMA); `state.pt` (tensors and
+plain values only, read with `weights_only`) what resuming needs beyond them; `meta.json` the checksums of
+both, format version, recipe and data set. A checkpoint is written beside the old one, synced and renamed; the
+old one stays as `<name>.previous`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zssbir_cli.errors import CheckpointError
+
+FORMAT_VERSION = 1
+MODEL, STATE, META = "model.safetensors", "state.pt", "meta.json"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What `meta.json` says: where the run was, and what it was."""
+
+    path: Path
+    step: int
+    epoch: int
+    sha256: str
+    """Checksum of `model.safetensors`: the identity of the weights."""
+    recipe: Mapping[str, Any]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    precision: str
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before `path` is kept."""
+    return path.with_name(path.name + ".previous")
+
+
+def save(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    state: Mapping[str, Any] | None,
+    facts: Mapping[str, Any],
+    *,
+    keep_previous: bool = False,
+) -> CheckpointInfo:
+    """Write the checkpoint folder `path` so that a crash at any moment leaves a complete one.
+
+    `facts`: step, epoch, recipe, data, metrics, precision. Raises CheckpointError when it cannot be written
+    (disk full, read-only); what was there before is then untouched.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        _remove(partial)
+        partial.mkdir(parents=True)
+        save_file(_storable(weights), partial / MODEL, metadata={"format": "pt", "step": str(facts["step"])})
+        files = [MODEL]
+        if state is not None:
+            torch.save(dict(state), partial / STATE)
+            files.append(STATE)
+        sums = {name: _sync_and_hash(partial / name) for name in files}
+        meta = {"format_version": FORMAT_VERSION, "sha256": sums, **facts}
+        (partial / META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
+        _sync_and_hash(partial / META)
+        _sync_folder(partial)
+        _swap_in(partial, path, keep_previous)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"{path}: cannot write the checkpoint ({error}); the one before it is intact"
+        ) from error
+    return _info(path, meta)
+
+
+def _storable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, none sharing memory (tied weights are stored twice), as safetensors asks."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in weights.items():
+        plain = tensor.detach().cpu().contiguous()
+        if plain.data_ptr() in seen or plain.untyped_storage().nbytes() != plain.nbytes:
+            plain = plain.clone(memory_format=torch.contiguous_format)
+        seen.add(plain.data_ptr())
+        result[name] = plain
+    return result
+
+
+def _sync_and_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb+") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap_in(partial: Path, path: Path, keep_previous: bool) -> None:
+    """Rename `partial` to `path`; the moment in which `path` is missing leaves `.previous` complete."""
+    old = previous(path)
+    if path.exists():
+        _remove(old)
+        path.rename(old)
+    partial.rename(path)
+    _sync_folder(path.parent)
+    if not keep_previous:
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Keep the checkpoint `source` as `target` too (hard links where the file system has them)."""
+    partial = target.with_name(target.name + ".partial")
+    try:
+        _remove(partial)
+        partial.mkdir(parents=True)
+        for file in source.iterdir():
+            try:
+                os.link(file, partial / file.name)
+            except OSError:
+                shutil.copy2(file, partial / file.name)
+        _remove(target)
+        partial.rename(target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(f"{target}: cannot keep a copy of the checkpoint ({error})") from error
+
+
+def _info(path: Path, meta: Mapping[str, Any]) -> CheckpointInfo:
+    return CheckpointInfo(
+        path=path,
+        step=int(meta["step"]),
+        epoch=int(meta["epoch"]),
+        sha256=str(meta["sha256"][MODEL]),
+        recipe=meta["recipe"],
+        data=meta["data"],
+        metrics=meta["metrics"],
+        precision=str(meta["precision"]),
+    )
+
+
+def inspect(path: Path, *, verify: bool = True) -> CheckpointInfo:
+    """Read `meta.json` and, with `verify`, compare the checksums of all files.
+
+    Raises CheckpointError that says what is damaged and which intact checkpoint there is to continue from.
+    """
+    problem = _problem(path, verify)
+    if problem is None:
+        return _info(path, json.loads((path / META).read_text()))
+    hint = "train again, or give another checkpoint"
+    before = previous(path)
+    if before.exists() and _problem(before, True) is None:
+        step = json.loads((before / META).read_text())["step"]
+        hint = f"the one before it (step {step}) is intact: continue with --resume {before}"
+    raise CheckpointError(f"{path}: {problem}; {hint}")
+
+
+def _problem(path: Path, verify: bool) -> str | None:
+    """What is wrong with the checkpoint folder, None if nothing."""
+    if not (path / META).is_file():
+        return f"no checkpoint ({META} is missing)"
+    try:
+        meta = json.loads((path / META).read_text())
+        if meta["format_version"] != FORMAT_VERSION:
+            found = meta["format_version"]
+            return f"format version {found} is unknown to this zssbir, which writes {FORMAT_VERSION}"
+        _info(path, meta)
+        sums: dict[str, str] = dict(meta["sha256"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{META} is damaged ({type(error).__name__}: {error})"
+    for name, expected in sums.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if verify and _hash(file) != expected:
+            return f"{name} is damaged (its sha256 is not the one in {META})"
+    return None
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of `model.safetensors`, on the CPU. Raises CheckpointError."""
+    try:
+        tensors: dict[str, Tensor] = load_file(path / MODEL)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path / MODEL}: cannot be read ({error})") from error
+    return tensors
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `state.pt` holds; only tensors and plain values are accepted. Raises CheckpointError."""
+    try:
+        state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path}: holds weights only and cannot be resumed; give --resume the run's folder"
+        ) from error
+    except Exception as error:  # torch.load raises many kinds for foreign files
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path / STATE}: cannot be read ({first})") from error
+    return state
+
+
+def load_into(
+    module: torch.nn.Module, weights: Mapping[str, Tensor], path: Path, *, needed: set[str]
+) -> None:
+    """Copy `weights` into `module`; the names in `needed` must be there, no name may be unknown, shapes must
+    agree.
+
+    Raises CheckpointError naming the first differing tensors.
+    """
+    own = module.state_dict()
+    missing = sorted(needed - weights.keys())
+    unknown = sorted(weights.keys() - own.keys())
+    shapes = [n for n in weights if n in own and weights[n].shape != own[n].shape]
+    for what, names in (("misses", missing), ("has unknown", unknown), ("has differently shaped", shapes)):
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise CheckpointError(f"{path / MODEL} {what} tensors ({shown}): it was made by another recipe")
+    module.load_state_dict(dict(weights), strict=False)

@@ -1,0 +1,145 @@
+"""From a plan of item indices to a stream of batches, the same for any number of workers and ranks.
+
+One stream runs over all epochs, so that workers stay warm and prefetch across epoch boundaries; resuming
+starts the stream at a batch.
+"""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from zssbir_cli.engine import distributed
+from zssbir_cli.errors import DataError, UsageError, ZssbirError
+from zssbir_cli.methods.base import ItemKey, TrainData
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A user error on its way from a worker to the main process (a raised one would arrive as a
+    traceback)."""
+
+    kind: type[ZssbirError]
+    message: str
+
+
+class _Batches(Dataset[Any]):
+    """Keys of a whole batch -> collated batch, or the error that kept it from being read."""
+
+    def __init__(self, items: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
+        self._items, self._collate = items, collate
+
+    def __getitems__(self, keys: list[Any]) -> Any:
+        try:
+            return self._collate([self._items[key] for key in keys])
+        except ZssbirError as error:
+            return _Failure(type(error), str(error))
+        except OSError as error:
+            return _Failure(DataError, f"cannot read images: {error}; run `zssbir prepare` again")
+
+    def __getitem__(self, key: Any) -> Any:  # the loader fetches whole batches
+        return self.__getitems__([key])
+
+
+def _keys(data: TrainData, first: int, stop: int, overfit: int | None) -> Iterator[list[ItemKey]]:
+    """Keys of this rank's share of batches `first` to `stop` (counted over the whole run)."""
+    per_epoch = data.plan.steps_per_epoch
+    rows, epoch = None, -1
+    for number in range(first, stop):
+        place = divmod(number, per_epoch) if overfit is None else (0, number % min(overfit, per_epoch))
+        if rows is None or place[0] != epoch:
+            epoch = place[0]
+            rows = data.plan.batches(epoch)
+            if len(rows) != per_epoch:
+                raise UsageError(f"the plan of epoch {epoch} has {len(rows)} batches instead of {per_epoch}")
+        batch = rows[place[1]]
+        size = len(batch)
+        local = range(size)[distributed.local_rows(size)]
+        yield [(epoch, place[1] * size + i, tuple(int(v) for v in batch[i])) for i in local]
+
+
+def quiet_worker(_: int) -> None:
+    """Start of a data-loading process: Ctrl-C and SIGTERM are the main process's to handle; one thread
+    each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+class Stream(Iterator[Any]):
+    """Iterator over the batches of given keys; `waited` counts the seconds spent waiting for them.
+
+    Raises the DataError of an unreadable item, or one that says that a worker process died.
+    """
+
+    def __init__(
+        self,
+        items: Dataset[Any],
+        batches: Iterable[list[Any]],
+        *,
+        collate: Callable[[list[Any]], Any] | None = None,
+        workers: int,
+        pin: bool,
+    ) -> None:
+        self.waited = 0.0
+        fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
+        loader = DataLoader(
+            _Batches(items, collate or default_collate),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_same,
+            pin_memory=pin,
+            worker_init_fn=quiet_worker if workers else None,
+            multiprocessing_context="fork" if fork else None,
+            prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),  # leaves the global generator alone
+        )
+        self._batches: Iterator[Any] | None = iter(loader)
+
+    def __next__(self) -> Any:
+        if self._batches is None:
+            raise StopIteration
+        start = time.perf_counter()
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a data-loading process died ({' '.join(str(error).split())[:160]}); out of memory? Lower "
+                "data.workers (0 loads in the main process)"
+            ) from error
+        self.waited += time.perf_counter() - start
+        if isinstance(batch, _Failure):
+            raise batch.kind(batch.message)
+        return batch
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._batches = None
+
+
+def training_stream(
+    data: TrainData, *, first: int, stop: int, workers: int, pin: bool, overfit: int | None = None
+) -> Stream:
+    """This rank's share of global batches `first` to `stop`, counted over the whole run.
+
+    `overfit`: use only the first so many batches of epoch 0, with the same augmentation, again and again.
+    """
+    keys = _keys(data, first, stop, overfit)
+    return Stream(data.items, keys, collate=data.collate, workers=workers, pin=pin)
+
+
+def image_stream(images: Dataset[Any], indices: range, *, batch_size: int, workers: int, pin: bool) -> Stream:
+    """Items `indices` of a data set in order, in stacked batches."""
+    batches = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
+    return Stream(images, batches, workers=min(workers, len(batches)), pin=pin)

@@ -1,0 +1,99 @@
+"""Devices and number formats: what `auto` means, autocast, loss scaling, TF32."""
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from zssbir_cli.engine import distributed
+from zssbir_cli.errors import UsageError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1` -> device.
+
+    Under `torchrun` each rank takes the GPU of its local rank. Raises UsageError for a GPU that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind == "cpu" and not index:
+        return torch.device("cpu")
+    if kind != "cuda" or not (index.isdigit() or not index):
+        raise UsageError(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {name}: this PyTorch sees no CUDA GPU; use --device cpu or install a CUDA build"
+        )
+    number = int(index) if index else distributed.local_rank()
+    if number >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device cuda:{number}: there are only {torch.cuda.device_count()} GPUs; lower --nproc-per-node"
+        )
+    return torch.device("cuda", number)
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 matrices in hardware (x86: amx_bf16 or avx512_bf16; ARM: bf16).
+
+    Read from the kernel's list of processor features, not tried out: emulated bf16 works too, but slowly, and
+    a timing that comes out either way would make the same run give different numbers.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    key = "features" if platform.machine() in ("aarch64", "arm64") else "flags"
+    wanted = {"bf16"} if key == "features" else {"amx_bf16", "avx512_bf16"}
+    lines = [line for line in text.splitlines() if line.lower().startswith(key)]
+    return bool(lines) and bool(wanted & set(lines[0].partition(":")[2].split()))
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A resolved number format on a device; weights and optimizer state stay in fp32."""
+
+    name: str
+    device: torch.device
+
+    @classmethod
+    def choose(cls, name: str, device: torch.device) -> "Precision":
+        """Resolve `auto` (bf16 where the device has it in hardware, else fp32) and refuse what cannot
+        work."""
+        cuda = device.type == "cuda"
+        if name == "auto":
+            fast = torch.cuda.get_device_capability(device) >= (8, 0) if cuda else cpu_has_bf16()
+            name = "bf16" if fast else "fp32"
+        if name in ("fp16", "tf32") and not cuda:
+            raise UsageError(
+                f"train.precision = {name} needs a CUDA GPU; use auto, bf16 or fp32 on {device.type}"
+            )
+        return cls(name, device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrix products compute in."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name, torch.float32)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context of a forward pass. Losses that need it leave it with `torch.autocast(...,
+        enabled=False)`."""
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def scaler(self) -> "torch.amp.GradScaler":
+        """Loss scaling, which only fp16 needs (otherwise it does nothing)."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+    def apply_globally(self) -> None:
+        """Set how CUDA computes fp32 products: TF32 unless `fp32` was asked for."""
+        if self.device.type == "cuda":
+            tf32 = self.name != "fp32"
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            torch.backends.cudnn.allow_tf32 = tf32
+            torch.backends.cudnn.benchmark = True
