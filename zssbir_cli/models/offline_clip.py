@@ -1,0 +1,81 @@
+"""The small CLIP in the package: image and text towers for drawn pictures, so that everything that needs a
+vision-language model runs without a network.
+
+It knows the words it was trained with and nothing else (docs/puxim.md says which pictures those were). It
+serves the VxL sampler only and is never used for retrieval.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from safetensors import safe_open
+from torch import Tensor
+
+from zssbir_cli.errors import CheckpointError, UsageError
+
+WEIGHTS = Path(__file__).with_name("offline_clip.safetensors")
+CONTEXT = 16
+SIZE = 64
+BLOCKS = 3
+"""Last blocks with the second path of CLIP Surgery; the best number for this small tower."""
+
+
+class WordTokenizer:
+    """Whole words -> ids. 0 pads, then the words, then start and end (open_clip pools at the largest id)."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+        self._ids = {word: i + 1 for i, word in enumerate(self.words)}
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        return len(self.words) + 3
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> ids [len(texts), CONTEXT]. Raises UsageError for a word the model does not know."""
+        return torch.tensor([self._encode(text) for text in texts], dtype=torch.long)
+
+    def _encode(self, text: str) -> list[int]:
+        words = split_words(text)
+        unknown = [w for w in words if w not in self._ids]
+        if unknown:
+            raise UsageError(
+                f"the offline CLIP does not know the word {unknown[0]!r}; it knows: {', '.join(self.words)} "
+                "(any word works with an open_clip model in method.vxl.model)"
+            )
+        inner = [self._ids[w] for w in words][: CONTEXT - 2]
+        ids = [self.size - 2, *inner, self.size - 1]
+        return ids + [0] * (CONTEXT - len(ids))
+
+
+def split_words(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
+
+
+def build_offline_clip(vocabulary: int) -> CLIP:
+    """Random weights; image tower: 6 blocks, width 128, 8-pixel patches; text tower: 2 blocks, width 64."""
+    vision = CLIPVisionCfg(layers=6, width=128, head_width=32, patch_size=8, image_size=SIZE)
+    text = CLIPTextCfg(context_length=CONTEXT, vocab_size=vocabulary, width=64, heads=2, layers=2)
+    return CLIP(64, vision, text, quick_gelu=True)
+
+
+def load_offline_clip(path: Path = WEIGHTS) -> tuple[CLIP, WordTokenizer]:
+    """The trained model in float32, and its tokenizer. Raises CheckpointError when the file is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            words = json.loads(file.metadata()["words"])
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        tokenizer = WordTokenizer(words)
+        model = build_offline_clip(tokenizer.size)
+        model.load_state_dict(state, strict=False)
+    except Exception as error:
+        line = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"{path}: not the package's offline CLIP ({line}); install zssbir again"
+        ) from error
+    return model, tokenizer
