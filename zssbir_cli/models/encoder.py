@@ -1,0 +1,134 @@
+"""One encoder over any timm backbone: a global embedding and patch tokens, for transformers and CNNs."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.models.weights import load_weights, read_state
+from zssbir_cli.recipe.schema import ModelConfig
+
+
+class Features(NamedTuple):
+    """What an encoder says of a batch.
+
+    embedding: [B, D] (a transformer's CLS token or pooled tokens after the final norm; a CNN's pooled
+    map). tokens: [B, N, C] patch tokens in row-major order, N = grid[0] * grid[1]; for a CNN the cells of
+    its last feature map, C may differ from D.
+    """
+
+    embedding: Tensor
+    tokens: Tensor
+    grid: tuple[int, int]
+
+
+class Encoder(nn.Module):
+    """Wraps a headless timm model. Input: uint8 images [B, C, H, W], C = 1 or 3 (grey is repeated).
+
+    Normalises on the device, so that loaders hand over plain uint8.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], freeze_batchnorm: bool):
+        super().__init__()
+        self.backbone = backbone
+        self.freeze_batchnorm = freeze_batchnorm
+        self.dim = int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+        self.token_dim = int(backbone.num_features)  # type: ignore[arg-type]
+        self.prefix_tokens = int(getattr(backbone, "num_prefix_tokens", 0))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Features:
+        """uint8 [B, 1 or 3, H, W] -> `Features`."""
+        return self.features(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, 1 or 3, H, W] -> float32 [B, 3, H, W], zero mean and unit variance by mean / std."""
+        return ((images.float() - self.mean) / self.std).expand(-1, 3, -1, -1)
+
+    def features(self, x: Tensor) -> Features:
+        """Normalised float images [B, 3, H, W] -> `Features`."""
+        out = self.backbone.forward_features(x)  # type: ignore[operator]
+        embedding = self.backbone.forward_head(out, pre_logits=True)  # type: ignore[operator]
+        if out.ndim == 3:
+            tokens, grid = out[:, self.prefix_tokens :], self._token_grid(x, out.shape[1] - self.prefix_tokens)
+        else:
+            if out.shape[1] != self.token_dim:  # channels-last maps (Swin and the like)
+                out = out.permute(0, 3, 1, 2)
+            tokens, grid = out.flatten(2).transpose(1, 2), (int(out.shape[2]), int(out.shape[3]))
+        return Features(embedding, tokens, grid)
+
+    @staticmethod
+    def _token_grid(x: Tensor, count: int) -> tuple[int, int]:
+        rows = max(1, round((count * x.shape[2] / x.shape[3]) ** 0.5))
+        return rows, count // rows
+
+    @torch.no_grad()
+    def grid_for(self, size: int) -> tuple[int, int]:
+        """Token grid (rows, columns) for square inputs of `size` pixels."""
+        was_training = self.training
+        self.eval()
+        grid = self(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)).grid
+        self.train(was_training)
+        return grid
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """As `nn.Module.train`, but batch norm stays in eval mode when `freeze_batchnorm` is set."""
+        super().train(mode)
+        if self.freeze_batchnorm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
+    """Build the recipe's encoder for `size`-pixel inputs; `load=False` leaves its weights random because a
+    checkpoint will fill them. Raises `UsageError` for an unknown backbone and `CheckpointError` for weights
+    that cannot be had or do not fit."""
+    backbone = _create(config, size, pretrained=load and config.weights == "pretrained")
+    if load and config.weights not in ("pretrained", "none"):
+        load_weights(backbone, read_state(Path(config.weights).expanduser()), config.weights)
+    defaults = getattr(backbone, "pretrained_cfg", {}) or {}
+    mean = config.mean or tuple(defaults.get("mean", (0.5, 0.5, 0.5)))
+    std = config.std or tuple(defaults.get("std", (0.5, 0.5, 0.5)))
+    return Encoder(backbone, mean, std, config.freeze_batchnorm and config.weights != "none")
+
+
+def _create(config: ModelConfig, size: int, pretrained: bool) -> nn.Module:
+    if not timm.is_model(config.backbone):
+        close = ", ".join(timm.list_models(f"*{config.backbone.split('_')[0]}*")[:4])
+        raise UsageError(f"model.backbone {config.backbone!r} is not a timm model{f' (there are: {close} ...)' if close else ''}")
+    options: dict[str, object] = {"num_classes": 0, **config.options}
+    if config.drop_rate:
+        options["drop_rate"] = config.drop_rate
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
+    try:
+        return _create_sized(config.backbone, size, pretrained, options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(f"model.backbone {config.backbone!r} with options {options}: {error}") from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise CheckpointError(
+            f"model.weights: could not download the pretrained weights of {config.backbone} ({type(error).__name__}); "
+            "without a network set model.weights to a local .safetensors / .pth file, or to none for a random start"
+        ) from error
+
+
+def _create_sized(name: str, size: int, pretrained: bool, options: dict[str, object]) -> nn.Module:
+    """Pass `img_size` to models that have a fixed input size; others (CNNs) do not know the argument."""
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=size, **options)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        model = timm.create_model(name, pretrained=pretrained, **options)
+    return model

@@ -1,0 +1,116 @@
+"""Loading weight files into modules. Nothing is ever silently random."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from zssbir_cli.errors import CheckpointError
+
+PREFIXES = ("module.", "backbone.", "encoder.", "model.", "student.", "teacher.")
+CONTAINERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
+HEADS = ("head.", "fc.", "classifier.", "head_dist.", "fc_norm.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a weight file filled: parameter names that were loaded, missing in the file, and left over."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def read_state(path: Path, container: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors`, or from a `.pth` / `.pt` file without running pickled code.
+
+    `container` picks one entry of a checkpoint that holds several (e.g. `teacher` of a DINO checkpoint);
+    by default the usual entries are tried in turn. Raises `CheckpointError`.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file; give an existing file, `pretrained` or `none`")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: object = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a readable weight file ({_first_line(error)})") from error
+    state = _unpack(content, container)
+    if not state:
+        raise CheckpointError(f"{path}: holds no tensors; expected a state dict")
+    return state
+
+
+def _unpack(content: object, container: str | None) -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        for name in (container,) if container else CONTAINERS:
+            inner = content.get(name)
+            if isinstance(inner, Mapping):
+                return _unpack(inner, None)
+        return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    return {}
+
+
+def strip_prefixes(state: Mapping[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Rename keys that match `wanted` names once known wrappers (`module.`, `backbone.`, ...) are removed."""
+
+    def rename(key: str) -> str:
+        stripped = key
+        while stripped not in wanted:
+            prefix = next((p for p in PREFIXES if stripped.startswith(p)), None)
+            if prefix is None:
+                return key
+            stripped = stripped.removeprefix(prefix)
+        return stripped
+
+    return {rename(k): v for k, v in state.items()}
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Fill `module` from `state`; classifier heads in the file may be left over, nothing else may.
+
+    Position embeddings of another input size are resampled. Raises `CheckpointError` that names what did
+    not match when any parameter of `module` stays unfilled or has another shape.
+    """
+    own = module.state_dict()
+    named = strip_prefixes(state, set(own))
+    fitted = {k: _fit_positions(k, v, own[k]) for k, v in named.items() if k in own}
+    wrong = [f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}" for k, v in fitted.items() if v.shape != own[k].shape]
+    missing = [k for k in own if k not in fitted and not k.endswith("num_batches_tracked")]
+    unused = [k for k in named if k not in own and not k.startswith(HEADS)]
+    if wrong or missing:
+        problem = f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})" if missing else ""
+        problem += f"{'; ' if missing and wrong else ''}{f'other shapes: {_some(wrong)}' if wrong else ''}"
+        left = f"; the file's own names begin {_some(unused)}" if unused else ""
+        raise CheckpointError(f"{source}: does not fit the model: {problem}{left}; check model.backbone")
+    module.load_state_dict(fitted, strict=False)
+    return LoadReport(tuple(fitted), tuple(missing), tuple(unused))
+
+
+def _fit_positions(name: str, value: Tensor, target: Tensor) -> Tensor:
+    if not name.endswith("pos_embed") or value.ndim != 3 or value.shape == target.shape:
+        return value
+    if value.shape[2] != target.shape[2]:
+        return value
+    from timm.layers import resample_abs_pos_embed
+
+    side = int(target.shape[1] ** 0.5)
+    prefix = target.shape[1] - side * side
+    old = value.shape[1] - prefix
+    if old <= 0 or int(old**0.5) ** 2 != old:
+        return value
+    resampled: Tensor = resample_abs_pos_embed(value, [side, side], num_prefix_tokens=prefix)
+    return resampled
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
