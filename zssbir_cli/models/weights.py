@@ -1,5 +1,6 @@
 """Loading weight files into modules. Nothing is ever silently random."""
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,21 +30,27 @@ def read_state(path: Path, container: str | None = None) -> dict[str, Tensor]:
     `container` picks one entry of a checkpoint that holds several (e.g. `teacher` of a DINO checkpoint);
     by default the usual entries are tried in turn. Raises `CheckpointError`.
     """
+    state = _unpack(read_content(path), container)
+    if not state:
+        raise CheckpointError(f"{path}: holds no tensors; expected a state dict")
+    return state
+
+
+def read_content(path: Path) -> object:
+    """What a weight file holds, as it is; a `.pth` / `.pt` file may also hold the settings that argparse made
+    (DINO's checkpoints do), and nothing else that runs code. Raises `CheckpointError`."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file; give an existing file, `pretrained` or `none`")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            content: object = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+        return content
     except Exception as error:
         raise CheckpointError(f"{path}: not a readable weight file ({_first_line(error)})") from error
-    state = _unpack(content, container)
-    if not state:
-        raise CheckpointError(f"{path}: holds no tensors; expected a state dict")
-    return state
 
 
 def _unpack(content: object, container: str | None) -> dict[str, Tensor]:
