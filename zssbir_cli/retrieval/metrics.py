@@ -158,7 +158,7 @@ def evaluate(
         threads: CPU threads (default: torch's).
         progress: called with the number of queries done, after each block.
     Errors:
-        DataError: shapes that do not fit, NaN or zero rows (named), a query without a label, no counted query.
+        DataError: shapes that do not fit, NaN or zero rows (named), a query without a label, none counted.
         UsageError: k < 1.
     """
     labels_q, labels_g = _labels(query_labels), _labels(gallery_labels)

@@ -22,12 +22,18 @@ from zssbir_cli.retrieval.precision import VALUES_PER_CUT, values_of_groups, val
 
 Rows = npt.NDArray[np.floating] | Tensor
 Labels = npt.NDArray[np.integer] | Tensor
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 TILE = 256
-"""Rows of one matrix product. Always the same (the last tile is padded), because a product of another shape
-may round scores differently: results must not depend on the block size."""
+"""Rows of one matrix product on a CPU. Always the same (the last tile is padded), because a product of
+another shape may round differently: results must not depend on the block size or the number of threads."""
+CUDA_TILE = 2048
+"""The same on a GPU."""
 COLUMN_PAD = 64
 """The gallery is padded to a multiple of this, for the same reason."""
+CACHE_KEYS = 1 << 16
+"""Keys that are sorted together on a CPU: few enough to stay in its second-level cache."""
 SCORE_BUDGET = 256 << 20
 """Bytes of scores per thread; a very large gallery gets smaller tiles."""
 
@@ -41,7 +47,7 @@ class Sorted:
     starts: dict[int, tuple[int, int]]
 
 
-def unit_rows(rows: Rows, index: npt.NDArray[np.int64], out: Tensor, what: str) -> None:
+def unit_rows(rows: Rows, index: Ints, out: Tensor, what: str) -> None:
     """Write `rows[index]`, scaled to unit length in float32, into the first rows of `out` [>= len(index), D].
 
     Errors: DataError naming the rows that hold NaN or infinity, or whose length is zero.
@@ -60,7 +66,7 @@ def unit_rows(rows: Rows, index: npt.NDArray[np.int64], out: Tensor, what: str) 
     target.div_(length.to(torch.float32))
 
 
-def sort_gallery(rows: Rows, labels: npt.NDArray[np.int64], device: torch.device) -> Sorted:
+def sort_gallery(rows: Rows, labels: Ints, device: torch.device) -> Sorted:
     """Sort a gallery [G, D] with labels [G] by class, scale its rows to unit length, pad it."""
     order = np.argsort(labels, kind="stable")
     count, width = len(order), int(rows.shape[1])
@@ -76,7 +82,7 @@ def sort_gallery(rows: Rows, labels: npt.NDArray[np.int64], device: torch.device
 
 def rank_values(
     query: Rows,
-    query_labels: npt.NDArray[np.int64],
+    query_labels: Ints,
     gallery: Sorted,
     cuts: Sequence[int | None],
     *,
@@ -85,13 +91,13 @@ def rank_values(
     block: int | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """Values of every query (columns of `precision.values_of_ranks`), NaN where nothing is relevant.
 
     Args:
         query: [Q, D]; any float type; rows are scaled to unit length.
         query_labels: int64 [Q].
-        block: rows ranked at a time; changes memory only. Default: one tile.
+        block: rows ranked at a time; changes memory only. Default: what fits the processor's cache.
         threads: CPU threads, each with its own block. Default: torch's number.
         fast: bf16 products where the hardware has them; scores then differ by up to about 4e-3.
         progress: called with the number of queries done, after each block.
@@ -102,115 +108,123 @@ def rank_values(
     values = np.full((len(query_labels), width), np.nan)
     order = np.argsort(query_labels, kind="stable")
     device = gallery.rows.device
-    tile = tile_rows(gallery.rows.shape[0])
-    step = tile * max(1, -(-(block or tile) // tile))
+    tile = tile_rows(gallery.rows.shape[0], TILE if device.type == "cpu" else CUDA_TILE)
+    step = tile * -(-min(block or tile, len(order)) // tile)
     starts = range(0, len(order), step)
     workers = 1 if device.type != "cpu" else max(1, min(threads or torch.get_num_threads(), len(starts)))
 
     def work(start: int) -> int:
         index = order[start : start + step]
-        scores = _scores(query, index, gallery, tile, step, fast)
-        size = block or len(index)
-        for a in range(0, len(index), size):
-            rows = index[a : a + size]
-            values[rows] = _rank_block(scores[a : a + size], query_labels[rows], gallery, cuts, levels, width)
+        scores = _scores(query, index, gallery, tile, step)
+        for rows, where in _runs(query_labels[index], gallery.starts):
+            values[index[rows]] = _run_values(scores[rows], where, block, cuts, levels)
         return len(index)
 
-    with one_thread_each(workers), product_precision(fast), ThreadPoolExecutor(workers) as pool:
+    with one_thread_each(), product_precision(fast), ThreadPoolExecutor(workers) as pool:
         for done in pool.map(work, starts):
             if progress:
                 progress(done)
     return values
 
 
-def tile_rows(gallery_rows: int) -> int:
-    """Rows of a product against `gallery_rows` photos: `TILE`, fewer (a multiple of 8) for huge galleries."""
-    return max(8, min(TILE, SCORE_BUDGET // (4 * max(1, gallery_rows)) // 8 * 8))
+def tile_rows(gallery_rows: int, most: int) -> int:
+    """Rows of a product against `gallery_rows` photos: `most`, fewer (a multiple of 8) for huge galleries."""
+    return max(8, min(most, SCORE_BUDGET // (4 * gallery_rows) // 8 * 8))
 
 
-def _scores(
-    query: Rows, index: npt.NDArray[np.int64], gallery: Sorted, tile: int, step: int, fast: bool
-) -> Tensor:
+def _scores(query: Rows, index: Ints, gallery: Sorted, tile: int, step: int) -> Tensor:
     """Cosine scores of the queries `index`, float32 [len(index), G], in products of `tile` rows."""
     total, width = gallery.rows.shape
-    rows = torch.zeros((-(-len(index) // tile) * tile, width), device=gallery.rows.device)
+    rows = torch.zeros((step, width), device=gallery.rows.device)
     unit_rows(query, index, rows, "query")
-    scores = torch.empty((rows.shape[0], total), device=rows.device)
-    for a in range(0, rows.shape[0], tile):
+    scores = torch.empty((step, total), device=rows.device)
+    for a in range(0, len(index), tile):
         torch.mm(rows[a : a + tile], gallery.rows.T, out=scores[a : a + tile])
     return scores[: len(index), : gallery.count]
 
 
-def _rank_block(
-    scores: Tensor,
-    labels: npt.NDArray[np.int64],
-    gallery: Sorted,
-    cuts: Sequence[int | None],
-    levels: int,
-    width: int,
-) -> npt.NDArray[np.float64]:
-    """Values [B, columns] of a block of scores [B, G] whose labels are sorted."""
-    out = np.full((len(labels), width), np.nan)
+def _runs(labels: Ints, starts: dict[int, tuple[int, int]]) -> Iterator[tuple[slice, tuple[int, int]]]:
+    """Rows of each class in a sorted block of labels, and the class's slice of the gallery if it has one."""
     names, first = np.unique(labels, return_index=True)
-    ends = [*first[1:].tolist(), len(labels)]
-    runs = [
-        (a, b, gallery.starts.get(c)) for c, a, b in zip(names.tolist(), first.tolist(), ends, strict=True)
-    ]
-    keys = ordered_keys(scores)
-    for a, b, where in runs:
-        if where is not None:
-            keys[a:b, where[0] : where[1]] |= 1
-    keys = _sorted_rows(keys)
-    for a, b, where in runs:
-        if where is not None:
-            out[a:b] = _run_values(keys[a:b], where[1] - where[0], cuts, levels)
-    return out
-
-
-def ordered_keys(scores: Tensor) -> Tensor:
-    """Even int32 keys in the order of float32 scores in (-2, 2); equal scores (0 and -0 too) share a key.
-
-    The scores are overwritten: the keys lie in their memory.
-    """
-    bits = scores.add_(0.0).view(torch.int32)  # -0 + 0 = +0
-    return bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF)).bitwise_left_shift_(1)
-
-
-def _sorted_rows(keys: Tensor) -> Tensor:
-    """Each row ascending. numpy's sort by value is several times faster than torch's on CPUs."""
-    if keys.device.type != "cpu":
-        return torch.sort(keys, dim=1).values
-    keys.numpy().sort(axis=1)
-    return keys
+    for c, a, b in zip(names.tolist(), first.tolist(), [*first[1:].tolist(), len(labels)], strict=True):
+        if c in starts:
+            yield slice(a, b), starts[c]
 
 
 def _run_values(
-    keys: Tensor, relevant: int, cuts: Sequence[int | None], levels: int
-) -> npt.NDArray[np.float64]:
-    """Values of rows of sorted keys [B, G] that hold `relevant` odd keys each."""
-    rows, total = keys.shape
-    if keys.device.type == "cpu":
-        array = keys.numpy()
-        places = np.flatnonzero(array & 1).reshape(rows, relevant) - (np.arange(rows) * total)[:, None]
-        here = np.take_along_axis(array, places, axis=1)
-        below = np.take_along_axis(array, np.maximum(places - 1, 0), axis=1)
-        tied = ((below == here - 1) & (places > 0)).any(axis=1)
-    else:
-        found = (keys & 1).nonzero()[:, 1].reshape(rows, relevant)
-        low = (found - 1).clamp_(min=0)
-        equal = keys.gather(1, low) == keys.gather(1, found) - 1
-        tied = (equal & (found > 0)).any(dim=1).cpu().numpy()
-        places = found.cpu().numpy()
-    ranks = np.ascontiguousarray(total - places[:, ::-1])
+    scores: Tensor, where: tuple[int, int], block: int | None, cuts: Sequence[int | None], levels: int
+) -> Floats:
+    """Values of queries of one class from their scores [B, G] (overwritten); `where`: the class's photos."""
+    rows, total = scores.shape
+    on_cpu = scores.device.type == "cpu"
+    size = min(block or (max(1, CACHE_KEYS // total) if on_cpu else rows), rows)
+    ranks = np.empty((rows, where[1] - where[0]), dtype=np.int32)
+    tied: dict[int, npt.NDArray[np.int32]] = {}
+    scratch = np.empty((size, total), dtype=np.int32) if on_cpu else None
+    for a in range(0, rows, size):
+        part = scores[a : a + size]
+        if scratch is not None:
+            keys, flat, odd_tie = _sorted_cpu(part.numpy(), where, scratch[: len(part)])
+        else:
+            keys, flat, odd_tie = _sorted_cuda(part, where)
+        ranks[a : a + size] = _ranks(flat, len(part), total)
+        for i in np.unique(odd_tie // total):
+            tied[a + int(i)] = keys(int(i))
     out = values_of_ranks(ranks, cuts, levels)
-    for i in np.flatnonzero(tied):
-        out[i] = values_of_groups(*_groups(keys[i].cpu().numpy()), cuts, levels)
+    for i, row in tied.items():
+        out[i] = values_of_groups(*_groups(row), cuts, levels)
     return out
 
 
-def _groups(
-    row: npt.NDArray[np.int32],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+SortedKeys = tuple[Callable[[int], npt.NDArray[np.int32]], Ints, Ints]
+"""A function that gives a sorted row of keys; flat places of the positives; flat places of those of them that
+are tied with an irrelevant photo."""
+
+
+def _sorted_cpu(
+    scores: npt.NDArray[np.float32], where: tuple[int, int], scratch: npt.NDArray[np.int32]
+) -> SortedKeys:
+    """Turn scores [B, G] into keys in place, mark the positives, sort every row (numpy sorts by SIMD).
+
+    A float32 in (-2, 2) keeps its order as the integer 2 * magnitude with the sign of the score: equal scores
+    (0 and -0 too) share an even key, and a positive becomes the odd key above it.
+    """
+    keys = scores.view(np.int32)
+    np.right_shift(keys, 31, out=scratch)
+    np.left_shift(keys, 1, out=keys)
+    np.bitwise_xor(keys, scratch, out=keys)
+    np.subtract(keys, scratch, out=keys)
+    keys[:, where[0] : where[1]] |= 1
+    keys.sort(axis=1)
+    np.copyto(scratch[: len(keys)], keys)  # the scores may be a view with a wider stride
+    odd = (keys.astype(np.uint8) & 1).view(np.bool_)
+    flat = np.flatnonzero(odd)
+    line = scratch[: len(keys)].reshape(-1)
+    tied = flat[line[flat - 1] == line[flat] - 1]
+    return (lambda i: keys[i]), flat, tied
+
+
+def _sorted_cuda(scores: Tensor, where: tuple[int, int]) -> SortedKeys:
+    """The same on a GPU, with torch's sort."""
+    keys = scores.contiguous().view(torch.int32)
+    sign = keys >> 31
+    keys = ((keys << 1) ^ sign) - sign
+    keys[:, where[0] : where[1]] |= 1
+    line = torch.sort(keys, dim=1).values.reshape(-1)
+    flat = (line & 1).nonzero().squeeze(1)
+    tied = flat[line[flat - 1] == line[flat] - 1]
+    total = keys.shape[1]
+    return (lambda i: line[i * total : (i + 1) * total].cpu().numpy()), flat.cpu().numpy(), tied.cpu().numpy()
+
+
+def _ranks(flat: Ints, rows: int, total: int) -> Ints:
+    """Ranks [rows, R], best first, from flat places in `rows` ascending rows of `total`."""
+    places = flat.reshape(rows, -1) - (np.arange(rows) * total)[:, None]
+    result: Ints = total - places[:, ::-1]
+    return result
+
+
+def _groups(row: npt.NDArray[np.int32]) -> tuple[Ints, Ints, Ints, Ints]:
     """(photos above, hits above, size, hits) of each group of equal scores that holds a hit, best first."""
     positives = row[(row & 1) == 1]
     score, hits = np.unique(positives, return_counts=True)
@@ -222,12 +236,11 @@ def _groups(
 
 
 @contextmanager
-def one_thread_each(workers: int) -> Iterator[None]:
-    """Run torch single-threaded while several Python threads share the cores."""
+def one_thread_each() -> Iterator[None]:
+    """Run torch single-threaded while Python threads share the cores."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        if workers > 1:
-            torch.set_num_threads(1)
         yield
     finally:
         torch.set_num_threads(before)
