@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zssbir_cli.errors import CheckpointError
+from zssbir_cli.methods.base import Method
 
 FORMAT_VERSION = 1
 MODEL, STATE, META = "model.safetensors", "state.pt", "meta.json"
@@ -234,6 +235,8 @@ def load_into(
 
     Raises CheckpointError naming the first differing tensors.
     """
+    if isinstance(module, Method):
+        module.before_load(weights)
     own = module.state_dict()
     missing = sorted(needed - weights.keys())
     unknown = sorted(weights.keys() - own.keys())
