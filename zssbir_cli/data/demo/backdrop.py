@@ -60,7 +60,8 @@ def _cloth(d: Dice, n: int) -> Picture:
         t = 0.5 + 0.5 * np.sin((u + v) * f * 12)
     folds = 1 + 0.12 * noise(d.rng, n, n, (2, 3), 2)
     weave = 1 + 0.05 * np.sin(x * n * 2.1) * np.sin(y * n * 2.1)
-    return mix(a, a * 0.45 + b * 0.55, t * d(0.5, 1.0)) * (folds * weave)[..., None]
+    cloth = mix(a, a * 0.45 + b * 0.55, t * d(0.5, 1.0))
+    return np.asarray(cloth * (folds * weave)[..., None])
 
 
 def _tiles(d: Dice, n: int) -> Picture:
@@ -144,7 +145,7 @@ def room(d: Dice, n: int, horizon: float) -> Picture:
     near = 0.75 + 0.3 * np.clip((y - horizon) / max(1 - horizon, 1e-3), 0, 1)
     corner = 1 - 0.25 * np.exp(-np.abs(y - horizon) * 14)
     soft = np.stack([blurred(np.clip(wall[..., c], 0, 1), n / 128 * d(0.3, 1.5)) for c in range(3)], axis=2)
-    return mix(soft, squeezed * near[..., None], blend) * corner[..., None]
+    return np.asarray(mix(soft, squeezed * near[..., None], blend) * corner[..., None])
 
 
 def litter(d: Dice, picture: Picture, amount: int, direction: float) -> Picture:

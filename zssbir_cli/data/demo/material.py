@@ -43,7 +43,7 @@ def _palette(d: Dice) -> Plane:
         main = hsv(hue, d(0.45, 0.92), d(0.5, 0.98))
     second = hsv(hue + (0.08, 0.33, 0.5, 0.62)[d.count(0, 3)], d(0.3, 0.85), d(0.4, 0.95))
     dark = hsv(hue + d(-0.1, 0.1), d(0.1, 0.6), d(0.1, 0.3))
-    light = hsv(hue + d(-0.2, 0.2), d(0.03, 0.3), d(0.85, 1.0))
+    light = hsv(hue + d(-0.2, 0.2), d(0.03, 0.3), d(0.82, 0.96))
     tones = [main, second, dark, light]
     if d.chance(0.2):
         tones = [second, light, dark, main]
@@ -55,30 +55,34 @@ def _palette(d: Dice) -> Plane:
 
 
 def pattern(material: Material, rng: np.random.Generator, height: int, width: int) -> Plane:
-    """The surface pattern as a factor of brightness, [height, width], mean about 1."""
-    y, x = grid(height, width)
+    """The surface pattern as a factor of brightness, float32 [height, width], about 1."""
     d = Dice(rng)
-    s, cell = material.strength, material.scale
+    y, x = grid(height, width)
     angle = d(0, np.pi)
-    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    if material.grain == "mottled":
-        return 1 + 0.16 * s * noise(rng, height, width, (5 / cell, 5 / cell), 3)
-    if material.grain == "wood":
-        warp = noise(rng, height, width, (2, 2), 2)
-        return (
-            1
-            + 0.13 * s * np.sin((u * 26 / cell + warp * 1.6) * 2 * np.pi / 1.6)
-            + 0.04 * s * noise(rng, height, width, (40, 6), 1)
-        )
-    if material.grain == "stripes":
-        return 1 - 0.42 * s * (np.sin(u * 2 * np.pi * 9 / cell) > 0.2)
-    if material.grain == "dots":
-        a, b = (u * 11 / cell) % 1 - 0.5, (v * 11 / cell) % 1 - 0.5
-        return 1 + 0.45 * s * ((a * a + b * b) < 0.07)
-    if material.grain == "checks":
-        return 1 - 0.2 * s * ((np.sin(u * 50 / cell) > 0).astype(np.float32) + (np.sin(v * 50 / cell) > 0))
-    if material.grain == "brushed":
-        return 1 + 0.12 * s * noise(rng, height, width, (3, height / 2), 1)
-    if material.grain == "speckled":
-        return 1 - 0.35 * s * (noise(rng, height, width, (height / 3, width / 3), 1) > 0.62)
-    return np.ones((height, width), np.float32)
+    u = (x * np.cos(angle) + y * np.sin(angle)) / material.scale
+    v = (y * np.cos(angle) - x * np.sin(angle)) / material.scale
+    return np.asarray(1 + material.strength * _relative(material, rng, u, v), np.float32)
+
+
+def _relative(material: Material, rng: np.random.Generator, u: Plane, v: Plane) -> Plane:
+    """Change of brightness of a full-strength pattern at the turned coordinates u and v."""
+    height, width = u.shape
+    match material.grain:
+        case "mottled":
+            return 0.16 * noise(rng, height, width, (5 / material.scale, 5 / material.scale), 3)
+        case "wood":
+            rings = np.sin(u * 100 + noise(rng, height, width, (2, 2), 2) * 6.3)
+            return 0.13 * rings + 0.04 * noise(rng, height, width, (40, 6), 1)
+        case "stripes":
+            return -0.42 * (np.sin(u * 57) > 0.2)
+        case "dots":
+            a, b = (u * 11) % 1 - 0.5, (v * 11) % 1 - 0.5
+            return 0.45 * ((a * a + b * b) < 0.07)
+        case "checks":
+            return -0.2 * ((np.sin(u * 50) > 0).astype(np.float32) + (np.sin(v * 50) > 0))
+        case "brushed":
+            return 0.12 * noise(rng, height, width, (3, height / 2), 1)
+        case "speckled":
+            return -0.35 * (noise(rng, height, width, (height / 3, width / 3), 1) > 0.62)
+        case _:
+            return np.zeros((height, width), np.float32)

@@ -1,15 +1,16 @@
-"""Small painting helpers shared by backdrops, objects and scenes: noise, colours, blurs. Arrays are float32, 0-1."""
+"""Painting helpers for backdrops, objects and scenes: noise, colours, blurs. Arrays are float32, 0-1."""
 
 import colorsys
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-Plane = npt.NDArray[np.float32]
+Plane = npt.NDArray[np.floating[Any]]
 """[H, W]."""
 
-Picture = npt.NDArray[np.float32]
+Picture = npt.NDArray[np.floating[Any]]
 """[H, W, 3]."""
 
 

@@ -1,4 +1,4 @@
-"""Photos of the demo shapes: a lit object on a backdrop, with litter, things of other classes, and an exact mask."""
+"""Photos of the demo shapes: a lit object on a backdrop, litter, things of other classes; an exact mask."""
 
 from dataclasses import dataclass
 
@@ -53,12 +53,12 @@ def draw_scene(
     d = Dice(around)
     light = Light(d(-2.7, -0.4), d(0.75, 1.15), hsv(d(0.05, 0.18) if d.chance(0.7) else 0.6, d(0, 0.14), 1.0))
     stage = d.chance(0.4)
-    canvas = _backdrop(d, size, stage, light)
+    canvas: Picture = _backdrop(d, size, stage, light)
     level = luminance(canvas.mean(axis=(0, 1)))
     tile = _object(name, Dice(main), size, stage, light, level)
     others = _others(name, Dice(crowd), size, ambiguity, stage, light, level)
     front = _in_front(others, tile, size)
-    clutter = np.zeros((size, size), np.float32)
+    clutter: Plane = np.zeros((size, size), np.float32)
     for number, other in enumerate(others):
         if number != front:
             canvas = _placed(canvas, other, stage, light)
@@ -67,7 +67,8 @@ def draw_scene(
     canvas = _shadowed(canvas, tile, stage, light)
     if with_object:
         canvas = _over(canvas, tile)
-    visible, clutter = cover.copy(), clutter * (1 - cover)
+    visible: Plane = cover
+    clutter = clutter * (1 - cover)
     if front is not None:
         canvas = _placed(canvas, others[front], stage, light)
         hidden = _cover(others[front], size)
@@ -102,7 +103,7 @@ def _object(name: str, d: Dice, size: int, stage: bool, light: Light, level: flo
 def _others(
     name: str, d: Dice, size: int, ambiguity: float, stage: bool, light: Light, level: float
 ) -> list[Tile]:
-    """The first few of a fixed list of distractors; both their number and their size grow with `ambiguity`."""
+    """The first few of a fixed list of distractors; their number and their size grow with `ambiguity`."""
     names = [c for c in CLASSES if c != name]
     start = d(0, 2 * np.pi)
     tiles = []
@@ -121,7 +122,7 @@ def _others(
 
 
 def _in_front(others: list[Tile], tile: Tile, size: int) -> int | None:
-    """Index of the last distractor if it may stand before the object: it hides some, but not too much of it."""
+    """Index of the last distractor if it may stand before the object, that is, hides not too much of it."""
     if not others:
         return None
     cover, last = _cover(tile, size), _cover(others[-1], size)
@@ -208,7 +209,7 @@ def _shadowed(canvas: Picture, tile: Tile, stage: bool, light: Light) -> Picture
     moved = cover.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
     soft = np.asarray(moved.filter(ImageFilter.GaussianBlur(size * 0.022)), dtype=np.float32) / 255
     tight = np.asarray(moved.filter(ImageFilter.GaussianBlur(size * 0.007)), dtype=np.float32) / 255
-    return canvas * (1 - 0.38 * soft - 0.22 * tight)[..., None]
+    return canvas * (1 - 0.42 * soft - 0.25 * tight)[..., None]
 
 
 def _foreground(d: Dice, canvas: Picture, cover: Plane) -> tuple[Picture, Plane]:
@@ -232,5 +233,5 @@ def _exposed(canvas: Picture, d: Dice) -> npt.NDArray[np.uint8]:
     axis = np.linspace(-1, 1, n, dtype=np.float32) ** 2
     corner = 1 - d(0.08, 0.3) * np.clip((axis[:, None] + axis[None, :]) / 2, 0, 1)
     picture = np.clip(canvas, 0, 1) ** d(0.85, 1.12) * (d(0.92, 1.08) * corner)[..., None]
-    picture += d.rng.normal(0, d(0.004, 0.018), (n, n, 1)).astype(np.float32)
+    picture += d.rng.normal(0, d(0.003, 0.013), (n, n, 1)).astype(np.float32)
     return np.asarray(np.clip(picture * 255 + 0.5, 0, 255), dtype=np.uint8)

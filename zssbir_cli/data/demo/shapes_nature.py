@@ -11,7 +11,6 @@ from zssbir_cli.data.demo.geometry import (
     ellipse,
     line,
     rounded,
-    shift,
     smooth,
     symmetric,
     turn,
@@ -63,19 +62,8 @@ def cactus(d: Dice) -> list[Part]:
     parts = []
     for s in (-1, 1):
         y, reach, up = d(-0.25, 0.15), d(0.45, 0.58), d(0.25, 0.5)
-        arm = rounded([(0, y), (s * reach, y), (s * reach, y - up)], 0.14)
-        parts.append(
-            line(
-                smooth(
-                    [(0, y), (s * reach * 0.6, y), (s * reach * 0.97, y - 0.1), (s * reach, y - up)],
-                    closed=False,
-                )
-                if len(arm)
-                else arm,
-                t * 0.85,
-                0,
-            )
-        )
+        arm = [(0, y), (s * reach * 0.6, y), (s * reach * 0.97, y - 0.1), (s * reach, y - up)]
+        parts.append(line(smooth(arm, closed=False), t * 0.85, 0))
     parts.append(area(symmetric([*ellipse(0, top + t, t, t, 270, 360, 8), (t, 0.75)]), 0))
     parts += [line([(x * t, top + 0.25), (x * t, 0.6)], 0.025, 2, detail=True) for x in (-0.4, 0.4)]
     if d.chance(0.7):
@@ -254,7 +242,7 @@ def snowman(d: Dice) -> list[Part]:
             )
         )
     for c, r in zip(centres, reversed(radii), strict=True):
-        parts.append(area(ellipse(0, c, r * 1.05, r), 3 if d is None else 0))
+        parts.append(area(ellipse(0, c, r * 1.05, r), 0))
     r = radii[0]
     parts += [area(ellipse(s * r * 0.4, head - r * 0.25, 0.035, 0.04), 2) for s in (-1, 1)]
     parts.append(area([(0, head - 0.02), (d(0.2, 0.32), head + 0.08), (0, head + 0.09)], 1))
@@ -303,4 +291,4 @@ def leaf(d: Dice) -> list[Part]:
         y = -0.45 + 0.3 * k
         reach = float(np.interp(y - 0.18, half[:, 1], half[:, 0])) * 0.85
         parts += [line([(0, y), (s * reach, y - 0.2)], 0.03, 2, detail=True) for s in (-1, 1)]
-    return [Part(shift(p.points, 0, 0), p.tone, p.width, p.closed, p.detail) for p in parts]
+    return parts

@@ -1,5 +1,7 @@
 """Tools and instruments. Each function draws one random instance in a free unit frame."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from zssbir_cli.data.demo.geometry import (
@@ -110,7 +112,7 @@ def umbrella(d: Dice) -> list[Part]:
     ]
     canopy = [tuple(p) for p in ellipse(0, y, 0.95, h, 180, 360, 30)]
     xs = np.linspace(0.95, -0.95, n + 1)
-    for a, b in zip(xs[:-1], xs[1:], strict=True):
+    for a, b in pairwise(xs):
         canopy += [tuple(p) for p in ellipse((a + b) / 2, y, (a - b) / 2, 0.11, 360, 180, 9)]
     parts.append(area(canopy, 0))
     for x in xs[1:-1]:

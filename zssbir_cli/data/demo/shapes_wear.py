@@ -1,4 +1,4 @@
-"""Things to wear, things to eat and plain signs. Each function draws one random instance in a free unit frame."""
+"""Things to wear, things to eat and signs. Each function draws one random instance in a free unit frame."""
 
 import numpy as np
 
@@ -200,26 +200,15 @@ def ice_cream(d: Dice) -> list[Part]:
     w, h = d(0.34, 0.44), d(0.85, 1.05)
     cone = [(-w, 0), (w, 0), (0, h)]
     parts = [area(cone, 1)]
-    for s in (-1, 1):
-        for k in (0.25, 0.55):
-            parts.append(
-                line(
-                    [
-                        (s * w * (1 - 2 * k), 0.02),
-                        (s * -w * k * 0.1 + s * w * (1 - k) * 0.75 * -1 * -0.6, h * (0.2 + 0.35 * k)),
-                    ],
-                    0.03,
-                    2,
-                    detail=True,
-                )
-            )
+    for f in (0.3, 0.65):  # a lattice of crossing lines, each from the rim to the other side
+        t = 0.65 * (1 - f)
+        for s in (-1, 1):
+            start, end = (s * w * (1 - 2 * f), 0.02), (-s * w * (1 - t), h * t)
+            parts.append(line([start, end], 0.03, 2, detail=True))
     n = d.count(1, 3)
     r = w * d(1.0, 1.15)
-    centres = {
-        1: [(0, -0.22)],
-        2: [(0, -0.75), (0, -0.2)],
-        3: [(0, -0.72), (-w * 0.72, -0.18), (w * 0.72, -0.18)],
-    }[n]
+    one, two = [(0.0, -0.22)], [(0.0, -0.75), (0.0, -0.2)]
+    centres = (one, two, [(0.0, -0.72), (-w * 0.72, -0.18), (w * 0.72, -0.18)])[n - 1]
     for k, (x, y) in enumerate(centres):
         parts.append(area(ellipse(x, y, r, r * 0.95), (0, 3, 0)[k] if n > 1 else 0))
     if d.chance(0.5):

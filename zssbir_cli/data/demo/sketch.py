@@ -1,4 +1,4 @@
-"""Sketches of the demo shapes as a hurried hand draws them: wobbling, overshooting, broken and forgotten strokes."""
+"""Sketches of the demo shapes as a hand draws them: wobbling, overshooting, broken, forgotten strokes."""
 
 from dataclasses import dataclass
 

@@ -9,7 +9,7 @@ from zssbir_cli.data.demo.geometry import Part
 from zssbir_cli.data.demo.material import Material, pattern
 from zssbir_cli.data.demo.paint import Picture, Plane, blurred
 
-_SUPERSAMPLE = 3
+_SUPERSAMPLE = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def render(parts: list[Part], material: Material, light: Light, rng: np.random.G
 def _drawn(
     parts: list[Part], low: "np.typing.NDArray[np.int_]", size: tuple[int, int]
 ) -> tuple[Plane, Plane]:
-    """Supersampled index of the part (0 = none); a relief with grooves along all outlines (0-1, final size)."""
+    """Supersampled index of the part (0 = none); relief with grooves along all outlines (0-1, final size)."""
     k = _SUPERSAMPLE
     index, relief = Image.new("L", size, 0), Image.new("L", size, 0)
     pen, chisel = ImageDraw.Draw(index), ImageDraw.Draw(relief)
@@ -60,7 +60,7 @@ def _drawn(
         if part.width == 0:
             pen.polygon(flat, fill=number)
             chisel.polygon(flat, fill=255)
-            chisel.line(flat + flat[:4], fill=120, width=groove, joint="curve")
+            chisel.line(flat + flat[:4], fill=120, width=groove)
             continue
         w = max(2.0, part.width * k)
         if part.closed:
@@ -79,13 +79,13 @@ def _thick(draw: ImageDraw.ImageDraw, flat: list[float], width: float, fill: int
 
 
 def _albedo(parts: list[Part], index: Plane, material: Material, rng: np.random.Generator) -> Picture:
-    """Colour of each pixel without light: palette, a little variation per part, the pattern on tones 0 and 1."""
+    """Colour of each pixel without light: palette, slight variation per part, the pattern."""
     table = np.zeros((len(parts) + 1, 3), np.float32)
     share = np.zeros(len(parts) + 1, np.float32)
     for number, part in enumerate(parts, start=1):
         table[number] = material.palette[part.tone] * rng.uniform(0.94, 1.06)
         share[number] = (1.0, 0.35, 0.15, 0.2)[part.tone]
-    colour = table[index]
+    colour: Picture = np.asarray(table[index])
     if material.grain != "plain":
         small = pattern(material, rng, *index.shape)
         colour *= (1 + (small - 1) * share[index])[..., None]
@@ -106,7 +106,7 @@ def _lighting(relief: Plane, extent: float, light: Light, gloss: float) -> tuple
     half = np.pi / 4 + light.height / 2
     mirror = np.clip(slope * np.cos(half) + flat * np.sin(half), 0, 1)
     shine = gloss * (0.55 * mirror**60 + 0.12 * mirror**12) * (mirror > 0)
-    return np.asarray(np.clip(lit, 0.12, 1.35), np.float32), np.asarray(shine * 0.6, np.float32)
+    return np.asarray(np.clip(lit, 0.12, 1.22), np.float32), np.asarray(shine * 0.6, np.float32)
 
 
 def _reduced(colour: Picture, cover: "np.typing.NDArray[np.bool_]", k: int) -> tuple[Picture, Plane]:
