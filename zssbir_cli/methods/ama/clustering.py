@@ -1,0 +1,133 @@
+"""Clusters of the un-augmented training images, per modality and level: what the batch losses look up."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from zssbir_cli.engine import distributed
+from zssbir_cli.errors import DataError
+from zssbir_cli.methods.ama.config import ClusterConfig
+from zssbir_cli.retrieval.kmeans import KMeansResult, kmeans
+from zssbir_cli.types import Modality
+
+
+def adapted_k(k: Sequence[int], images: int, share: float) -> tuple[int, ...]:
+    """Clusters per level for a set of `images`: all scaled down together when the finest exceeds share *
+    images.
+
+    At least 2, and rising from level to level. Raises DataError when there are too few images for that.
+    """
+    most = int(share * images)
+    if k[-1] <= most:
+        return tuple(k)
+    scaled: list[int] = []
+    for level in k:
+        scaled.append(max(round(level * most / k[-1]), scaled[-1] + 1 if scaled else 2))
+    if scaled[-1] > images:
+        raise DataError(
+            f"{images} training images are too few for {len(k)} levels of clusters; set method.clusters.k "
+            f"shorter"
+        )
+    return tuple(scaled)
+
+
+class Clusters(nn.Module):
+    """Prototypes and assignments of one modality, as buffers.
+
+    `labels`: int32 [L, N], cluster of each training image at each level; `prototypes(l)`: unit float32 [K_l,
+    D]. Empty until
+    the first clustering; a checkpoint brings its own sizes (`resize`).
+    """
+
+    labels: Tensor
+
+    def __init__(self, levels: int, dim: int) -> None:
+        super().__init__()
+        self.levels, self.dim = levels, dim
+        self.register_buffer("labels", torch.zeros(levels, 0, dtype=torch.int32))
+        for level in range(levels):
+            self.register_buffer(f"prototypes_{level}", torch.zeros(0, dim))
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are clusters yet."""
+        return self.labels.shape[1] > 0
+
+    def prototypes(self) -> list[Tensor]:
+        """Unit centroids of each level, [K_l, D]."""
+        return [self.get_buffer(f"prototypes_{level}") for level in range(self.levels)]
+
+    def resize(self, shapes: Mapping[str, Tensor], prefix: str) -> None:
+        """Give the buffers the shapes of a checkpoint's, so that it can be loaded."""
+        for name, own in list(self.named_buffers()):
+            if prefix + name in shapes:
+                setattr(self, name, own.new_zeros(shapes[prefix + name].shape))
+
+    def put(self, level: int, centroids: Tensor, labels: Tensor) -> None:
+        """Take in the clusters of a level: unit centroids [K, D], labels [N]."""
+        if self.labels.shape[1] != labels.shape[0]:
+            self.labels = torch.zeros(self.levels, len(labels), dtype=torch.int32, device=self.labels.device)
+        self.labels[level] = labels.to(self.labels)
+        setattr(self, f"prototypes_{level}", centroids.to(self.labels.device))
+
+
+def recluster(
+    clusters: Mapping[Modality, Clusters],
+    features: Mapping[Modality, Tensor],
+    config: ClusterConfig,
+    say: Callable[[str], None],
+) -> dict[str, float]:
+    """Cluster each modality's features [N, D] at every level; the same on every rank. Returns values to log.
+
+    The levels and modalities are independent problems: ranks share them out and exchange the results, which
+    are those
+    of one process. `say` is told when there
+    are fewer clusters than asked for. Randomness comes from PyTorch's global generator, which the engine
+    seeds alike on all ranks.
+    """
+    jobs = []
+    for modality in clusters:
+        images = features[modality].shape[0]
+        levels = adapted_k(config.k, images, config.share)
+        if levels != tuple(config.k):
+            say(
+                f"{images} training images ({modality.name.lower()}): {', '.join(map(str, levels))} "
+                f"clusters instead of "
+                f"{', '.join(map(str, config.k))} (at most {config.share:g} of the images, "
+                f"method.clusters.share)"
+            )
+        jobs += [(modality, level, k) for level, k in enumerate(levels)]
+    seeds = torch.randint(2**62, (len(jobs),)).tolist()
+    world, mine = distributed.world_size(), {}
+    for number, (modality, _, k) in enumerate(jobs):
+        if number % world == distributed.rank():
+            mine[number] = _best_of(features[modality], k, config, seeds[number])
+    values: dict[str, float] = {}
+    for number, (modality, level, k) in enumerate(jobs):
+        x = features[modality]
+        centroids, labels = _share(mine.get(number), number % world, k, x)
+        clusters[modality].put(level, centroids, labels)
+        values[f"clusters/similarity_{modality.name.lower()}_{k}"] = float(
+            (x * centroids[labels]).sum(1).mean()
+        )
+    return values
+
+
+def _best_of(x: Tensor, k: int, config: ClusterConfig, seed: int) -> KMeansResult:
+    generator = torch.Generator().manual_seed(seed)
+    runs = [kmeans(x, k, generator=generator, iterations=config.iterations) for _ in range(config.restarts)]
+    return max(runs, key=lambda run: run.similarity)
+
+
+def _share(result: KMeansResult | None, owner: int, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Centroids [k, D] and labels [N] of the rank that computed them, on every rank."""
+    if distributed.world_size() == 1:
+        assert result is not None
+        return result.centroids, result.labels
+    centroids = x.new_empty(k, x.shape[1]) if result is None else result.centroids
+    labels = torch.empty(x.shape[0], dtype=torch.int64, device=x.device) if result is None else result.labels
+    dist.broadcast(centroids, owner)
+    dist.broadcast(labels, owner)
+    return centroids, labels

@@ -1,0 +1,84 @@
+"""The DINO projection head (Caron et al. 2021) and its two spellings in checkpoints."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zssbir_cli.errors import CheckpointError
+from zssbir_cli.methods.ama.config import HeadConfig
+
+
+class DinoHead(nn.Module):
+    """[N, D] -> [N, K]: linear layers with GELU, unit length, then a weight-normalised linear layer.
+
+    The last layer's rows have direction `weight_v` [K, bottleneck] and length `weight_g` [K, 1]; the lengths
+    are 1 and not trained unless `train_norm` is set.
+    """
+
+    def __init__(self, dim: int, config: HeadConfig) -> None:
+        super().__init__()
+        widths = [dim, *[config.hidden] * (config.layers - 1), config.bottleneck]
+        layers: list[nn.Module] = []
+        for i in range(config.layers):
+            linear = nn.Linear(widths[i], widths[i + 1])
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.GELU()]
+        self.mlp = nn.Sequential(*layers[:-1])
+        self.weight_v = nn.Parameter(torch.empty(config.out_dim, config.bottleneck))
+        nn.init.trunc_normal_(self.weight_v, std=0.02)
+        self.weight_g = nn.Parameter(torch.ones(config.out_dim, 1), requires_grad=config.train_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [N, D] -> logits [N, K], each a cosine times the row's length."""
+        return F.linear(
+            F.normalize(self.mlp(x).float(), dim=-1), self.weight_g * F.normalize(self.weight_v, dim=-1)
+        )
+
+
+_NAMES = {
+    "last_layer.weight_g": "weight_g",
+    "last_layer.weight_v": "weight_v",
+    "last_layer.parametrizations.weight.original0": "weight_g",
+    "last_layer.parametrizations.weight.original1": "weight_v",
+}
+
+
+def head_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head's tensors in a DINO state dict under `DinoHead`'s names; empty when it holds none.
+
+    Understands `module.` prefixes and both forms of weight normalisation (weight_g / weight_v, and the
+    parametrised original0 / original1).
+    """
+    found = {}
+    for key, value in state.items():
+        name = key.removeprefix("module.")
+        if name.startswith("head.") and not name.startswith(("head.weight", "head.bias")):
+            name = name.removeprefix("head.")
+            found[_NAMES.get(name, name)] = value
+    return found
+
+
+def load_head(head: DinoHead, state: Mapping[str, Tensor], source: str) -> None:
+    """Fill every tensor of `head` from `state` (see `head_state`). Raises CheckpointError otherwise."""
+    own = head.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unknown = sorted(state.keys() - own.keys())
+    wrong = [
+        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    if missing or unknown or wrong:
+        problem = "; ".join(
+            f"{what} {', '.join(names[:3])}"
+            for what, names in (("misses", missing), ("has unknown", unknown), ("other shapes:", wrong))
+            if names
+        )
+        raise CheckpointError(
+            f"{source}: its DINO head does not fit method.head: {problem}; adapt method.head, or set "
+            f"method.head_weights=none"
+        )
+    head.load_state_dict(dict(state))

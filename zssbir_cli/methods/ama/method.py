@@ -1,0 +1,323 @@
+"""AMA: student and teacher over unlabelled, unpaired sketches and photos (Yin et al., AAAI 2024).
+
+Departures from the published code, which does not run: contrastive clustering is the function that exists
+there,
+with its mask made anew per level; similarity guidance compares student globals with teacher globals of its
+own modality; k-means sees unit features; the teacher's state, centres and clusters are in checkpoints; a
+shared
+centre takes in both modalities at once, where the published one moves between their two losses.
+"""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zssbir_cli.engine import distributed
+from zssbir_cli.errors import UsageError
+from zssbir_cli.methods.ama import losses
+from zssbir_cli.methods.ama.clustering import Clusters, recluster
+from zssbir_cli.methods.ama.config import AmaConfig
+from zssbir_cli.methods.ama.head import DinoHead
+from zssbir_cli.methods.ama.monitors import complaints, teacher_monitors
+from zssbir_cli.methods.ama.weights import load_networks
+from zssbir_cli.methods.base import Batch, Method, Probe, Progress, StepOutput
+from zssbir_cli.models.encoder import Encoder, build_encoder
+from zssbir_cli.recipe.schema import ModelConfig, Recipe
+from zssbir_cli.types import Modality
+
+log = logging.getLogger("zssbir")
+_Views = dict[Modality, Tensor]  # crop-major, [V, B, ...]; the first two views are the globals
+_NAMES = {Modality.SKETCH: "sketch", Modality.PHOTO: "photo"}
+
+
+class AmaMethod(Method):
+    """Teacher and student encoders with DINO heads, centres, and the clusters of the training images.
+
+    Batches (see `data.AmaItems`): `<modality>_global` uint8 [B, 2, C, S, S], `<modality>_local` uint8 [B, n,
+    C, s, s],
+    `photo_drawing` uint8 [B, d, 1, S, S], `<modality>_index` int64 [B].
+    """
+
+    centers: Tensor
+
+    def __init__(self, config: AmaConfig, student: Encoder, teacher: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.student, self.teacher = student, teacher
+        self.student_head, self.teacher_head = (
+            DinoHead(student.dim, config.head),
+            DinoHead(teacher.dim, config.head),
+        )
+        self.register_buffer(
+            "centers", torch.zeros(1 if config.centers == "shared" else 2, config.head.out_dim)
+        )
+        levels = len(config.clusters.k)
+        self.clusters = torch.nn.ModuleDict({name: Clusters(levels, student.dim) for name in _NAMES.values()})
+        self.cluster_weight, self.pairing = 0.0, False
+        self._last: Mapping[str, Tensor] = {}
+        self._said: set[str] = set()
+        self.teacher.requires_grad_(False)
+        self.teacher_head.requires_grad_(False)
+        self.copy_to_teacher()
+
+    @torch.no_grad()
+    def copy_to_teacher(self) -> None:
+        """Make the teacher the student's copy."""
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher_head.load_state_dict(self.student_head.state_dict())
+
+    def train(self, mode: bool = True) -> "AmaMethod":
+        """As `nn.Module.train`; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        self.teacher_head.eval()
+        return self
+
+    def embed(self, images: Tensor, modality: Modality) -> Tensor:
+        """The teacher's unit embedding: uint8 [B, C, H, W] -> float32 [B, D]."""
+        return F.normalize(self.teacher(images).embedding.float(), dim=1)
+
+    def retrieval_state(self) -> dict[str, Tensor]:
+        """The teacher's encoder."""
+        return {k: v for k, v in self.state_dict().items() if k.startswith("teacher.")}
+
+    def forward(self, batch: Batch) -> StepOutput:
+        """The weighted sum of the losses that are on at this step, and their values."""
+        config, logs = self.config, dict[str, Tensor]()
+        with torch.no_grad():
+            teacher = self._teach(batch)
+            targets = {m: self._logits(self.teacher_head, teacher[m]).float() for m in _NAMES}
+        student = self._learn(batch)
+        views = {m: self._logits(self.student_head, student[m]) for m in _NAMES}
+        grouped = self._clusters(Modality.SKETCH).ready
+        with torch.autocast(self.centers.device.type, enabled=False):
+            self._watch(targets, teacher, logs)
+            total = self._distill(views, targets, logs)
+            if self.cluster_weight > 0 and grouped:
+                total = total + self.cluster_weight * self._contrast(batch, student, teacher, logs)
+            if self.pairing and config.guidance > 0:
+                total = total + config.guidance * self._guide(student, teacher, logs)
+            if self.pairing and config.alignment > 0 and grouped:
+                total = total + config.alignment * self._align(student, logs)
+        self._last = logs
+        return StepOutput(total, logs)
+
+    # ---- features and logits
+
+    def _teach(self, batch: Batch) -> _Views:
+        sets = [batch[f"{name}_global"].transpose(0, 1) for name in _NAMES.values()]
+        parts = self._encode(self.teacher, sets)
+        return dict(zip(_NAMES, parts, strict=True))
+
+    def _learn(self, batch: Batch) -> _Views:
+        """One pass over all crops of the global size and one over all local ones."""
+        large = [batch[f"{name}_global"].transpose(0, 1) for name in _NAMES.values()]
+        drawings = batch["photo_drawing"].transpose(0, 1)
+        large += [drawings] if drawings.shape[0] else []
+        sketch, photo, *drawn = self._encode(self.student, large)
+        views = {Modality.SKETCH: [sketch], Modality.PHOTO: [photo]}
+        if batch["photo_local"].shape[1]:
+            locals_ = self._encode(
+                self.student, [batch[f"{name}_local"].transpose(0, 1) for name in _NAMES.values()]
+            )
+            for modality, part in zip(_NAMES, locals_, strict=True):
+                views[modality].append(part)
+        views[Modality.PHOTO] += drawn
+        return {modality: torch.cat(parts) for modality, parts in views.items()}
+
+    @staticmethod
+    def _encode(encoder: Encoder, sets: list[Tensor]) -> list[Tensor]:
+        """uint8 sets [V, B, C, H, W] of one size through one pass -> [V, B, D] float32 each."""
+        images = torch.cat([encoder.normalise(x.flatten(0, 1)) for x in sets])
+        features = encoder.features(images).embedding.float()
+        parts = torch.split(features, [x.shape[0] * x.shape[1] for x in sets])
+        return [part.view(x.shape[0], x.shape[1], -1) for part, x in zip(parts, sets, strict=True)]
+
+    @staticmethod
+    def _logits(head: DinoHead, features: Tensor) -> Tensor:
+        """[V, B, D] -> [V, B, K], in bf16 under autocast."""
+        logits: Tensor = head(features.flatten(0, 1))
+        return logits.view(*features.shape[:2], -1)
+
+    # ---- losses
+
+    def _distill(self, views: _Views, targets: _Views, logs: dict[str, Tensor]) -> Tensor:
+        """Also moves the centres, which count from the next step on."""
+        config, total = self.config, self.centers.new_zeros(())
+        weights = {Modality.SKETCH: config.distill_sketch, Modality.PHOTO: config.distill_photo}
+        for modality, name in _NAMES.items():
+            chance = self._targets(modality, targets[modality])
+            loss = losses.self_distillation(views[modality], chance, temperature=config.student_temperature)
+            total = total + weights[modality] * loss
+            logs[f"loss/distill_{name}"] = loss.detach()
+        self._move_centers(torch.stack([targets[m].mean((0, 1)) for m in _NAMES]))
+        return total
+
+    def _targets(self, modality: Modality, logits: Tensor) -> Tensor:
+        center = self.centers[0 if len(self.centers) == 1 else int(modality)]
+        return losses.teacher_targets(logits, center, temperature=self.config.teacher_temperature)
+
+    @torch.no_grad()
+    def _watch(self, logits: _Views, teacher: _Views, logs: dict[str, Tensor]) -> None:
+        logs["monitor/center_norm"] = self.centers.norm(dim=1).mean()
+        for modality, name in _NAMES.items():
+            seen = teacher_monitors(
+                self._targets(modality, logits[modality]), teacher[modality].flatten(0, 1)
+            )
+            logs |= {f"monitor/{what}_{name}": value for what, value in seen.items()}
+
+    def _contrast(self, batch: Batch, student: _Views, teacher: _Views, logs: dict[str, Tensor]) -> Tensor:
+        config, parts = self.config, []
+        for modality, name in _NAMES.items():
+            clusters = self._clusters(modality)
+            prototypes = clusters.prototypes()
+            views = F.normalize(distributed.gather(student[modality].transpose(0, 1)).transpose(0, 1), dim=-1)
+            anchors = F.normalize(distributed.gather(teacher[modality][0]), dim=-1)
+            own = clusters.labels[:, distributed.gather(batch[f"{name}_index"])].long()
+            loss, kept = losses.cluster_contrast(
+                views,
+                anchors,
+                losses.hierarchical_mask(own),
+                own,
+                prototypes,
+                temperature=config.cluster_temperature,
+                thresholds=[config.cc_threshold / (len(p) if config.cc_relative else 1) for p in prototypes],
+            )
+            parts.append(loss)
+            logs[f"loss/cluster_{name}"] = loss.detach()
+            logs |= {f"clusters/kept_{name}_{level}": share for level, share in enumerate(kept)}
+        return parts[0] + parts[1]
+
+    def _guide(self, student: _Views, teacher: _Views, logs: dict[str, Tensor]) -> Tensor:
+        parts = []
+        for modality, name in _NAMES.items():
+            known = F.normalize(_items(teacher[modality]), dim=1)
+            weights = losses.context_weights(known, neighbours=self.config.neighbours)
+            parts.append(
+                losses.similarity_guidance(F.normalize(_items(student[modality][:2]), dim=1), weights)
+            )
+            logs[f"loss/guidance_{name}"] = parts[-1].detach()
+        return parts[0] + parts[1]
+
+    def _align(self, student: _Views, logs: dict[str, Tensor]) -> Tensor:
+        loss = losses.mutual_alignment(
+            [F.normalize(_items(student[modality][:2]), dim=1) for modality in _NAMES],
+            self._clusters(Modality.SKETCH).prototypes(),
+            self._clusters(Modality.PHOTO).prototypes(),
+            temperature=self.config.alignment_temperature,
+        )
+        logs["loss/alignment"] = loss.detach()
+        return loss
+
+    # ---- state that moves along
+
+    def _clusters(self, modality: Modality) -> Clusters:
+        module = self.clusters[_NAMES[modality]]
+        assert isinstance(module, Clusters)
+        return module
+
+    @torch.no_grad()
+    def _move_centers(self, means: Tensor) -> None:
+        """means: this rank's mean teacher logits [2, K], sketches first."""
+        means = distributed.all_mean(means)
+        if len(self.centers) == 1:
+            means = means.mean(0, keepdim=True)
+        self.centers.lerp_(means, 1 - self.config.center_momentum)
+
+    def before_step(self, progress: Progress) -> None:
+        """The ramp of contrastive clustering and the switch of guidance and alignment."""
+        config = self.config
+        ramp = max(1e-9, config.cluster_full - config.cluster_start)
+        done = (
+            (progress.epoch_fraction - config.cluster_start) / ramp
+            if config.cluster_full > config.cluster_start
+            else 1.0
+        )
+        on = progress.epoch >= config.cluster_start
+        self.cluster_weight = config.cluster * min(1.0, max(0.0, done)) if on else 0.0
+        self.pairing = progress.epoch >= config.pairing_start
+
+    @torch.no_grad()
+    def after_step(self, progress: Progress) -> None:
+        """The teacher follows the student: t <- m t + (1 - m) s, head and batch-norm statistics included."""
+        for teacher, student in ((self.teacher, self.student), (self.teacher_head, self.student_head)):
+            torch._foreach_lerp_(
+                list(teacher.parameters()), list(student.parameters()), 1 - self.config.momentum
+            )
+            for own, other in zip(teacher.buffers(), student.buffers(), strict=True):
+                own.copy_(other)
+
+    def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:
+        """Re-cluster the un-augmented training images by the teacher's features, when clusters are in use."""
+        self._complain()
+        config = self.config
+        since = epoch - config.cluster_start
+        if since < 0 or since % config.clusters.every or (config.cluster == 0 and config.alignment == 0):
+            return {}
+        self.eval()
+        device = self.centers.device
+        features = {m: probe.features(m, partial(self.embed, modality=m)).to(device) for m in _NAMES}
+        return recluster({m: self._clusters(m) for m in _NAMES}, features, config.clusters, self._say)
+
+    def _complain(self) -> None:
+        for message in complaints({name: float(value) for name, value in self._last.items()}):
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        if message not in self._said and distributed.is_main():
+            log.warning("%s", message)
+        self._said.add(message)
+
+    def before_load(self, weights: Mapping[str, Tensor]) -> None:
+        """Clusters are as many as the checkpoint holds."""
+        for name in _NAMES.values():
+            self._clusters(Modality[name.upper()]).resize(weights, f"clusters.{name}.")
+
+
+def _items(views: Tensor) -> Tensor:
+    """Views of the local batch [V, B, D] -> rows of the global batch [W * B * V, D]."""
+    return distributed.gather(views.transpose(0, 1).contiguous()).flatten(0, 1)
+
+
+def build(recipe: Recipe, load_weights: bool) -> AmaMethod:
+    """Build the method; raises CheckpointError for weights that cannot be had or do not fit."""
+    config = recipe.method
+    assert isinstance(config, AmaConfig)
+    model = recipe.model
+    if model.projection:
+        raise UsageError("model.projection is not for ama, whose head is method.head: set it to 0")
+    model = _any_size(model)
+    from_file = load_weights and model.weights not in ("pretrained", "none")
+    torch_load = load_weights and not from_file
+    student = build_encoder(model, recipe.data.size, torch_load)
+    teacher = build_encoder(
+        model.model_copy(update={"drop_rate": 0.0, "drop_path": 0.0}), recipe.data.size, False
+    )
+    method = AmaMethod(config, student, teacher)
+    if from_file:
+        load_networks(
+            Path(model.weights).expanduser(),
+            (method.student, method.student_head),
+            (method.teacher, method.teacher_head),
+            method.centers,
+            heads=config.head_weights == "auto",
+        )
+    elif load_weights and model.weights == "pretrained":
+        log.warning("model.weights: pretrained fills the encoders; the DINO heads start random")
+    return method
+
+
+def _any_size(model: ModelConfig) -> ModelConfig:
+    """Vision transformers of timm take crops of several sizes only when asked to."""
+    from timm.models import is_model_in_modules
+
+    if "dynamic_img_size" in model.options or not is_model_in_modules(
+        model.backbone, ["vision_transformer", "deit", "eva"]
+    ):
+        return model
+    return model.model_copy(update={"options": {**model.options, "dynamic_img_size": True}})
