@@ -3,6 +3,10 @@
 
 import typer
 
+from zssbir_cli.cli.prepare import prepare
+from zssbir_cli.cli.recipes import recipes
+from zssbir_cli.cli.train import train
+
 app = typer.Typer(
     name="zssbir",
     help="Zero-shot sketch-based image retrieval: search photos by drawing.",
@@ -16,7 +20,9 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
-    debug: bool = typer.Option(False, "--debug", help="Show a traceback on errors (works anywhere on the line)."),
+    debug: bool = typer.Option(
+        False, "--debug", help="Show a traceback on errors (works anywhere on the line)."
+    ),
 ) -> None:
     """Zero-shot sketch-based image retrieval: search photos by drawing."""
     if version:
@@ -24,3 +30,8 @@ def root(
 
         typer.echo(f"zssbir {__version__}")
         raise typer.Exit
+
+
+app.command("train")(train)
+app.command("recipes")(recipes)
+app.command("prepare")(prepare)

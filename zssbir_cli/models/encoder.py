@@ -34,7 +34,9 @@ class Encoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], freeze_batchnorm: bool):
+    def __init__(
+        self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], freeze_batchnorm: bool
+    ):
         super().__init__()
         self.backbone = backbone
         self.freeze_batchnorm = freeze_batchnorm
@@ -57,7 +59,10 @@ class Encoder(nn.Module):
         out = self.backbone.forward_features(x)  # type: ignore[operator]
         embedding = self.backbone.forward_head(out, pre_logits=True)  # type: ignore[operator]
         if out.ndim == 3:
-            tokens, grid = out[:, self.prefix_tokens :], self._token_grid(x, out.shape[1] - self.prefix_tokens)
+            tokens, grid = (
+                out[:, self.prefix_tokens :],
+                self._token_grid(x, out.shape[1] - self.prefix_tokens),
+            )
         else:
             if out.shape[1] != self.token_dim:  # channels-last maps (Swin and the like)
                 out = out.permute(0, 3, 1, 2)
@@ -104,7 +109,9 @@ def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
 def _create(config: ModelConfig, size: int, pretrained: bool) -> nn.Module:
     if not timm.is_model(config.backbone):
         close = ", ".join(timm.list_models(f"*{config.backbone.split('_')[0]}*")[:4])
-        raise UsageError(f"model.backbone {config.backbone!r} is not a timm model{f' (there are: {close} ...)' if close else ''}")
+        raise UsageError(
+            f"model.backbone {config.backbone!r} is not a timm model{f' (there are: {close} ...)' if close else ''}"
+        )
     options: dict[str, object] = {"num_classes": 0, **config.options}
     if config.drop_rate:
         options["drop_rate"] = config.drop_rate

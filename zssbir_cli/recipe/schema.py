@@ -22,16 +22,24 @@ class DataConfig(Strict):
 
     root: str = Field("data/demo", description="Folder of a prepared data set (what `zssbir prepare` wrote).")
     size: int = Field(224, ge=16, le=1024, description="Side of the square network input, pixels.")
-    workers: int = Field(2, ge=0, le=128, description="Data-loading processes per rank; 0 loads in the main process.")
+    workers: int = Field(
+        2, ge=0, le=128, description="Data-loading processes per rank; 0 loads in the main process."
+    )
     sketch_crop: bool = Field(
         True, description="Crop sketches to their ink plus a margin and pad them to a square with white."
     )
     flip: bool = Field(False, description="Mirror sketch and photo at random (photo masks move along).")
     crop_scale: float = Field(
-        1.0, gt=0, le=1, description="Smallest share of a photo's area that a random crop keeps; 1 = no random crop."
+        1.0,
+        gt=0,
+        le=1,
+        description="Smallest share of a photo's area that a random crop keeps; 1 = no random crop.",
     )
     sketch_jitter: float = Field(
-        0.0, ge=0, le=1, description="Strength of random rotation, scale, shift and line thickness of sketches."
+        0.0,
+        ge=0,
+        le=1,
+        description="Strength of random rotation, scale, shift and line thickness of sketches.",
     )
     color_jitter: float = Field(
         0.0, ge=0, le=1, description="Strength of random brightness, contrast and saturation of photos."
@@ -56,7 +64,8 @@ class ModelConfig(Strict):
     drop_rate: float = Field(0.0, ge=0, lt=1, description="Dropout of the backbone.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the backbone.")
     freeze_batchnorm: bool = Field(
-        True, description="Keep batch-norm statistics fixed (small batches; equal results on any number of ranks)."
+        True,
+        description="Keep batch-norm statistics fixed (small batches; equal results on any number of ranks).",
     )
     projection: int = Field(0, ge=0, description="Dimensions of a linear projection head; 0 = no head.")
 
@@ -82,16 +91,24 @@ class TrainConfig(Strict):
     steps_per_epoch: int | None = Field(
         None, ge=1, description="Batches per epoch; default: enough to draw every training photo about once."
     )
-    batch_size: int = Field(32, ge=2, description="Global batch (sketch-photo items), whatever the number of ranks.")
+    batch_size: int = Field(
+        32, ge=2, description="Global batch (sketch-photo items), whatever the number of ranks."
+    )
     seed: int = Field(0, ge=0)
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device has fast bf16, else fp32. fp16 is for CUDA only."
     )
-    ema: float | None = Field(None, gt=0, lt=1, description="Decay of an average of the weights that is used for retrieval.")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="Decay of an average of the weights that is used for retrieval."
+    )
     compile: bool = Field(False, description="Compile the encoder with torch.compile (pays on GPUs).")
     channels_last: bool = Field(True, description="channels-last memory format for CNN backbones.")
-    validate_every: int = Field(1, ge=0, description="Epochs between validations on held-out seen classes; 0 = never.")
-    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; default: each epoch.")
+    validate_every: int = Field(
+        1, ge=0, description="Epochs between validations on held-out seen classes; 0 = never."
+    )
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; default: each epoch."
+    )
     keep_every: int | None = Field(None, ge=1, description="Also keep the checkpoint of every N-th epoch.")
 
 

@@ -6,9 +6,28 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class TripletConfig(BaseModel):
-    """A plain supervised baseline: sketch, photo of its class, photos of other classes."""
+    """A plain supervised baseline over any backbone: each sketch against the photos of its batch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["triplet"] = "triplet"
     margin: float = Field(0.2, ge=0, description="Margin of the triplet loss on cosine distances.")
+    triplet_weight: float = Field(1.0, ge=0, description="Weight of the triplet loss.")
+    classify_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of a cosine classifier over the seen classes, shared by both modalities.",
+    )
+    scale: float = Field(16.0, gt=0, description="Inverse temperature of the cosine classifier.")
+    preserve_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight that keeps photo embeddings near those of the frozen start (cosine distance), so that "
+        "what the pretrained network knows of unseen classes is not forgotten.",
+    )
+    classifier_lr_scale: float = Field(
+        10.0, gt=0, description="Learning rate of the classifier, times optim.lr."
+    )
+    classes_per_batch: int | None = Field(
+        None, ge=2, description="Different classes in a batch; null draws every row's class at random."
+    )

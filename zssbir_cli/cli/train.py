@@ -1,0 +1,56 @@
+"""`zssbir train`."""
+
+from pathlib import Path
+
+import typer
+
+
+def train(
+    recipe: str | None = typer.Option(
+        None, "--recipe", "-r", help="A recipe file, or the name of a shipped one (see `zssbir recipes`)."
+    ),
+    set_: list[str] = typer.Option(
+        [], "--set", help="Override a key, e.g. --set optim.lr=1e-4 (repeatable)."
+    ),
+    resume: Path | None = typer.Option(
+        None, "--resume", help="Continue this run's folder, or from one of its checkpoints."
+    ),
+    runs: Path = typer.Option(Path("runs"), "--runs", help="Where the run's folder is made."),
+    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
+    check: bool = typer.Option(False, "--check", help="Do everything but train, write nothing."),
+    overfit: int | None = typer.Option(
+        None, "--overfit", min=1, help="For debugging: train on the first N batches again and again."
+    ),
+) -> None:
+    """Train a method as a recipe says; leaves a run's folder."""
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.cli.train_progress import TrainHooks
+    from zssbir_cli.errors import UsageError
+    from zssbir_cli.recipe.loader import find_recipe, load_recipe
+    from zssbir_cli.workflows import train as workflow
+
+    if resume is not None:
+        source = find_recipe(recipe) if recipe else workflow.run_folder(resume) / "recipe.yaml"
+        if not source.is_file():
+            raise UsageError(f"--resume {resume}: not a run's folder (no {source}); see `zssbir runs`")
+    elif recipe is None:
+        raise UsageError("give --recipe NAME (see `zssbir recipes`), or --resume RUN")
+    else:
+        source = find_recipe(recipe)
+    loaded = load_recipe(source, set_)
+    if check:
+        found = workflow.check(loaded, device=device)
+        print(
+            f"{loaded.name}: ready to train {found.steps} steps in {found.precision} on {found.device}: "
+            f"{found.train_sketches} sketches and {found.train_photos} photos of seen classes, {found.val_classes} "
+            f"validation classes, {found.trainable / 1e6:.1f} M trainable parameters, first loss {found.loss:.4g}"
+        )
+        return
+    outcome = workflow.train(
+        loaded, runs=runs, device=device, resume=resume, overfit=overfit, hooks=TrainHooks()
+    )
+    best = outcome.result.best.get("val/mAP@all")
+    if best is not None:
+        note(f"best on held-out seen classes: mAP@all {best:.4f} (voc) at step {outcome.result.best_step}")
+    note("next: zssbir eval --split zs")
+    print(str(outcome.run))

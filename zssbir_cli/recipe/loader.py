@@ -1,0 +1,170 @@
+"""Reading recipes: YAML with line numbers in every error, `--set` overrides, and where recipes are found."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from zssbir_cli.errors import UsageError
+from zssbir_cli.recipe.schema import Recipe
+
+SHIPPED = next(
+    p
+    for p in (Path(__file__).parents[1] / "shipped_recipes", Path(__file__).parents[2] / "recipes")
+    if p.is_dir()
+)
+"""The recipes of the package: inside the wheel, or at the top of a source checkout."""
+
+Lines = dict[tuple[str, ...], int]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads `1e-4` as a string, `no` and `on` as booleans, and the last of two equal keys; this one
+    does not."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"
+    ),
+    list("-+.0123456789"),
+)
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by path or name: the working folder, then ./recipes, then the shipped ones; `.yaml` may be left
+    out. Raises UsageError with the nearest names."""
+    names = [name] if name.endswith((".yaml", ".yml")) else [name, f"{name}.yaml"]
+    for folder in (Path(), Path("recipes"), SHIPPED):
+        for candidate in (folder / n for n in names):
+            if candidate.is_file():
+                return candidate
+    known = [p.name for p in shipped_recipes()]
+    close = difflib.get_close_matches(names[-1], known, 2, 0.5) or known
+    raise UsageError(
+        f"recipe {name!r}: no such file here, in ./recipes or among the shipped ones; did you mean {' or '.join(close)}?"
+    )
+
+
+def shipped_recipes() -> list[Path]:
+    """Paths of the recipes that come with the package, by name."""
+    return sorted(SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe; `overrides` are `section.key=value` texts (value in YAML).
+
+    Raises UsageError that names file, line, key and what is wrong.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as a recipe ({error})") from error
+    return parse_recipe(text, str(path), overrides)
+
+
+def parse_recipe(text: str, source: str, overrides: Iterable[str] = ()) -> Recipe:
+    """As `load_recipe`, from text; `source` is named in errors."""
+    content, lines = _parse_yaml(text, source)
+    for override in overrides:
+        _apply(content, lines, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(_explain(error, lines, source)) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe, fully resolved, as YAML that `load_recipe` reads back unchanged."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _parse_yaml(text: str, source: str) -> tuple[dict[str, Any], Lines]:
+    lines: Lines = {}
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            _walk(node, (), lines, source)
+            content = loader.construct_document(node) if node is not None else None
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise UsageError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{source}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    return content, lines
+
+
+def _walk(node: yaml.Node | None, path: tuple[str, ...], lines: Lines, source: str) -> None:
+    """Note the line of each key; refuse duplicates, anchors into themselves and merge keys."""
+    if len(path) > 8:
+        raise UsageError(f"{source}: nested too deeply at {'.'.join(path)}")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = str(getattr(key, "value", "?")), key.start_mark.line + 1
+        if name in seen:
+            raise UsageError(f"{source}:{line}: the key {name!r} stands twice (first in line {seen[name]})")
+        seen[name] = lines[(*path, name)] = line
+        _walk(value, (*path, name), lines, source)
+
+
+def _apply(content: dict[str, Any], lines: Lines, override: str) -> None:
+    key, equals, value = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise UsageError(f"--set {override!r}: write section.key=value, e.g. --set optim.lr=1e-4")
+    section = content
+    for part in path[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise UsageError(f"--set {override!r}: {part!r} is not a section of the recipe")
+    try:
+        section[path[-1]] = yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override!r}: the value is not valid YAML") from error
+    lines[path] = 0
+
+
+def _explain(error: ValidationError, lines: Lines, source: str) -> str:
+    """One line for the first problem (and how many more there are)."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    path = tuple(
+        str(p) for p in first["loc"] if str(p) not in ("triplet", "puxim", "ama") or len(first["loc"]) == 1
+    )
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+    where = "--set" if line == 0 else f"{source}:{line}" if line else source
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key {key!r}{_suggest(path)}"
+    elif first["type"] == "missing":
+        message = f"the key {key!r} is missing"
+    else:
+        shown = repr(first.get("input"))
+        message = f"{key} = {shown[:60]}: {first['msg'][:1].lower() + first['msg'][1:]}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {message}{more}; `zssbir recipes --keys` lists all keys"
+
+
+def _suggest(path: tuple[str, ...]) -> str:
+    from zssbir_cli.recipe.reference import all_keys
+
+    close = difflib.get_close_matches(".".join(path), [k.path for k in all_keys()], 1, 0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

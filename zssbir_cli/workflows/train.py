@@ -1,0 +1,253 @@
+"""`zssbir train`: from a recipe and a prepared data set to a run's folder."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zssbir_cli import __version__
+from zssbir_cli.data.datasets import EvalImages
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.engine import distributed
+from zssbir_cli.engine.embed import embed_all
+from zssbir_cli.engine.loader import training_stream
+from zssbir_cli.engine.loop import FitResult, Validate, fit, seed_all
+from zssbir_cli.engine.precision import Precision, choose_device
+from zssbir_cli.engine.report import Hooks
+from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.errors import DataError
+from zssbir_cli.methods.base import Method
+from zssbir_cli.methods.table import build_method, build_train_data
+from zssbir_cli.recipe.loader import dump_recipe
+from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.retrieval.metrics import evaluate
+from zssbir_cli.types import Modality, Part
+
+EMBED_BATCH = 128
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What `train` leaves: the run's folder and how training went."""
+
+    run: Path
+    result: FitResult
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """What `--check` found: everything but the training itself works."""
+
+    steps: int
+    trainable: int
+    train_sketches: int
+    train_photos: int
+    val_classes: int
+    loss: float
+    precision: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run needs, built and checked before its folder is made."""
+
+    recipe: Recipe
+    prepared: PreparedSet
+    precision: Precision
+
+    @classmethod
+    def build(cls, recipe: Recipe, device: torch.device) -> "Setup":
+        """Choose the precision and open the data set. Raises UsageError, DataError."""
+        precision = Precision.choose(recipe.train.precision, device)
+        return cls(recipe, open_data(recipe), precision)
+
+    def features(self, part: Part, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """`embed` of every image of a part, un-augmented: float32 [N, D], complete on every rank."""
+        data = self.recipe.data
+        images = EvalImages(self.prepared.images(part, modality), data.size, data.sketch_crop)
+        return embed_all(
+            embed, images, batch_size=EMBED_BATCH, workers=data.workers, precision=self.precision
+        )
+
+
+@dataclass(frozen=True)
+class TrainProbe:
+    """The training images for methods that look at all of them (`methods.base.Probe`)."""
+
+    setup: Setup
+
+    def features(self, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """See `methods.base.Probe`."""
+        return self.setup.features(Part.TRAIN, modality, embed)
+
+
+def open_data(recipe: Recipe) -> PreparedSet:
+    """Open the recipe's prepared data set; a missing one names the command that makes it."""
+    root = Path(recipe.data.root).expanduser()
+    if not (root / "manifest.json").is_file():
+        raise DataError(
+            f"{root}: no prepared data set here; run `zssbir prepare {root.name}` first, or point the recipe to "
+            f"yours with --set data.root=FOLDER"
+        )
+    return PreparedSet.open(root)
+
+
+def validator(setup: Setup) -> Validate | None:
+    """Retrieval on the held-out seen classes (part `val`); None when the data set holds out none."""
+    images = {m: setup.prepared.images(Part.VAL, m) for m in Modality}
+    if not setup.recipe.train.validate_every or any(len(i) == 0 for i in images.values()):
+        return None
+
+    def validate(method: Method) -> dict[str, float]:
+        vectors = {
+            m: setup.features(Part.VAL, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]
+            for m in Modality
+        }
+        found = evaluate(
+            vectors[Modality.SKETCH],
+            vectors[Modality.PHOTO],
+            images[Modality.SKETCH].labels,
+            images[Modality.PHOTO].labels,
+            k=(100,),
+        )
+        return {"val/mAP@all": found.get("mAP@all"), "val/P@100": found.get("P@100")}
+
+    return validate
+
+
+def train(
+    recipe: Recipe,
+    *,
+    runs: Path = Path("runs"),
+    device: str = "auto",
+    resume: Path | None = None,
+    overfit: int | None = None,
+    hooks: Hooks | None = None,
+    command: Sequence[str] = (),
+) -> TrainOutcome:
+    """Train `recipe` into a new folder under `runs`, or continue the run (or checkpoint) at `resume`.
+
+    Raises UsageError, DataError, CheckpointError, DivergedError.
+    """
+    where = choose_device(device)
+    with distributed.session(where):
+        setup = Setup.build(recipe, where)
+        method, data = build(setup)
+        identity = {"name": setup.prepared.manifest.name, "identity": setup.prepared.identity}
+        resolved = recipe.model_dump(mode="json")
+        if resume is None:
+            record = run_record(setup, command)
+            run = RunDir.create(
+                runs,
+                recipe.name,
+                recipe=resolved,
+                recipe_yaml=dump_recipe(recipe),
+                data=identity,
+                record=record,
+            )
+        else:
+            run = RunDir(run_folder(resume), resolved, identity)
+        result = fit(
+            method,
+            data,
+            optim=recipe.optim,
+            train=recipe.train,
+            workers=recipe.data.workers,
+            run=run,
+            precision=setup.precision,
+            probe=TrainProbe(setup),
+            validate=validator(setup),
+            hooks=hooks,
+            resume=(resume if resume != run.path else True) if resume else False,
+            overfit=overfit,
+        )
+        return TrainOutcome(run.path, result)
+
+
+def build(setup: Setup) -> tuple[Method, Any]:
+    """The method (seeded) and its training data."""
+    seed_all(setup.recipe.train.seed)
+    return build_method(setup.recipe), build_train_data(setup.recipe, setup.prepared)
+
+
+def run_folder(path: Path) -> Path:
+    """The run's folder that `path` is, or that the checkpoint `path` lies in."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
+    """Do everything but train: open the data, build the method, and take one forward pass."""
+    setup = Setup.build(recipe, choose_device(device))
+    method, data = build(setup)
+    method.to(setup.precision.device).train()
+    method.before_epoch(0, TrainProbe(setup))
+    with closing(training_stream(data, first=0, stop=1, workers=0, pin=False)) as stream, torch.no_grad():
+        batch = {k: v.to(setup.precision.device) for k, v in next(stream).items()}
+        with setup.precision.autocast():
+            loss = method(batch).loss
+    prepared = setup.prepared
+    return CheckOutcome(
+        steps=data.plan.steps_per_epoch // recipe.optim.accumulate * recipe.train.epochs,
+        trainable=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        train_sketches=len(prepared.images(Part.TRAIN, Modality.SKETCH)),
+        train_photos=len(prepared.images(Part.TRAIN, Modality.PHOTO)),
+        val_classes=len(prepared.manifest.ids_for(Part.VAL)),
+        loss=float(loss),
+        precision=setup.precision.name,
+        device=str(setup.precision.device),
+    )
+
+
+def run_record(setup: Setup, command: Sequence[str]) -> dict[str, Any]:
+    """What run.json keeps: versions, machine, git state, data set, seed and command line."""
+    manifest = setup.prepared.manifest
+    return {
+        "zssbir": __version__,
+        "versions": {n: version(n) for n in ("torch", "torchvision", "timm", "numpy", "h5py")},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device_name(setup.precision.device),
+        "precision": setup.precision.name,
+        "threads": torch.get_num_threads(),
+        "world_size": distributed.world_size(),
+        "git": git_state(),
+        "seed": setup.recipe.train.seed,
+        "data": {
+            "root": str(setup.prepared.root),
+            "name": manifest.name,
+            "split": manifest.split,
+            "identity": setup.prepared.identity,
+        },
+        "command": list(command) or sys.argv,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The device as one would write it into a table."""
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu ({platform.processor() or platform.machine()})"
+    )
+
+
+def git_state() -> str:
+    """Commit of the source checkout that runs (with `-dirty`), or an empty text."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return out.stdout.strip()
