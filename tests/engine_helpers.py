@@ -33,7 +33,8 @@ class Toy(Method):
         x = functional.normalize(self.net(batch["x"].float()).float(), dim=1)
         everyone, labels = distributed.gather(x), distributed.gather(batch["label"])
         with torch.no_grad():
-            self.centre.lerp_(everyone.mean(0), 0.1)
+            mean = everyone.mean(0)
+            self.centre.lerp_(torch.where(mean.isfinite(), mean, self.centre), 0.1)
         same = (batch["label"][:, None] == labels).float()
         contrast = functional.binary_cross_entropy_with_logits(x @ everyone.T * 4, same)
         pull = ((x - self.centre) ** 2).mean()

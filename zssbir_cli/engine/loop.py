@@ -18,7 +18,7 @@ from zssbir_cli.engine.loader import Stream, training_stream
 from zssbir_cli.engine.monitor import Monitor
 from zssbir_cli.engine.optim import build_optimizer, lr_at, set_lr, trainable
 from zssbir_cli.engine.precision import Precision
-from zssbir_cli.engine.report import Hooks, Report, Silent, memory_mb
+from zssbir_cli.engine.report import Hooks, Reporter, Silent
 from zssbir_cli.engine.resume import Saver
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.stop import Interrupted, StopRequest, on_signals
@@ -34,8 +34,7 @@ Validate = Callable[[Method], dict[str, float]]
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a run: optimizer steps done in all, the last and the best validation, speed of this
-    session."""
+    """What came of a run: optimizer steps in all, last and best validation, speed of this session."""
 
     steps: int
     metrics: Mapping[str, float]
@@ -51,7 +50,9 @@ class State:
     """Where a run is and what it has found; goes into a checkpoint as it is."""
 
     step: int = 0
+    epochs_ended: int = 0
     seconds: float = 0.0
+    rows: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = -1
@@ -84,68 +85,83 @@ def fit(
     on a CPU: every step draws its random numbers from (seed, step, rank), items from (seed, epoch, position),
     and what else matters is in the checkpoint. `validate` (on held-out seen classes) is called on every rank
     with the weights that retrieval will use; its `val/mAP@all` selects `checkpoints/best`; without it, `best`
-    is the last.
+    is the last. `overfit` trains on the first so many batches again and again (for debugging).
 
     Raises Interrupted after SIGTERM or Ctrl-C (state saved), DivergedError, DataError, CheckpointError,
     UsageError.
     """
-    return _Fit(
+    loop = _Fit(
         method, data, optim, train, workers, run, precision, probe, validate, hooks or Silent(), overfit
-    ).run(resume)
+    )
+    return loop.run(resume)
 
 
+@dataclass
 class _Fit:
     """One call of `fit`: the pieces that its phases share."""
 
-    def __init__(
-        self,
-        method: Method,
-        data: TrainData,
-        optim: OptimConfig,
-        train: TrainConfig,
-        workers: int,
-        run: RunDir,
-        precision: Precision,
-        probe: Probe,
-        validate: Validate | None,
-        hooks: Hooks,
-        overfit: int | None,
-    ) -> None:
-        self.data, self.optim, self.train, self.workers = data, optim, train, workers
-        self.run_dir, self.precision, self.probe = run, precision, probe
-        self.validate, self.hooks, self.overfit = validate, hooks, overfit
-        distributed.local_rows(train.batch_size)
-        self.per_epoch = -(-data.plan.steps_per_epoch // optim.accumulate)
-        self.total = self.per_epoch * train.epochs
+    method: Method
+    data: TrainData
+    optim: OptimConfig
+    train: TrainConfig
+    workers: int
+    run_dir: RunDir
+    precision: Precision
+    probe: Probe
+    validate: Validate | None
+    hooks: Hooks
+    overfit: int | None
+
+    def __post_init__(self) -> None:
+        distributed.local_rows(self.train.batch_size)
+        device = self.precision.device
+        self.batches = self.data.plan.steps_per_epoch
+        self.per_epoch = -(-self.batches // self.optim.accumulate)
+        self.total = self.per_epoch * self.train.epochs
         self.report_every = max(1, min(50, self.per_epoch // 10))
-        precision.apply_globally()
-        seed_all(train.seed)
-        layout = torch.channels_last if train.channels_last else torch.contiguous_format
-        self.method = method.to(precision.device).to(memory_format=layout)
-        self.optimizer = build_optimizer(method.param_groups(), optim)
+        self.precision.apply_globally()
+        seed_all(self.train.seed)
+        layout = torch.channels_last if self.train.channels_last else torch.contiguous_format
+        self.method.to(device).to(memory_format=layout)
+        self.optimizer = build_optimizer(self.method.param_groups(), self.optim)
         self.params = trainable(self.optimizer)
-        self.scaler = precision.scaler()
-        self.ema = Ema(method, train.ema) if train.ema else None
-        self.monitor = Monitor(precision.device)
+        self.scaler = self.precision.scaler()
+        self.ema = Ema(self.method, self.train.ema) if self.train.ema else None
+        self.monitor = Monitor(device)
         self.state = State()
         self.saver = Saver(
-            self.method, self.optimizer, self.scaler, self.ema, self.monitor, run, precision.name
+            self.method,
+            self.optimizer,
+            self.scaler,
+            self.ema,
+            self.monitor,
+            self.run_dir,
+            self.precision.name,
         )
+        items = self.train.batch_size * self.batches / self.per_epoch
+        self.reporter = Reporter(
+            self.run_dir, self.hooks, total=self.total, epochs=self.train.epochs, items=items, device=device
+        )
+        self.stream: Stream | None = None
 
     def run(self, resume: bool | Path) -> FitResult:
         if resume:
-            self.state = State(**self.saver.restore(resume if isinstance(resume, Path) else None))
-            self.note(f"resumed at step {self.state.step} of {self.total}")
-        self.run_dir.trim(self.state.step if resume else -1)
-        self.model = self._wrap()
-        self.began, self.first_step = time.perf_counter(), self.state.step
-        self.report_at, self.report_step, self.report_wait = self.began, self.first_step, 0.0
+            saved = self.saver.restore(resume if isinstance(resume, Path) else None)
+            self.state = State(**(saved or {}))
+            where = f"resumed at step {self.state.step} of {self.total}"
+            self.reporter.note(
+                where if saved else "this run has no checkpoint yet: it starts from its beginning"
+            )
+        self.run_dir.trim(self.state.rows)
         self.before = self.state.seconds
-        self.stream: Stream | None = None
+        self.model = self._wrap()
+        self.reporter.start(self.state.step)
         try:
             with on_signals() as stop:
                 self._epochs(stop)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+                raise
             raise UsageError(self._memory_advice()) from error
         finally:
             if self.stream is not None:
@@ -163,15 +179,16 @@ class _Fit:
         )
 
     def _epochs(self, stop: StopRequest) -> None:
-        for epoch in range(self.state.step // self.per_epoch, self.train.epochs):
+        for epoch in range(self.state.epochs_ended, self.train.epochs):
             if self.state.step == epoch * self.per_epoch:
                 self._begin_epoch(epoch)
             self.stream = self.stream or self._open_stream()
             while self.state.step < (epoch + 1) * self.per_epoch:
-                if self._step(epoch, bool(stop)):
-                    self._save_and_leave(stop)
+                asked = self._step(epoch, bool(stop))
                 if self.state.step % self.report_every == 0:
                     self._report()
+                if asked:
+                    self._save_and_leave(stop)
                 every = self.train.checkpoint_every
                 if every and self.state.step % every == 0 and self.state.step % self.per_epoch:
                     self._save()
@@ -179,53 +196,48 @@ class _Fit:
 
     def _open_stream(self) -> Stream:
         epoch, group = divmod(self.state.step, self.per_epoch)
-        per_epoch = self.data.plan.steps_per_epoch
-        first = epoch * per_epoch + group * self.optim.accumulate
         return training_stream(
             self.data,
-            first=first,
-            stop=self.train.epochs * per_epoch,
+            first=epoch * self.batches + group * self.optim.accumulate,
+            stop=self.train.epochs * self.batches,
             workers=self.workers,
             pin=self.precision.device.type == "cuda",
             overfit=self.overfit,
         )
 
-    def _progress(self, epoch: int) -> Progress:
-        return Progress(self.state.step, self.total, epoch, self.train.epochs)
-
     def _begin_epoch(self, epoch: int) -> None:
         seed_all(self.train.seed, -1 - epoch)  # the same on every rank
+        start = time.perf_counter()
         values = self.method.before_epoch(epoch, self.probe)
         self.method.train()
+        self.reporter.pause(start)
         if values:
-            self._log(values)
+            self.reporter.log(self.state.step, values)
 
     def _step(self, epoch: int, stop: bool) -> bool:
         """One optimizer step. Returns whether to stop after it."""
-        assert self.stream is not None
-        seed_all(self.train.seed, self.state.step, distributed.rank())
-        set_lr(self.optimizer, lr_at(self.state.step, self.total, self.optim))
-        self.method.before_step(self._progress(epoch))
-        left = self.data.plan.steps_per_epoch - self.state.step % self.per_epoch * self.optim.accumulate
-        count = min(self.optim.accumulate, left)
-        total, logs = torch.zeros((), device=self.precision.device), {}
-        for number in range(count):
-            batch = self._next_batch(number)
-            logs = self._forward_backward(batch, count, number + 1 == count)
-            total = total + logs["loss"] / count
-        logs["loss"] = total
-        flags = self.monitor.flags(total, stop)
+        step = self.state.step
+        progress = Progress(step, self.total, epoch, self.train.epochs)
+        seed_all(self.train.seed, step, distributed.rank())
+        set_lr(self.optimizer, lr_at(step, self.total, self.optim))
+        self.method.before_step(progress)
+        count = min(self.optim.accumulate, self.batches - step % self.per_epoch * self.optim.accumulate)
+        parts = [self._forward_backward(self._next_batch(i), count, i + 1 == count) for i in range(count)]
+        logs = parts[0]
+        if count > 1:
+            logs = {name: torch.stack([part[name] for part in parts]).mean(0) for name in logs}
+        flags = self.monitor.flags(logs["loss"], stop)
         self._update(flags, logs)
-        self.method.after_step(self._progress(epoch))
+        self.method.after_step(progress)
         self.state.step += 1
-        return self.monitor.add(self.state.step - 1, logs, flags)
+        return self.monitor.add(step, logs, flags)
 
     def _next_batch(self, number: int) -> Batch:
         assert self.stream is not None
         try:
-            batch = next(self.stream)
+            batch: Batch = next(self.stream)
         except DataError as error:
-            if number or distributed.world_size() > 1 or self.state.step == self.first_step:
+            if number or distributed.world_size() > 1 or self.state.step == self.reporter.first:
                 raise
             self._save()
             raise DataError(
@@ -234,6 +246,7 @@ class _Fit:
         return {k: v.to(self.precision.device, non_blocking=True) for k, v in batch.items()}
 
     def _forward_backward(self, batch: Batch, count: int, last: bool) -> dict[str, Tensor]:
+        """Add one batch's share of the gradient; ranks exchange gradients at the last batch only."""
         wait = isinstance(self.model, DistributedDataParallel) and not last
         with self.model.no_sync() if wait else nullcontext():  # type: ignore[operator]
             with self.precision.autocast():
@@ -256,15 +269,18 @@ class _Fit:
 
     def _end_epoch(self, epoch: int) -> None:
         self.monitor.drain()
+        start = time.perf_counter()
         every, last = self.train.validate_every, epoch + 1 == self.train.epochs
-        if self.validate is not None and every and ((epoch + 1) % every == 0 or last):
-            self._validate(self.validate)
-        elif self.validate is None or not every:
+        if self.validate is None or not every:
             with self._retrieval_weights():
                 self._save_best()
+        elif (epoch + 1) % every == 0 or last:
+            self._validate(self.validate)
+        self.state.epochs_ended = epoch + 1
         self._save(must=last)
         if self.train.keep_every and (epoch + 1) % self.train.keep_every == 0:
             self._complain(self.saver.keep(f"epoch-{epoch + 1:04d}"))
+        self.reporter.pause(start)
 
     @contextmanager
     def _retrieval_weights(self) -> Iterator[None]:
@@ -274,26 +290,25 @@ class _Fit:
         self.method.train()
 
     def _validate(self, validate: Validate) -> None:
-        start = time.perf_counter()
         with self._retrieval_weights():
             metrics = distributed.from_main(validate(self.method))
             self.state.metrics = dict(metrics)
             if not self.state.best or metrics[SELECT] > self.state.best[SELECT]:
                 self.state.best = dict(metrics)
                 self._save_best()
-        self._log(metrics)
-        self._emit(metrics)
-        self.report_at += time.perf_counter() - start  # not part of the training speed
+        self.reporter.validated(self.state.step, metrics)
 
     def _save_best(self) -> None:
         self.state.best_step = self.state.step
-        self._complain(self.saver.save_best(dataclasses.asdict(self.state), self._epoch()))
+        self._complain(
+            self.saver.save_best(dataclasses.asdict(self.state), self.state.step // self.per_epoch)
+        )
 
     def _save(self, must: bool = False) -> None:
         """Write `checkpoints/last`; a failure is an error only if there is no later chance (`must`)."""
         self.monitor.drain()
-        self.state.seconds = self.before + time.perf_counter() - self.began
-        problem = self.saver.save(dataclasses.asdict(self.state), self._epoch())
+        self.state.seconds, self.state.rows = self.before + self.reporter.seconds, self.run_dir.rows
+        problem = self.saver.save(dataclasses.asdict(self.state), self.state.step // self.per_epoch)
         if problem and must:
             raise CheckpointError(
                 f"{problem}; free some space and continue with --resume {self.run_dir.path}"
@@ -302,12 +317,7 @@ class _Fit:
 
     def _complain(self, problem: str | None) -> None:
         if problem:
-            self.note(f"warning: {problem}; training goes on and tries again at the next checkpoint")
-
-    def note(self, message: str) -> None:
-        """Tell the user one line, once (rank 0)."""
-        if distributed.is_main():
-            self.hooks.note(message)
+            self.reporter.note(f"warning: {problem}; training goes on and tries again at the next checkpoint")
 
     def _save_and_leave(self, stop: StopRequest) -> None:
         self._save(must=True)
@@ -317,59 +327,21 @@ class _Fit:
             f"continue with `zssbir train --resume {self.run_dir.path}`"
         )
 
-    def _epoch(self) -> int:
-        return self.state.step // self.per_epoch
-
-    def _log(self, values: Mapping[str, float]) -> None:
-        row = {"step": self.state.step, "epoch": round(self.state.step / self.per_epoch, 4), **values}
-        self._complain(self.run_dir.append(row))
-
     def _report(self) -> None:
-        """Write the means since the last report to metrics.jsonl and tell the hooks."""
-        means = {**self.monitor.flush(), "lr": lr_at(self.state.step - 1, self.total, self.optim)}
-        images, wait = self._speed()
-        self._log({**means, "images_per_s": round(images, 2), "data_wait": round(wait, 4)})
-        self._emit(means, images, wait)
-
-    def _speed(self) -> tuple[float, float]:
-        """Items a second and share of waiting since the last report."""
         assert self.stream is not None
-        now = time.perf_counter()
-        span = max(1e-9, now - self.report_at)
-        steps = self.state.step - self.report_step
-        wait = (self.stream.waited - self.report_wait) / span
-        self.report_at, self.report_step, self.report_wait = now, self.state.step, self.stream.waited
-        return steps * self.optim.accumulate * self.train.batch_size / span, wait
-
-    def _emit(self, logs: Mapping[str, float], images_per_s: float = 0.0, data_wait: float = 0.0) -> None:
-        if not distributed.is_main():
-            return
-        done = self.state.step - self.first_step
-        pace = (time.perf_counter() - self.began) / max(1, done)
-        self.hooks.report(
-            Report(
-                step=self.state.step,
-                total_steps=self.total,
-                epoch=self.state.step / self.per_epoch,
-                epochs=self.train.epochs,
-                logs=logs,
-                images_per_s=images_per_s,
-                data_wait=data_wait,
-                memory_mb=memory_mb(self.precision.device),
-                eta_s=pace * (self.total - self.state.step),
-            )
-        )
+        lr = lr_at(self.state.step - 1, self.total, self.optim)
+        self.reporter.trained(self.state.step, {**self.monitor.flush(), "lr": lr}, self.stream.waited)
 
     def _memory_advice(self) -> str:
         share = self.train.batch_size // distributed.world_size()
         return (
-            f"out of GPU memory with {share} items a batch and rank in {self.precision.name}: lower train.batch_size (and raise optim.accumulate), or data.size, "
-            "or use train.precision=bf16"
+            f"out of memory with {share} items a batch and rank in {self.precision.name}: lower "
+            "train.batch_size (and raise optim.accumulate) or data.size, or use train.precision=bf16"
         )
 
     def _result(self) -> FitResult:
-        span = max(1e-9, time.perf_counter() - self.began)
-        done = (self.state.step - self.first_step) * self.optim.accumulate * self.train.batch_size
+        span = max(1e-9, self.reporter.seconds)
+        done = (self.state.step - self.reporter.first) * self.reporter.items
         return FitResult(
             steps=self.state.step,
             metrics=self.state.metrics,

@@ -32,7 +32,11 @@ def build_optimizer(groups: Sequence[ParamGroup], config: OptimConfig) -> torch.
     if not split:
         raise UsageError("the method has no trainable parameters: unfreeze a part of the model in the recipe")
     if config.name == "sgd":
-        return torch.optim.SGD(split, lr=config.lr, momentum=config.momentum, fused=True)
+        sgd = torch.optim.SGD(split, lr=config.lr, momentum=config.momentum, fused=True)
+        for parameter in trainable(sgd) if config.momentum else ():
+            # the fused kernel leaves this uninitialised when the very first step is skipped
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(split, lr=config.lr, fused=True)
 

@@ -1,12 +1,16 @@
-"""What the loop tells the outside world while it runs."""
+"""What the loop tells the outside world while it runs: rows of metrics.jsonl, and reports to its hooks."""
 
 import resource
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+
+from zssbir_cli.engine import distributed
+from zssbir_cli.engine.runlog import RunDir
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,9 @@ class Report:
     """Epochs done, with fraction."""
     epochs: int
     logs: Mapping[str, float]
-    """Means of the method's logs since the last report, and `lr`; or the values of a validation
-    (`val/...`)."""
+    """Means of the method's logs since the last report, and `lr`; or a validation's values (`val/...`)."""
     images_per_s: float
-    """Global items (as the plan counts them) a second."""
+    """Global items (as the plan counts them) a second; 0 for a validation."""
     data_wait: float
     """Share of the time spent waiting for data, 0-1."""
     memory_mb: float
@@ -57,6 +60,73 @@ class Silent:
     def note(self, message: str) -> None:
         """Keep the note."""
         self.notes.append(message)
+
+
+class Reporter:
+    """Measures speed with a clock that never jumps, writes rows and tells the hooks."""
+
+    def __init__(
+        self, run: RunDir, hooks: Hooks, *, total: int, epochs: int, items: float, device: torch.device
+    ):
+        self.run, self.hooks, self.device = run, hooks, device
+        self.total, self.epochs, self.items = total, epochs, items
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """The session begins at `step`; `items` are consumed by each step."""
+        self.began = self._since = time.perf_counter()
+        self.first = self._step = step
+        self._waited = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Duration of this session."""
+        return time.perf_counter() - self.began
+
+    def pause(self, since: float) -> None:
+        """Leave the time since `since` (of time.perf_counter) out of the training speed."""
+        self._since += time.perf_counter() - since
+
+    def trained(self, step: int, means: Mapping[str, float], waited: float) -> None:
+        """Report on the steps since the last call; `waited`: seconds of waiting for data so far."""
+        span = max(1e-9, time.perf_counter() - self._since)
+        images, wait = (step - self._step) * self.items / span, (waited - self._waited) / span
+        self._since, self._step, self._waited = time.perf_counter(), step, waited
+        self.log(step, {**means, "images_per_s": round(images, 2), "data_wait": round(wait, 4)})
+        self._tell(step, means, images, wait)
+
+    def validated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Report the values of a validation."""
+        self.log(step, metrics)
+        self._tell(step, metrics, 0.0, 0.0)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a row to metrics.jsonl."""
+        row = {"step": step, "epoch": round(step / self.total * self.epochs, 4), **values}
+        problem = self.run.append(row)
+        if problem:
+            self.note(f"warning: {problem}; the row is kept in memory and written with the next one")
+
+    def _tell(self, step: int, logs: Mapping[str, float], images_per_s: float, data_wait: float) -> None:
+        if not distributed.is_main():
+            return
+        report = Report(
+            step=step,
+            total_steps=self.total,
+            epoch=step / self.total * self.epochs,
+            epochs=self.epochs,
+            logs=logs,
+            images_per_s=images_per_s,
+            data_wait=data_wait,
+            memory_mb=memory_mb(self.device),
+            eta_s=self.seconds / max(1, step - self.first) * (self.total - step),
+        )
+        self.hooks.report(report)
+
+    def note(self, message: str) -> None:
+        """Tell the user one line (rank 0)."""
+        if distributed.is_main():
+            self.hooks.note(message)
 
 
 def memory_mb(device: torch.device) -> float:

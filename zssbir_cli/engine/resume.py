@@ -138,23 +138,25 @@ class Saver:
         }
 
     def _check_finite(self) -> None:
-        params = [p.detach() for p in self.method.parameters() if p.requires_grad]
-        norms = torch.stack([p.float().norm() for p in params])
-        if not bool(torch.isfinite(norms).all()):
+        bad = [(~torch.isfinite(p.detach())).any() for p in self.method.parameters()]
+        bad += [torch.isnan(b).any() for b in self.method.buffers()]  # a mask may well hold infinities
+        if bool(torch.stack(bad).any()):
             raise DivergedError(
-                "weights are no longer finite, though the loss was: the gradient overflowed; the last "
-                "checkpoint is from before: lower optim.lr or set optim.clip_norm"
+                "weights or buffers are not a number, though the loss was one: a gradient overflowed; the "
+                "last checkpoint is from before: lower optim.lr or set optim.clip_norm"
             )
 
-    def restore(self, source: Path | None = None) -> dict[str, Any]:
+    def restore(self, source: Path | None = None) -> dict[str, Any] | None:
         """Load `source` (default: `checkpoints/last`, or the one before where a kill left no `last`) into all
         pieces.
 
-        Returns the run's state. Raises CheckpointError.
+        Returns the run's state, None if it was ended before its first checkpoint. Raises CheckpointError.
         """
         path = source or self.last
-        if source is None and not path.exists() and checkpoint.previous(path).exists():
+        if source is None and not path.exists():
             path = checkpoint.previous(path)
+            if not path.exists():
+                return None
         info = checkpoint.inspect(path)
         check_same(info, self.run)
         if info.precision != self.precision:

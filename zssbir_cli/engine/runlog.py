@@ -5,6 +5,7 @@ pictures; `runs/latest` points to the newest.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ class RunDir:
     path: Path
     recipe: Json = field(default_factory=dict)
     data: Json = field(default_factory=dict)
+    rows: int = 0
     _unwritten: str = ""
 
     @classmethod
@@ -80,7 +82,9 @@ class RunDir:
         in memory and written with the next one."""
         if not distributed.is_main():
             return None
-        self._unwritten += json.dumps(row) + "\n"
+        self.rows += 1
+        finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in row.items()}
+        self._unwritten += json.dumps(finite) + "\n"
         size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
         try:
             with self.metrics_file.open("a") as file:
@@ -92,12 +96,12 @@ class RunDir:
         self._unwritten = ""
         return None
 
-    def trim(self, step: int) -> None:
-        """Drop the lines of metrics.jsonl after `step`, and a half-written last one (rank 0)."""
-        if not distributed.is_main() or not self.metrics_file.exists():
-            return
-        kept = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row.get("step", 0) <= step]
-        replace_text(self.metrics_file, "".join(kept))
+    def trim(self, rows: int) -> None:
+        """Keep the first `rows` lines of metrics.jsonl: those from before the checkpoint (rank 0)."""
+        self.rows = rows
+        if distributed.is_main() and self.metrics_file.exists():
+            lines = self.metrics_file.read_text().splitlines(keepends=True)
+            replace_text(self.metrics_file, "".join(lines[:rows]))
 
     def update_record(self, values: Json) -> None:
         """Add to run.json (rank 0)."""

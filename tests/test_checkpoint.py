@@ -1,0 +1,205 @@
+"""Checkpoints: complete or not there, verified, refused with a reason, the one before offered."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from engine_helpers import make_run, same_weights, toy_fit, toy_method
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.report import Silent
+from zssbir_cli.engine.resume import differing_keys
+from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.errors import CheckpointError
+
+FACTS = {"step": 7, "epoch": 1, "recipe": {"a": 1}, "data": {}, "metrics": {}, "precision": "fp32"}
+
+
+def write(path, value: float = 1.0, **options):
+    weights = {"w": torch.full((4, 3), value), "b": torch.zeros(2)}
+    return checkpoint.save(path, weights, {"optimizer": {"lr": 0.1}}, FACTS, **options)
+
+
+def test_round_trip(tmp_path):
+    info = write(tmp_path / "last")
+    assert checkpoint.inspect(tmp_path / "last") == info
+    assert (info.step, info.epoch, info.recipe) == (7, 1, {"a": 1})
+    assert torch.equal(checkpoint.load_weights(tmp_path / "last")["w"], torch.ones(4, 3))
+    assert checkpoint.load_state(tmp_path / "last") == {"optimizer": {"lr": 0.1}}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last"]
+
+
+def test_tied_strided_and_transposed_tensors_are_stored(tmp_path):
+    base = torch.arange(12.0).reshape(3, 4)
+    weights = {
+        "a": base,
+        "tied": base,
+        "part": base[1:],
+        "t": base.T,
+        "cl": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+    }
+    checkpoint.save(tmp_path / "c", weights, None, FACTS)
+    loaded = checkpoint.load_weights(tmp_path / "c")
+    assert all(torch.equal(loaded[k], weights[k]) for k in weights)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt", "meta.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
+def test_damage_is_named_and_the_one_before_is_offered(tmp_path, name, damage):
+    write(tmp_path / "last", 1.0, keep_previous=True)
+    write(tmp_path / "last", 2.0, keep_previous=True)
+    file = tmp_path / "last" / name
+    raw = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    else:
+        raw[len(raw) // 2] ^= 0x41
+        file.write_bytes({"cut": raw[: len(raw) // 2], "flip": raw, "empty": b""}[damage])
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.inspect(tmp_path / "last")
+    message = str(caught.value)
+    assert name in message
+    assert (
+        f"the one before it (step 7) is intact: continue with --resume {tmp_path / 'last.previous'}"
+        in message
+    )
+    assert torch.equal(checkpoint.load_weights(tmp_path / "last.previous")["w"], torch.ones(4, 3))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_changed_byte_is_noticed(tmp_path, data):
+    path = tmp_path / "c"
+    write(path)
+    name = data.draw(st.sampled_from(["model.safetensors", "state.pt"]))
+    raw = bytearray((path / name).read_bytes())
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    (path / name).write_bytes(raw)
+    with pytest.raises(CheckpointError, match=name):
+        checkpoint.inspect(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.one_of(
+        st.text(max_size=40),
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=5),
+            lambda s: (
+                st.lists(s, max_size=3)
+                | st.dictionaries(st.sampled_from(["format_version", "sha256", "step"]), s, max_size=3)
+            ),
+        ).map(json.dumps),
+    )
+)
+def test_any_meta_json_gives_an_answer_or_a_checkpoint_error(tmp_path, text):
+    path = tmp_path / "c"
+    write(path)
+    (path / "meta.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"meta\.json|format version"):
+        checkpoint.inspect(path)
+
+
+def test_a_newer_format_is_refused_as_such(tmp_path):
+    write(tmp_path / "c")
+    meta = tmp_path / "c" / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "format_version": 99}))
+    with pytest.raises(CheckpointError, match="format version 99 is unknown"):
+        checkpoint.inspect(tmp_path / "c")
+
+
+def test_code_in_a_state_file_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    write(tmp_path / "c")
+    torch.save({"optimizer": Evil()}, tmp_path / "c" / "state.pt")
+    with pytest.raises(CheckpointError, match=r"state\.pt"):
+        checkpoint.load_state(tmp_path / "c")
+    (tmp_path / "c" / "state.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match=r"state\.pt"):
+        checkpoint.load_state(tmp_path / "c")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
+    write(tmp_path / "last")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(CheckpointError, match=r"No space left.*the one before it is intact"):
+        write(tmp_path / "last", 2.0)
+    assert checkpoint.inspect(tmp_path / "last").step == 7
+    assert torch.equal(checkpoint.load_weights(tmp_path / "last")["w"], torch.ones(4, 3))
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+
+def test_loading_names_what_does_not_fit(tmp_path):
+    module = torch.nn.Linear(3, 4)
+    cases = {
+        "misses tensors (bias)": {"weight": torch.zeros(4, 3)},
+        "has unknown tensors (x)": {"weight": torch.zeros(4, 3), "bias": torch.zeros(4), "x": torch.zeros(1)},
+        "has differently shaped tensors (weight)": {"weight": torch.zeros(4, 2), "bias": torch.zeros(4)},
+    }
+    for message, weights in cases.items():
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.load_into(module, weights, tmp_path, needed=set(module.state_dict()))
+        assert message in str(caught.value)
+
+
+def test_another_recipe_or_data_set_is_refused_naming_the_keys(tmp_path):
+    run = make_run(tmp_path, optim={"lr": 1e-4, "name": "adam"}, data={"workers": 2}, sizes=[1, 2])
+    toy_fit(run, epochs=1)
+    changed = {"optim": {"lr": 2e-4, "name": "adam"}, "data": {"workers": 8}, "sizes": (1, 2), "extra": True}
+    other = RunDir(run.path, {"name": "new", **changed}, {"identity": "b"})
+    with pytest.raises(CheckpointError) as caught:
+        toy_fit(other, epochs=1, resume=True)
+    message = str(caught.value)
+    for part in ("optim.lr: 0.0001 -> 0.0002", "extra: (absent) -> True", "data set identity: a -> b"):
+        assert part in message
+    assert "workers" not in message
+    assert "sizes" not in message
+    free = {"name": "new", "optim": {"lr": 1e-4, "name": "adam"}, "data": {"workers": 8}, "sizes": [1, 2]}
+    toy_fit(RunDir(run.path, free, {"identity": "a"}), epochs=1, resume=True)
+
+
+def test_differing_keys_of_nested_mappings():
+    old, new = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}, {"a": {"b": 1, "c": {"d": 4}}}
+    assert differing_keys(old, new) == ["a.c.d: 2 -> 4", "e: 3 -> (absent)"]
+
+
+def test_weights_alone_cannot_be_resumed(tmp_path):
+    run = make_run(tmp_path)
+    toy_fit(run, epochs=1)
+    with pytest.raises(CheckpointError, match="holds weights only"):
+        toy_fit(run, epochs=1, resume=run.checkpoints / "best")
+
+
+def test_a_kill_between_the_two_renames_resumes_from_the_one_before(tmp_path):
+    straight, _ = toy_fit(make_run(tmp_path / "a"), epochs=3)
+    run = make_run(tmp_path / "b")
+    toy_fit(run, epochs=3)
+    last = run.checkpoints / "last"
+    checkpoint.copy(last, run.checkpoints / "last.partial")
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    resumed, result = toy_fit(run, epochs=3, resume=True, method=toy_method(seed=3))
+    assert result.steps == 15
+    assert same_weights(straight, resumed)
+
+
+def test_a_run_without_a_checkpoint_starts_from_its_beginning(tmp_path):
+    straight, _ = toy_fit(make_run(tmp_path / "a"), epochs=1)
+    run, hooks = make_run(tmp_path / "b"), Silent()
+    run.append({"step": 1, "loss": 0.5})
+    resumed, _ = toy_fit(run, epochs=1, resume=True, hooks=hooks)
+    assert same_weights(straight, resumed)
+    assert hooks.notes == ["this run has no checkpoint yet: it starts from its beginning"]
+    assert {"step": 1, "loss": 0.5} not in read_metrics(run.path)

@@ -1,0 +1,319 @@
+"""The training loop: schedules, exact resuming, accumulation, divergence, EMA, reports."""
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+from engine_helpers import Toy, ToyItems, make_run, same_weights, toy_data, toy_fit, toy_method
+from torch import nn
+
+from zssbir_cli.engine.embed import embed_all
+from zssbir_cli.engine.optim import build_optimizer, lr_at
+from zssbir_cli.engine.precision import Precision, choose_device, cpu_has_bf16
+from zssbir_cli.engine.report import Silent
+from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.stop import Interrupted
+from zssbir_cli.errors import DivergedError, UsageError
+from zssbir_cli.methods.base import StepOutput
+from zssbir_cli.recipe.schema import OptimConfig
+
+CPU = Precision("fp32", torch.device("cpu"))
+TIMES = ("images_per_s", "data_wait")
+
+
+def rows(run: RunDir) -> list[dict]:
+    """Rows of metrics.jsonl without the measured times."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_metrics(run.path)]
+
+
+class StopAt(Silent):
+    """Hooks that signal this process when they hear of a step."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.step, self.number = step, number
+
+    def report(self, report) -> None:
+        super().report(report)
+        if report.step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def validate(method) -> dict[str, float]:
+    value = float(method.net[0].weight.detach().double().sum())
+    return {"val/mAP@all": math.sin(1e4 * value)}
+
+
+OPTIONS = {
+    "plain": {},
+    "adam, clipping, accumulation": {
+        "optim": OptimConfig(name="adam", lr=1e-2, clip_norm=0.5, accumulate=2, schedule="constant")
+    },
+    "sgd, ema": {"optim": OptimConfig(name="sgd", lr=1e-1), "ema": 0.9},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("stop_at", [3, 5])
+def test_six_steps_resumed_equal_ten(tmp_path, name, stop_at):
+    """With dropout, a running centre, validation and a different start of the second process."""
+    options = dict(OPTIONS[name], validate=validate, epochs=2)
+    straight, a = toy_fit(make_run(tmp_path / "a"), method=toy_method(dropout=0.3), **options)
+    run = make_run(tmp_path / "b")
+    with pytest.raises(Interrupted, match="--resume"):
+        toy_fit(run, method=toy_method(dropout=0.3), hooks=StopAt(stop_at), **options)
+    middle = read_metrics(run.path)[-1]["step"]
+    assert stop_at <= middle <= a.steps
+    resumed, b = toy_fit(run, method=toy_method(seed=99, dropout=0.3), resume=True, workers=2, **options)
+    assert same_weights(straight, resumed)
+    assert (a.best, a.best_step, a.metrics, a.steps) == (b.best, b.best_step, b.metrics, b.steps)
+    assert rows(run) == rows(RunDir(RunDir.latest(tmp_path / "a")))
+
+
+def test_same_seed_same_run_and_other_seed_another(tmp_path):
+    one, _ = toy_fit(make_run(tmp_path), method=toy_method(dropout=0.3), epochs=1)
+    two, _ = toy_fit(make_run(tmp_path), method=toy_method(dropout=0.3), epochs=1, workers=2)
+    other, _ = toy_fit(make_run(tmp_path), method=toy_method(dropout=0.3), epochs=1, seed=1)
+    assert same_weights(one, two)
+    assert not same_weights(one, other)
+
+
+def test_learns(tmp_path):
+    toy_fit(make_run(tmp_path), epochs=8, optim=OptimConfig(lr=3e-2))
+    losses = [row["loss"] for row in read_metrics(RunDir.latest(tmp_path)) if "loss" in row]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_accumulated_small_batches_equal_one_large(tmp_path):
+    """A loss that is a mean over items has the same gradient in two halves."""
+
+    class Mean(Toy):
+        def forward(self, batch):
+            loss = nn.functional.cross_entropy(self.net(batch["x"]), batch["label"])
+            return StepOutput(loss, {"loss/ce": loss.detach()})
+
+    torch.manual_seed(0)
+    large, small = Mean(), Mean()
+    small.load_state_dict(large.state_dict())
+    optim = {"name": "sgd", "lr": 0.1, "schedule": "constant"}
+    rows_large = toy_data(steps=2, batch=12)
+
+    class Halves:
+        steps_per_epoch = 4
+
+        def batches(self, epoch):
+            return rows_large.plan.batches(epoch).reshape(4, 6, 1)
+
+    toy_fit(make_run(tmp_path / "large"), method=large, data=rows_large, epochs=1, optim=OptimConfig(**optim))
+    toy_fit(
+        make_run(tmp_path / "small"),
+        method=small,
+        data=rows_large._replace(plan=Halves()),
+        epochs=1,
+        batch=6,
+        optim=OptimConfig(**optim, accumulate=2),
+    )
+    for a, b in zip(large.parameters(), small.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+class Poisoned(ToyItems):
+    """Items of chosen steps (of 12 items) are not a number."""
+
+    def __init__(self, steps: set[int]) -> None:
+        self.steps = steps
+
+    def __getitem__(self, key):
+        item = super().__getitem__(key)
+        if key[1] // 12 + 5 * key[0] in self.steps:
+            item["x"] = item["x"] * math.nan
+        return item
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_a_non_finite_loss_changes_nothing(tmp_path, name):
+    """The step is skipped on the device: weights stay finite and the run ends well."""
+    optim = OptimConfig(name=name, lr=1e-2)
+
+    class Plain(Toy):
+        def forward(self, batch):
+            loss = nn.functional.cross_entropy(self.net(batch["x"]), batch["label"])
+            return StepOutput(loss, {})
+
+    torch.manual_seed(0)
+    method, start = Plain(), Plain()
+    start.load_state_dict(method.state_dict())
+    toy_fit(make_run(tmp_path), method=method, data=toy_data(items=Poisoned({0, 1})), epochs=1, optim=optim)
+    assert all(torch.isfinite(p).all() for p in method.parameters())
+    assert not same_weights(method, start)
+    first = read_metrics(RunDir.latest(tmp_path))[1:3]
+    assert [row["loss"] for row in first] == [None, None]
+
+
+def test_three_non_finite_losses_in_a_row_end_the_run(tmp_path):
+    run = make_run(tmp_path)
+    with pytest.raises(
+        DivergedError, match=r"up to step 8 \(not finite: loss/contrast, loss/pull\)"
+    ) as caught:
+        toy_fit(run, data=toy_data(items=Poisoned({1, 2, 5, 6, 7})), epochs=2)
+    assert caught.value.exit_code == 5
+    assert json.loads((run.checkpoints / "last" / "meta.json").read_text())["step"] == 5
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    class Overflow(Toy):
+        def forward(self, batch):
+            output = super().forward(batch)
+            zero = (self.net[0].weight * 0).sum()
+            return StepOutput(output.loss + torch.sqrt(zero), output.logs)  # gradient 0 * inf
+
+    run = make_run(tmp_path)
+    torch.manual_seed(0)
+    with pytest.raises(DivergedError):
+        toy_fit(run, method=Overflow(), epochs=1, data=toy_data(steps=2))
+    assert not (run.checkpoints / "last").exists()
+
+
+def test_ema_is_what_retrieval_uses(tmp_path):
+    seen = {}
+
+    def look(method):
+        seen["weight"] = method.net[0].weight.detach().clone()
+        return {"val/mAP@all": 0.5}
+
+    run = make_run(tmp_path)
+    method, _ = toy_fit(run, ema=0.99, validate=look, epochs=1)
+    from zssbir_cli.engine.checkpoint import load_weights
+
+    best = load_weights(run.checkpoints / "best")["net.0.weight"]
+    last = load_weights(run.checkpoints / "last")["net.0.weight"]
+    assert torch.equal(best, seen["weight"])
+    assert torch.equal(last, seen["weight"])
+    assert not torch.equal(method.net[0].weight, seen["weight"])
+
+
+def test_ema_follows_its_formula():
+    from zssbir_cli.engine.ema import Ema
+
+    module = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        module.weight.fill_(0.0)
+        ema = Ema(module, 0.5)
+        expected = 0.0
+        for n in range(12):
+            module.weight.fill_(float(n))
+            ema.update()
+            decay = min(0.5, (1 + n) / (10 + n))
+            expected = decay * expected + (1 - decay) * n
+    assert float(ema.average["weight"]) == pytest.approx(expected)
+
+
+def test_best_is_chosen_by_validation(tmp_path):
+    values = iter([0.3, 0.7, 0.5])
+    run = make_run(tmp_path)
+    _, result = toy_fit(run, epochs=3, validate=lambda m: {"val/mAP@all": next(values), "val/other": 1.0})
+    assert result.best_step == 10
+    assert result.best == {"val/mAP@all": 0.7, "val/other": 1.0}
+    assert result.metrics["val/mAP@all"] == 0.5
+    assert json.loads((run.checkpoints / "best" / "meta.json").read_text())["step"] == 10
+
+
+def test_files_of_a_run(tmp_path):
+    run = make_run(tmp_path)
+    toy_fit(run, epochs=4, keep_every=2, validate=validate)
+    files = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()}
+    full = {"model.safetensors", "state.pt", "meta.json"}
+    kept = {
+        f"checkpoints/{c}/{f}" for c in ("last", "last.previous", "epoch-0002", "epoch-0004") for f in full
+    }
+    best = {f"checkpoints/best/{f}" for f in full - {"state.pt"}}
+    assert files == {"recipe.yaml", "run.json", "metrics.jsonl"} | kept | best
+    assert (tmp_path / "latest").resolve() == run.path
+
+
+def test_overfit_repeats_the_same_items(tmp_path):
+    keys = []
+
+    class Watch(ToyItems):
+        def __getitem__(self, key):
+            keys.append(key)
+            return super().__getitem__(key)
+
+    toy_fit(make_run(tmp_path), data=toy_data(items=Watch()), epochs=2, overfit=2)
+    assert keys[:24] == keys[24:48] == keys[48:72]
+    assert len(set(keys)) == 24
+    assert len(keys) == 120
+
+
+def test_schedule():
+    config = OptimConfig(lr=1.0, warmup_steps=4, final_lr=0.1)
+    assert [lr_at(s, 14, config) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert lr_at(4, 14, config) == 1.0
+    assert lr_at(9, 14, config) == pytest.approx(0.55)
+    assert lr_at(14, 14, config) == pytest.approx(0.1)
+    assert lr_at(13, 14, OptimConfig(lr=1.0, schedule="constant")) == 1.0
+
+
+def test_adamw_spares_biases_and_keeps_group_settings():
+    net = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    groups = [
+        {"params": list(net[0].parameters()), "lr_scale": 0.1},
+        {"params": list(net[1].parameters()), "weight_decay": 0.3},
+    ]
+    optimizer = build_optimizer(groups, OptimConfig(weight_decay=0.05))
+    found = [(len(g["params"]), g["weight_decay"], g["lr_scale"]) for g in optimizer.param_groups]
+    assert found == [(1, 0.05, 0.1), (1, 0.0, 0.1), (2, 0.3, 1.0)]
+
+
+def test_nothing_to_train_is_an_error():
+    net = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(UsageError, match="no trainable"):
+        build_optimizer([{"params": list(net.parameters())}], OptimConfig())
+
+
+def test_devices_and_precisions_that_are_not_there():
+    assert choose_device("cpu").type == "cpu"
+    for name in ("tpu", "cuda:x", "cpu:1"):
+        with pytest.raises(UsageError, match="--device"):
+            choose_device(name)
+    cpu = torch.device("cpu")
+    for name in ("fp16", "tf32"):
+        with pytest.raises(UsageError, match="needs a CUDA GPU"):
+            Precision.choose(name, cpu)
+    assert Precision.choose("auto", cpu).name == ("bf16" if cpu_has_bf16() else "fp32")
+
+
+def test_bf16_autocast_computes_in_bf16():
+    with Precision.choose("bf16", torch.device("cpu")).autocast():
+        assert nn.Linear(4, 4)(torch.ones(2, 4)).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_embed_all_keeps_order_and_every_row(workers):
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 11
+
+        def __getitem__(self, i):
+            return torch.full((3, 2, 2), i, dtype=torch.uint8)
+
+    def embed(images):
+        return torch.stack([images.float().mean((1, 2, 3)), images[:, 0, 0, 0] * 2.0], 1)
+
+    done = []
+    result = embed_all(embed, Images(), batch_size=4, workers=workers, precision=CPU, progress=done.append)
+    assert torch.equal(result, torch.arange(11).float()[:, None] * torch.tensor([1.0, 2.0]))
+    assert done == [4, 8, 11]
+
+
+def test_reports_tell_speed_and_time_left(tmp_path):
+    hooks = Silent()
+    toy_fit(make_run(tmp_path), hooks=hooks, epochs=2)
+    last = hooks.reports[-1]
+    assert (last.step, last.total_steps, last.epoch, last.eta_s) == (10, 10, 2.0, 0.0)
+    assert hooks.reports[0].eta_s > 0
+    assert all(r.images_per_s > 0 and 0 <= r.data_wait <= 1 and r.memory_mb > 10 for r in hooks.reports)
+    assert set(last.logs) == {"loss", "loss/contrast", "loss/pull", "lr"}
