@@ -50,7 +50,7 @@ class ClassInfo(_Frozen):
 
 
 class ShardInfo(_Frozen):
-    """A shard file. `sha256` is of the file, `content` of what it holds (independent of the HDF5 library)."""
+    """A shard file. `sha256` is of what it holds (see `shards.content_digest`), not of the file."""
 
     file: str = Field(pattern=SHARD_PATTERN)
     part: Part
@@ -58,7 +58,6 @@ class ShardInfo(_Frozen):
     count: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: Sha256
-    content: Sha256
 
 
 class SourceInfo(_Frozen):
@@ -131,7 +130,7 @@ class Manifest(_Frozen):
         facts = {
             "split": self.split,
             "classes": [[c.id, c.name, c.role] for c in self.classes],
-            "shards": [[s.part, int(s.modality), s.count, s.content] for s in self.shards],
+            "shards": [[s.part, int(s.modality), s.count, s.sha256] for s in self.shards],
         }
         return hashlib.sha256(json.dumps(facts, ensure_ascii=True).encode()).hexdigest()[:16]
 

@@ -118,7 +118,7 @@ class PreparedSet:
         indexes = []
         for info in wanted:
             index = read_index(self.root / info.file)
-            if index.content != info.content or len(index.labels) != info.count or index.part != part:
+            if index.sha256 != info.sha256 or len(index.labels) != info.count or index.part != part:
                 raise DataError(f"{index.path} is not the shard its manifest lists; prepare the set again")
             if bool((index.modality != int(modality)).any()):
                 raise DataError(f"{index.path} mixes sketches and photos; prepare the set again")

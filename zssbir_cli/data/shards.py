@@ -3,7 +3,7 @@
 Layout: `/blob` uint8 (all images, contiguous), `/offsets` int64 [n + 1], `/label` int32 [n], `/modality`
 uint8 [n], `/source` str [n], `/digest` uint8 [n, 32] (sha256 of the image file as it was found), optionally
 `/mask_blob` and `/mask_offsets` (1-bit PNG object masks). Attributes: format_version, dataset, split, part,
-content (sha256 of all of the above).
+sha256 (of all of the above).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from zssbir_cli.data.manifest import FORMAT_VERSION, ShardInfo
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality, Part
 
-SHARD_BYTES = 64 << 20
+SHARD_BYTES = 32 << 20
 SHARD_IMAGES = 16384
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
@@ -128,7 +128,7 @@ def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
     if p.masks:
         arrays |= {"mask_blob": _joined(p.masks), "mask_offsets": _offsets(p.masks)}
     sources = [clean_source(s) for s in p.sources]
-    content = _content(arrays, sources)
+    digest = _digest(arrays, sources)
     partial = path.with_name(path.name + ".partial")
     try:
         with h5py.File(partial, "w") as file:
@@ -137,10 +137,10 @@ def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
             file.create_dataset("source", data=sources, dtype=h5py.string_dtype("utf-8"))
             file.attrs["format_version"] = FORMAT_VERSION
             file.attrs["dataset"], file.attrs["split"] = writer.dataset, writer.split
-            file.attrs["part"], file.attrs["content"] = str(writer.part), content
-        digest, size = _sync_and_hash(partial)
+            file.attrs["part"], file.attrs["sha256"] = str(writer.part), digest
+        size = _sync(partial)
         index = read_index(partial)
-        if index.content != content or len(index.labels) != n:
+        if index.sha256 != digest or len(index.labels) != n:
             raise DataError(f"{partial} does not read back as written (a failing disk?)")
         partial.replace(path)
     except OSError as error:
@@ -153,7 +153,6 @@ def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
         count=n,
         bytes=size,
         sha256=digest,
-        content=content,
     )
 
 
@@ -171,7 +170,7 @@ def _offsets(blobs: list[bytes]) -> Int64:
     return np.concatenate([[0], np.cumsum([len(b) for b in blobs])]).astype(np.int64)
 
 
-def _content(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> str:
+def _digest(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -181,10 +180,11 @@ def _content(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> 
     return digest.hexdigest()
 
 
-def _sync_and_hash(path: Path) -> tuple[str, int]:
+def _sync(path: Path) -> int:
+    """Force a file to the disk; returns its size."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        return os.fstat(file.fileno()).st_size
 
 
 def file_sha256(path: Path) -> str:
@@ -203,7 +203,7 @@ class ShardIndex:
     labels: npt.NDArray[np.int32]
     modality: npt.NDArray[np.uint8]
     part: str
-    content: str
+    sha256: str
     mask_at: int
     mask_offsets: Int64 | None
 
@@ -243,8 +243,8 @@ def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     if "mask_blob" in file:
         mask_at, mask_size = _contiguous(path, file["mask_blob"])
         mask_offsets = _checked_offsets(path, file["mask_offsets"][()], len(labels), mask_size)
-    part, content = str(file.attrs["part"]), str(file.attrs["content"])
-    return ShardIndex(path, blob_at, offsets, labels, modality, part, content, mask_at, mask_offsets)
+    part, sha256 = str(file.attrs["part"]), str(file.attrs["sha256"])
+    return ShardIndex(path, blob_at, offsets, labels, modality, part, sha256, mask_at, mask_offsets)
 
 
 def _contiguous(path: Path, dataset: h5py.Dataset) -> tuple[int, int]:
@@ -289,6 +289,6 @@ def content_digest(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             arrays = {k: np.asarray(file[k][()]) for k in file if k != "source"}
-            return _content(arrays, [s.decode("utf-8") for s in file["source"][()]])
+            return _digest(arrays, [s.decode("utf-8") for s in file["source"][()]])
     except Exception as error:
         raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None

@@ -1,0 +1,112 @@
+"""The layout of a user's own data: `sketch/<class>/*` and `photo/<class>/*`, in a folder or an archive."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from zssbir_cli.data.manifest import ClassInfo
+from zssbir_cli.data.plan import Items
+from zssbir_cli.data.roles import class_key
+from zssbir_cli.data.sources import Source, is_image_name
+from zssbir_cli.errors import DataError
+from zssbir_cli.types import Modality, Part, Role
+
+MODALITY_OF_FOLDER = {
+    "sketch": Modality.SKETCH,
+    "sketches": Modality.SKETCH,
+    "photo": Modality.PHOTO,
+    "photos": Modality.PHOTO,
+    "image": Modality.PHOTO,
+    "images": Modality.PHOTO,
+}
+PART_OF_ROLE = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
+
+
+@dataclass
+class Found:
+    """The images of a user's data by class: rows (path, source, entry, modality, size)."""
+
+    names: dict[str, str] = field(default_factory=dict)  # class key -> the name shown
+    rows: dict[str, list[tuple[str, int, int, Modality, int]]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_images(sources: Sequence[Source]) -> Found:
+    """Sort the files of scanned sources into classes.
+
+    Raises:
+        DataError: no class has both sketches and photos.
+    """
+    found, ignored = Found(), Counter[str]()
+    for number, source in enumerate(sources):
+        for entry, path in enumerate(source.listing.paths):
+            place = _place(path)
+            if isinstance(place, str):
+                ignored[place] += 1
+                continue
+            modality, name, path = place
+            key = class_key(name)
+            found.names.setdefault(key, name)
+            row = (path, number, entry, modality, source.listing.sizes[entry])
+            found.rows.setdefault(key, []).append(row)
+    found.warnings += [f"{n} {why}" for why, n in sorted(ignored.items()) if why]
+    _drop_one_sided(found)
+    if not found.rows:
+        where = ", ".join(str(s.path) for s in sources)
+        raise DataError(
+            f"{where}: no class has both sketches and photos; expected sketch/<class>/* and photo/<class>/* "
+            f"(also sketches/, photos/, images/), at the top or one level below"
+        )
+    return found
+
+
+def _place(path: str) -> tuple[Modality, str, str] | str:
+    """(modality, class, path without the top folder) of a file, or why it is ignored ("" = silently)."""
+    parts = path.split("/")
+    for depth in (0, 1):
+        modality = MODALITY_OF_FOLDER.get(parts[depth].lower()) if depth < len(parts) - 1 else None
+        if modality is None:
+            continue
+        rest = parts[depth + 1 :]
+        if len(rest) == 1:
+            return "files lie directly in sketch/ or photo/, not in a class folder; ignored"
+        if len(rest) > 2:
+            return "files lie deeper than <class>/<file>; ignored"
+        if not is_image_name(path):
+            return "files in class folders are not images by their suffix; ignored"
+        return modality, rest[0], "/".join(parts[depth:])
+    return ""
+
+
+def _drop_one_sided(found: Found) -> None:
+    """Leave out classes without sketches or without photos, with a warning."""
+    for key in sorted(found.rows):
+        kinds = {row[3] for row in found.rows[key]}
+        if len(kinds) == 1:
+            lacking = "photos" if Modality.SKETCH in kinds else "sketches"
+            found.warnings.append(f"class {found.names[key]!r} has no {lacking}; left out")
+            del found.rows[key], found.names[key]
+
+
+def to_items(
+    found: Found, classes: Sequence[ClassInfo], *, holdout: int, subset: int | None, seed: int
+) -> Items:
+    """Choose each image's part from its class's role.
+
+    `holdout`: sketches per seen class that are kept out of training. `subset`: at most this many images per
+    class and modality. Both draw by `seed`, independently of the order of files.
+    """
+    items, by_name = Items(), {c.name: c for c in classes}
+    for key in sorted(found.rows):
+        info = by_name[found.names[key]]
+        for modality in Modality:
+            rows = sorted(r for r in found.rows[key] if r[3] is modality)
+            order = np.random.default_rng([seed, info.id, int(modality)]).permutation(len(rows))
+            for place, i in enumerate(order[:subset]):
+                path, source, entry, _, size = rows[i]
+                held = info.role is Role.SEEN and modality is Modality.SKETCH and place < holdout
+                part = Part.HOLDOUT if held else PART_OF_ROLE[info.role]
+                items.add(path, source, entry, info.id, part, modality, size)
+    return items

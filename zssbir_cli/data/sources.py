@@ -1,0 +1,158 @@
+"""Where images come from: a folder or an archive, listed once and then read without unpacking.
+
+A `Source` is scanned once (paths and sizes); after that entries are read by number from any thread
+(`read`), or, where the format allows no random access, in order (`stream`).
+"""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zssbir_cli.data.manifest import SourceInfo
+from zssbir_cli.data.shards import clean_source
+from zssbir_cli.errors import DataError
+
+MAX_FILE_BYTES = 256 << 20
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z")
+
+
+@dataclass
+class Listing:
+    """The files of a source: relative paths with `/`, and sizes in bytes."""
+
+    paths: list[str] = field(default_factory=list)
+    sizes: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def add(self, path: str, size: int) -> None:
+        """Append one file."""
+        self.paths.append(path)
+        self.sizes.append(size)
+
+
+class Source(ABC):
+    """A folder or archive. `listing` is filled by `scan`."""
+
+    kind = "source"
+    sequential = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.listing = Listing()
+
+    @abstractmethod
+    def scan(self) -> None:
+        """Fill `listing`.
+
+        Raises:
+            DataError: cannot be read, or is hostile.
+        """
+
+    @abstractmethod
+    def read(self, entry: int) -> bytes:
+        """The bytes of one entry (any thread). Larger than `MAX_FILE_BYTES`: DataError."""
+
+    def stream(self, entries: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """The wanted entries (ascending) with their bytes, in order; for sequential sources."""
+        for entry in entries:
+            yield entry, self.read(entry)
+
+    @abstractmethod
+    def sha256(self) -> str:
+        """Digest of the archive's bytes, or of a folder's names and sizes."""
+
+    def info(self) -> SourceInfo:
+        """The record for the manifest (hashes the archive)."""
+        return SourceInfo(
+            name=clean_source(self.path.name) or "/",
+            kind=self.kind,
+            files=len(self.listing.paths),
+            bytes=sum(self.listing.sizes),
+            sha256=self.sha256(),
+        )
+
+    def close(self) -> None:
+        """Release files; the default has none."""
+        return
+
+
+class FolderSource(Source):
+    """A folder, listed recursively in sorted order. Links are followed, each real folder once."""
+
+    kind = "folder"
+
+    def scan(self) -> None:
+        self.listing = Listing()
+        self._walk(self.path, "", set())
+
+    def _walk(self, folder: Path, prefix: str, seen: set[tuple[int, int]]) -> None:
+        try:
+            status = folder.stat()
+            key = (status.st_dev, status.st_ino)
+            if key in seen:
+                return
+            seen.add(key)
+            with os.scandir(folder) as entries:
+                ordered = sorted(entries, key=lambda e: e.name)
+            for entry in ordered:
+                if is_junk(entry.name):
+                    continue
+                if entry.is_dir():
+                    self._walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
+                elif entry.is_file():
+                    self.listing.add(prefix + entry.name, entry.stat().st_size)
+        except OSError as error:
+            raise DataError(f"{folder} cannot be read: {error.strerror or error}") from None
+
+    def read(self, entry: int) -> bytes:
+        path = self.path / self.listing.paths[entry]
+        try:
+            with path.open("rb", buffering=0) as file:
+                return file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for path, size in zip(self.listing.paths, self.listing.sizes, strict=True):
+            digest.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def is_junk(name: str) -> bool:
+    """Files that operating systems leave behind (.DS_Store, Thumbs.db, __MACOSX, hidden files)."""
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
+
+
+def is_image_name(path: str) -> bool:
+    """Whether the suffix is one of an image format that `prepare` reads."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def open_source(path: str | Path) -> Source:
+    """The source at `path`, not yet scanned.
+
+    Raises:
+        DataError: nothing there, or neither a folder nor a supported archive.
+    """
+    from zssbir_cli.data.archives import SevenZipSource, TarSource, TarStreamSource, ZipSource
+
+    path = Path(path)
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give a folder or an archive ({', '.join(ARCHIVE_SUFFIXES)})")
+    name = path.name.lower()
+    if name.endswith(".zip"):
+        return ZipSource(path)
+    if name.endswith(".7z"):
+        return SevenZipSource(path)
+    if name.endswith(".tar"):
+        return TarSource(path)
+    if name.endswith(ARCHIVE_SUFFIXES):
+        return TarStreamSource(path)
+    raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})")
