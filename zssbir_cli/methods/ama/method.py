@@ -291,6 +291,8 @@ def build(recipe: Recipe, load_weights: bool) -> AmaMethod:
     model = recipe.model
     if model.projection:
         raise UsageError("model.projection is not for ama, whose head is method.head: set it to 0")
+    if recipe.train.ema is not None:
+        raise UsageError("train.ema is not for ama, whose teacher is an average already: see method.momentum")
     model = _any_size(model)
     from_file = load_weights and model.weights not in ("pretrained", "none")
     torch_load = load_weights and not from_file
