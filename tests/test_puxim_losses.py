@@ -93,7 +93,7 @@ def test_gradients_of_the_interaction() -> None:
     head = decoder()
     keep = torch.tensor([[True, False, True], [True, True, False], [False, True, True], [True, False, False]])
     inputs = [t.requires_grad_() for t in rand(3, 2, 3, 8)]
-    assert torch.autograd.gradcheck(lambda s, p, n: interaction_loss(head, s, p, n, keep), inputs)
+    assert torch.autograd.gradcheck(lambda s, p, n: interaction_loss(head, s, p, n, keep)[0], inputs)
 
 
 def test_layer_equals_torch_when_batch_first() -> None:

@@ -103,12 +103,14 @@ class MatchDecoder(nn.Module):
 
 def interaction_loss(
     decoder: MatchDecoder, sketch: Tensor, positive: Tensor, negative: Tensor, keep: Tensor
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of 2B decisions: (sketch, positive) match, (sketch, negative) do not.
 
-    sketch, positive, negative: tokens [B, L, D]; keep: bool [2B, L], positives first. Returns a scalar.
+    sketch, positive, negative: tokens [B, L, D]; keep: bool [2B, L], positives first. Returns the loss and
+    the share of right decisions (detached), scalars.
     """
     logits = decoder(torch.cat([sketch, sketch]), torch.cat([positive, negative]), keep)
     logits = logits if logits.dtype.itemsize == 8 else logits.float()
-    label = torch.arange(len(logits), device=logits.device) < len(sketch)
-    return nn.functional.cross_entropy(logits, label.long())
+    label = (torch.arange(len(logits), device=logits.device) < len(sketch)).long()
+    right = (logits.detach().argmax(1) == label).float().mean()
+    return nn.functional.cross_entropy(logits, label), right

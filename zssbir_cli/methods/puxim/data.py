@@ -1,0 +1,72 @@
+"""What PuXIM trains on: rows of a sketch, a photo of its class and a photo of another class, with score maps
+that move along with every crop and flip of their photo."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zssbir_cli.data.datasets import RowItems, item_rng, load_image
+from zssbir_cli.data.masks import Scores, read_scores
+from zssbir_cli.data.prepared import ImageSet, PreparedSet
+from zssbir_cli.data.sampling import RowPlan
+from zssbir_cli.data.transforms import Crop, crop_map
+from zssbir_cli.methods.base import TrainData
+from zssbir_cli.methods.puxim.config import PuximConfig
+from zssbir_cli.methods.puxim.vxl import ensure_scores
+from zssbir_cli.recipe.schema import DataConfig, Recipe
+from zssbir_cli.types import Modality, Part
+
+
+class PuximItems(RowItems):
+    """Items `sketch` [1, S, S], `photo` and `negative` [3, S, S] (uint8), `photo_label` and `negative_label`,
+    and with scores `photo_scores` and `negative_scores`, float32 [h, w] on the grid of the scores."""
+
+    def __init__(
+        self, sketches: ImageSet, photos: ImageSet, config: DataConfig, seed: int, scores: Scores | None
+    ) -> None:
+        super().__init__(sketches, photos, config, seed)
+        self.scores = scores
+
+    def __getitem__(self, key: tuple[int, int, tuple[int, ...]]) -> dict[str, Tensor]:
+        epoch, position, (sketch, positive, negative) = key
+        rng = item_rng(self.seed, epoch, position)
+        item = {"sketch": self.augment.sketch(load_image(self.sketches, sketch), rng)}
+        for name, photo in (("photo", positive), ("negative", negative)):
+            item[name], crop = self.augment.photo(load_image(self.photos, photo), rng)
+            item[f"{name}_label"] = torch.tensor(int(self.photos.labels[photo]))
+            if self.scores is not None:
+                item[f"{name}_scores"] = moved(torch.from_numpy(self.scores.read(photo)), crop)
+        return item
+
+
+def moved(scores: Tensor, crop: Crop) -> Tensor:
+    """The part of a score map [h, w] that a crop (and flip) of the photo shows, on the same grid."""
+    return scores if crop == Crop() else crop_map(scores, crop, (scores.shape[0], scores.shape[1]))
+
+
+def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
+    """Plan and items over the `train` part (seen classes only); computes cached scores that are missing."""
+    config = recipe.method
+    assert isinstance(config, PuximConfig)
+    sketches = prepared.images(Part.TRAIN, Modality.SKETCH)
+    photos = prepared.images(Part.TRAIN, Modality.PHOTO)
+    plan = RowPlan.build(
+        sketches.labels,
+        photos.labels,
+        batch_size=recipe.train.batch_size,
+        steps_per_epoch=recipe.train.steps_per_epoch,
+        seed=recipe.train.seed,
+        negatives=1,
+    )
+    scores = load_scores(config, prepared, len(photos))
+    return TrainData(plan, PuximItems(sketches, photos, recipe.data, recipe.train.seed, scores))
+
+
+def load_scores(config: PuximConfig, prepared: PreparedSet, count: int) -> Scores | None:
+    """Score maps as `masks` says; None when the training step needs none or makes its own."""
+    if config.masks in ("none", "online"):
+        return None
+    if config.masks == "cached":
+        return ensure_scores(config.vxl, prepared)
+    return read_scores(Path(config.masks).expanduser(), data=prepared.identity, count=count)
