@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from zssbir_cli.workflows.prepare import Prepared
+    from zssbir_cli.workflows.prepare import Choices, Prepared
 
 
 def prepare(
     source: list[str] = typer.Argument(
         None,
         metavar="SOURCE...",
-        help="demo, or your own folder or archive with sketch/<class>/* and photo/<class>/*.",
+        help="demo, sketchy, tuberlin, quickdraw, or your own folder or archive with sketch/<class>/* and "
+        "photo/<class>/*.",
         show_default=False,
     ),
     out: Path = typer.Option(None, help="Output folder.  [default: data/NAME]", show_default=False),
@@ -23,14 +24,32 @@ def prepare(
     unseen: str = typer.Option(
         None,
         metavar="NAMES|FILE|N|FRACTION",
-        help="Test classes: names with commas, a file of names, a number, or a fraction.  [default: 0.2]",
+        help="Own data: test classes as names with commas, a file of names, a number, or a fraction.  [default: 0.2]",
+        show_default=False,
+    ),
+    split: str = typer.Option(None, help="Benchmarks: the named split; see --list.", show_default=False),
+    given: list[Path] = typer.Option(
+        None,
+        "--from",
+        metavar="DIR|ARCHIVE",
+        help="Benchmarks: what you have already; give it several times for several pieces.",
+        show_default=False,
+    ),
+    lists: list[Path] = typer.Option(
+        None,
+        metavar="DIR",
+        help="Benchmarks: published file lists; they decide which images belong.",
         show_default=False,
     ),
     val_classes: int = typer.Option(
-        None, help="Seen classes held out for model selection.  [default: a tenth]", show_default=False
+        None,
+        help="Seen classes held out for model selection.  [default: a tenth for own data, 0 for benchmarks]",
+        show_default=False,
     ),
     holdout: int = typer.Option(
-        None, help="Sketches per seen class kept out of training (for generalised tests).", show_default=False
+        None,
+        help="Sketches per seen class kept out of training.  [default: 0 for own data, as published for benchmarks]",
+        show_default=False,
     ),
     subset: int = typer.Option(None, help="At most N images per class and modality.", show_default=False),
     seed: int = typer.Option(0, help="Seed of every random choice."),
@@ -39,49 +58,132 @@ def prepare(
     ),
     workers: int = typer.Option(0, help="Threads; 0 = one per core."),
     strict: bool = typer.Option(False, "--strict", help="An unusable image is an error."),
-    dedup: bool = typer.Option(False, "--dedup", help="Leave out repeated images."),
+    dedup: bool = typer.Option(
+        False, "--dedup", help="Leave out repeated images (EXTEND repeats the originals)."
+    ),
     allow_leak: bool = typer.Option(False, "--allow-leak", help="Record leaks instead of refusing them."),
     quick: bool = typer.Option(
         False, "--quick", help="Check stored files by structure and checksum, without decoding them."
     ),
+    show_list: bool = typer.Option(
+        False, "--list", help="Show data sets, splits, counts and papers, and exit."
+    ),
+    verify: Path = typer.Option(
+        None,
+        metavar="DIR",
+        help="Read a prepared set completely, report problems, and exit.",
+        show_default=False,
+    ),
 ) -> None:
     """Turn sketches and photos into a prepared data set: shards and a manifest."""
-    from zssbir_cli.cli.console import note, progress
     from zssbir_cli.data.build import BuildOptions
     from zssbir_cli.data.clean import CleanOptions
+    from zssbir_cli.workflows.prepare import Choices
+
+    if show_list:
+        _show_splits()
+    elif verify is not None:
+        _verify(verify, workers)
+    else:
+        build = BuildOptions(CleanOptions(size, quick), dedup, strict, allow_leak, workers)
+        choices = Choices(unseen, val_classes, holdout, subset, seed, build)
+        _show(_prepare(source or [], name, out, split, given or [], lists or [], choices))
+
+
+def _prepare(
+    source: list[str],
+    name: str | None,
+    out: Path | None,
+    split: str | None,
+    given: list[Path],
+    lists: list[Path],
+    choices: "Choices",
+) -> "Prepared":
+    """The right workflow for the source."""
+    from zssbir_cli.cli.console import note, progress
+    from zssbir_cli.data.benchmarks.splits import DATASETS
     from zssbir_cli.errors import UsageError
-    from zssbir_cli.workflows.prepare import Choices, prepare_own, prepare_the_demo
+    from zssbir_cli.workflows.benchmarks import prepare_benchmark
+    from zssbir_cli.workflows.prepare import prepare_own, prepare_the_demo
 
     if not source:
-        raise UsageError("prepare what? `zssbir prepare demo`, or `zssbir prepare FOLDER_OR_ARCHIVE`")
-    build = BuildOptions(CleanOptions(size, quick), dedup, strict, allow_leak, workers)
-    choices = Choices(unseen, val_classes, holdout, subset, seed, build)
+        raise UsageError(
+            "prepare what? demo, sketchy, tuberlin, quickdraw, or a folder or archive of your own"
+        )
+    dataset = source[0] if len(source) == 1 and source[0] in DATASETS else None
+    if dataset is None and (split or given or lists):
+        raise UsageError("--split, --from and --lists go with sketchy, tuberlin or quickdraw")
     with progress("preparing") as bar:
+        if dataset is not None:
+            return prepare_benchmark(dataset, split, given, lists, name, out, choices, note, bar)
         if source == ["demo"]:
-            result = prepare_the_demo(out=out, choices=choices, progress=bar)
-        else:
-            paths = [Path(s) for s in source]
-            result = prepare_own(paths, name=name, out=out, choices=choices, say=note, progress=bar)
-    show(result)
+            return prepare_the_demo(out=out, choices=choices, progress=bar)
+        paths = [Path(s) for s in source]
+        return prepare_own(paths, name=name, out=out, choices=choices, say=note, progress=bar)
 
 
-def show(result: "Prepared") -> None:
+def _show(result: "Prepared") -> None:
     """The summary of a prepared set, on stdout."""
     from zssbir_cli.cli.console import note, table
+    from zssbir_cli.cli.info import show_published
     from zssbir_cli.data.build import REPORT_NAME
-    from zssbir_cli.data.summary import summarise
+    from zssbir_cli.workflows.info import describe
 
-    m = result.manifest
+    found = describe(result.root)
     if not result.fresh:
         note(f"{result.root} is already prepared with these options; nothing to do")
-    rows = [(str(r.part), r.classes, r.sketches, r.photos, r.megabytes) for r in summarise(m)]
-    table(
-        ("part", "classes", "sketches", "photos", "MB"), rows, f"{m.name} ({m.split}), identity {m.identity}"
-    )
-    if m.skipped:
-        print(f"{m.skipped:,} images were left out; see {result.root / REPORT_NAME}")
-    for leak in m.leaks[:5]:
-        print(f"leak: {leak.what} is in {leak.where}")
-    if len(m.leaks) > 5:
-        print(f"... {len(m.leaks)} leaks in all, recorded in the manifest")
+    columns = ("part", "classes", "sketches", "photos", "megabytes")
+    title = f"{found['name']} ({found['split']}), identity {found['identity']}"
+    table(columns, [tuple(row[c] for c in columns) for row in found["parts"]], title)
+    show_published(found["published"], found["differing_classes"])
+    if found["skipped"]:
+        print(f"{found['skipped']:,} images were left out; see {result.root / REPORT_NAME}")
+    for leak in found["leaks"][:5]:
+        print(f"leak ({leak['kind']}): {leak['what']} is in {leak['where']}")
+    if len(found["leaks"]) > 5:
+        print(f"... {len(found['leaks'])} leaks in all, recorded in the manifest")
     print(f"prepared in {result.root}")
+
+
+def _show_splits() -> None:
+    from zssbir_cli.cli.console import table
+    from zssbir_cli.data.benchmarks.splits import DEFAULT_SPLIT, SPLITS
+
+    def figure(value: int | None, exact: bool) -> str:
+        return "-" if value is None else f"{value:,}" if exact else f"~{value:,}"
+
+    rows = []
+    for s in SPLITS.values():
+        p, mark = s.published, " (default)" if s.name in DEFAULT_SPLIT.values() else ""
+        counts = (p.train_sketches, p.train_photos, p.test_sketches, p.test_photos)
+        rows.append(
+            (s.name + mark, len(s.seen), len(s.unseen), *(figure(c, s.exact) for c in counts), s.papers)
+        )
+    columns = (
+        "split",
+        "seen",
+        "unseen",
+        "train sketches",
+        "train photos",
+        "test sketches",
+        "test photos",
+        "papers",
+    )
+    table(columns, rows)
+    print("zssbir prepare sketchy|tuberlin|quickdraw --split NAME; counts as published, '-' = not published")
+
+
+def _verify(root: Path, workers: int) -> None:
+    from zssbir_cli.cli.console import progress
+    from zssbir_cli.data.verify import verify
+    from zssbir_cli.errors import DataError
+
+    with progress("verifying") as bar:
+        verdict = verify(root, workers, bar)
+    for problem in verdict.problems:
+        print(problem)
+    if verdict.problems:
+        raise DataError(f"{root}: {len(verdict.problems)} problems; delete the folder and prepare it again")
+    print(
+        f"{root} is sound: {verdict.images:,} images in {verdict.shards} shards, {verdict.leaks} recorded leaks"
+    )

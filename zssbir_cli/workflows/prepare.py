@@ -107,9 +107,14 @@ def prepare_own(
 
 
 def prepare_the_demo(
-    *, out: Path | None = None, choices: Choices, progress: Progress = lambda done, total: None
+    *,
+    out: Path | None = None,
+    choices: Choices,
+    ambiguity: float | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Prepared:
-    """Draw the demo set (`data.demo`); `--unseen`, `--val-classes`, `--seed`, `--size` and `--subset` apply.
+    """Draw the demo set (`data.demo`); `--unseen`, `--val-classes`, `--seed`, `--size`, `--subset` and
+    `--ambiguity` (0-1, things of other classes in the photos) apply.
 
     Raises:
         UsageError: bad option values. DataError: the output folder holds something else.
@@ -119,7 +124,11 @@ def prepare_the_demo(
     choices.check()
     root = out or Path("data/demo")
     fresh = not (root / MANIFEST_NAME).exists()
-    given: dict[str, Any] = {"size": choices.build.clean.size, "val": choices.val_classes}
+    given: dict[str, Any] = {
+        "size": choices.build.clean.size,
+        "val": choices.val_classes,
+        "ambiguity": ambiguity,
+    }
     if choices.unseen is not None:
         names = [n.strip() for n in choices.unseen.split(",")]
         given["unseen"] = int(choices.unseen) if choices.unseen.isdigit() else names

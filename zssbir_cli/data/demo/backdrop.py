@@ -11,7 +11,7 @@ from zssbir_cli.data.demo.paint import Picture, Plane, blurred, grid, hsv, mix, 
 
 def _surface_colour(d: Dice) -> Plane:
     """A colour for a surface: mostly muted, any hue."""
-    return hsv(d(0, 1), d(0.04, 0.5) if d.chance(0.75) else d(0.5, 0.8), d(0.3, 0.95))
+    return hsv(d(0, 1), d(0.04, 0.4) if d.chance(0.8) else d(0.4, 0.75), d(0.35, 0.95))
 
 
 def _near(d: Dice, colour: Plane, amount: float) -> Plane:

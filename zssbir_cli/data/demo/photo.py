@@ -232,6 +232,6 @@ def _exposed(canvas: Picture, d: Dice) -> npt.NDArray[np.uint8]:
     n = canvas.shape[0]
     axis = np.linspace(-1, 1, n, dtype=np.float32) ** 2
     corner = 1 - d(0.08, 0.3) * np.clip((axis[:, None] + axis[None, :]) / 2, 0, 1)
-    picture = np.clip(canvas, 0, 1) ** d(0.85, 1.12) * (d(0.92, 1.08) * corner)[..., None]
+    picture = np.clip(canvas, 0, 1) ** d(0.72, 1.0) * (d(0.92, 1.08) * corner)[..., None]
     picture += d.rng.normal(0, d(0.003, 0.013), (n, n, 1)).astype(np.float32)
     return np.asarray(np.clip(picture * 255 + 0.5, 0, 255), dtype=np.uint8)
