@@ -3,6 +3,7 @@
 
 import typer
 
+from zssbir_cli.cli.info import info
 from zssbir_cli.cli.prepare import prepare
 from zssbir_cli.cli.recipes import recipes
 from zssbir_cli.cli.train import train
@@ -35,3 +36,4 @@ def root(
 app.command("train")(train)
 app.command("recipes")(recipes)
 app.command("prepare")(prepare)
+app.command("info")(info)

@@ -1,0 +1,1 @@
+"""Sketchy, TU-Berlin and QuickDraw: classes, splits, layouts, published lists, sources, verification."""

@@ -1,0 +1,196 @@
+"""One file from the web: resumed after an interruption, checked for what servers get wrong, sha256 recorded."""
+
+import contextlib
+import http.client
+import json
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zssbir_cli.data.manifest import write_atomically
+from zssbir_cli.data.shards import file_sha256
+
+TIMEOUT_S = 30
+ATTEMPTS = 5
+BLOCK = 1 << 20
+HEADROOM = 256 << 20
+Say = Callable[[str], None]
+
+
+class DownloadFailed(Exception):
+    """A source that cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """What a server offers: the bytes from `start`, `total` in all (None = it does not say)."""
+
+    start: int
+    total: int | None
+    validator: str
+
+
+def download(address: str, drive: str, target: Path, sha256: str, say: Say) -> Path:
+    """Fetch `address` (or a Google Drive file) to `target`, through `target.partial`.
+
+    Beside it `<target>.json` records the address, size and sha256 that were seen; a later different sha256
+    of the same address, or one that differs from `sha256` (when known), is an error.
+
+    Raises:
+        DownloadFailed: dead link, a page instead of a file, no space, a checksum that differs, no connection.
+    """
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    say(f"downloading {address}")
+    if drive:
+        _from_drive(drive, partial)
+    else:
+        _with_retries(address, partial, say)
+    _check_content(address, partial)
+    digest = file_sha256(partial)
+    record = target.with_name(target.name + ".json")
+    known = sha256 or _recorded(record, address)
+    if known and known != digest:
+        partial.unlink()
+        raise DownloadFailed(f"{address}: sha256 is {digest}, expected {known}; the file was removed")
+    facts = {"address": address, "bytes": partial.stat().st_size, "sha256": digest}
+    write_atomically(record, (json.dumps(facts, indent=1) + "\n").encode())
+    partial.replace(target)
+    return target
+
+
+def _recorded(record: Path, address: str) -> str:
+    try:
+        facts = json.loads(record.read_text("utf-8"))
+        return str(facts["sha256"]) if facts["address"] == address else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _from_drive(drive: str, partial: Path) -> None:
+    try:
+        import gdown
+    except ImportError:
+        raise DownloadFailed(f"Google Drive {drive}: needs pip install 'zssbir[download]'") from None
+    try:
+        got = gdown.download(id=drive, output=str(partial), quiet=True, resume=True)
+    except Exception as error:  # gdown passes on whatever requests raises
+        raise DownloadFailed(f"Google Drive {drive}: {_line(error)}") from None
+    if got is None or not partial.is_file():
+        raise DownloadFailed(f"Google Drive {drive}: no file (removed, private, or over its quota)")
+
+
+def _with_retries(address: str, partial: Path, say: Say) -> None:
+    """Attempts continue where the last one stopped; one that brings no byte counts against the limit."""
+    failures = 0
+    while True:
+        before = partial.stat().st_size if partial.exists() else 0
+        try:
+            _attempt(address, partial)
+            return
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429:
+                raise DownloadFailed(f"{address}: {error.code} {error.reason}") from None
+            now = partial.stat().st_size if partial.exists() else 0
+            failures = 0 if now > before else failures + 1
+            if failures >= ATTEMPTS or _hopeless(error):
+                raise DownloadFailed(f"{address}: {_line(error)}") from None
+            say(f"{address}: {_line(error)}; continuing at {now:,} bytes")
+            time.sleep(min(5.0, 0.1 * 2**failures))
+
+
+def _hopeless(error: Exception) -> bool:
+    """No name, no route, nobody listening: trying again at once is no use."""
+    reason = getattr(error, "reason", error)
+    return isinstance(reason, ConnectionRefusedError) or type(reason).__name__ == "gaierror"
+
+
+def _attempt(address: str, partial: Path) -> None:
+    """One request; appends to `partial` when the server resumes the same file, else starts over."""
+    tag = partial.with_name(partial.name + ".tag")
+    have = partial.stat().st_size if partial.exists() and tag.exists() else 0
+    request = urllib.request.Request(address, headers={"User-Agent": "zssbir"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", tag.read_text("utf-8"))
+    try:
+        reply = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        tag.unlink(missing_ok=True)  # what is here does not fit the file there: start over
+        raise ConnectionError("the server refuses to resume") from None
+    with contextlib.closing(reply):
+        facts = _facts(address, reply, have)
+        _check_space(address, partial, facts)
+        if facts.start == 0:
+            tag.unlink(missing_ok=True)
+            if facts.validator:
+                tag.write_text(facts.validator, "utf-8")
+        with partial.open("r+b" if facts.start else "wb") as file:
+            file.seek(facts.start)
+            file.truncate()
+            shutil.copyfileobj(reply, file, BLOCK)
+    size = partial.stat().st_size
+    if facts.total is not None and size != facts.total:
+        if size > facts.total:
+            tag.unlink(missing_ok=True)
+        raise ConnectionError(f"the connection ended at {size:,} of {facts.total:,} bytes")
+    tag.unlink(missing_ok=True)
+
+
+def _facts(address: str, reply: Any, have: int) -> _Reply:
+    kind = reply.headers.get("Content-Type", "")
+    if kind.startswith("text/html"):
+        text = reply.read(100_000).decode("utf-8", "replace").casefold()
+        why = "its download quota is used up" if "quota" in text else "a web page, not a file"
+        raise DownloadFailed(f"{address}: {why}")
+    etag = reply.headers.get("ETag", "")
+    validator = etag if etag and not etag.startswith("W/") else reply.headers.get("Last-Modified", "")
+    length = reply.headers.get("Content-Length")
+    size = int(length) if length and length.isdigit() else None
+    if reply.status == 206:
+        start, total = _content_range(reply.headers.get("Content-Range", ""), size)
+        if start != have:
+            raise ConnectionError("the server resumed at another place")
+        return _Reply(start, total, validator)
+    return _Reply(0, size, validator)
+
+
+def _content_range(text: str, size: int | None) -> tuple[int, int | None]:
+    """`bytes 100-199/200` -> (100, 200)."""
+    try:
+        span, _, total = text.removeprefix("bytes ").partition("/")
+        start = int(span.partition("-")[0])
+        return start, int(total) if total.isdigit() else start + size if size is not None else None
+    except ValueError:
+        raise ConnectionError(f"the server answered with a bad Content-Range {text[:60]!r}") from None
+
+
+def _check_space(address: str, partial: Path, facts: _Reply) -> None:
+    free = shutil.disk_usage(partial.parent).free
+    need = (facts.total or 0) - facts.start
+    if need + HEADROOM > free:
+        raise DownloadFailed(
+            f"{address}: {need >> 20:,} MiB to fetch, {free >> 20:,} MiB free in {partial.parent}"
+        )
+
+
+def _check_content(address: str, partial: Path) -> None:
+    """The file must begin like an archive; a page or an empty file is removed."""
+    with partial.open("rb") as file:
+        head = file.read(512)
+    if head.lstrip()[:1] == b"<" or not head:
+        partial.unlink()
+        raise DownloadFailed(f"{address}: {'a web page, not a file' if head else 'an empty file'}")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "reason", None) or error).split())[:200] or type(error).__name__

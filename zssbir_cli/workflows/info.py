@@ -1,0 +1,111 @@
+"""`zssbir info`: what is in a prepared set, as figures and as a contact sheet."""
+
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from zssbir_cli.data.benchmarks.compare import compare, differing_classes
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.data.summary import count_classes, summarise
+from zssbir_cli.errors import DataError
+from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
+
+SHEET_PARTS = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
+
+
+class Info(TypedDict):
+    """The JSON of `zssbir info --json`."""
+
+    root: str
+    name: str
+    split: str
+    identity: str
+    tool_version: str
+    parts: list[dict[str, str | int | float]]
+    classes: list[dict[str, str | int]]
+    options: dict[str, str | int | float | bool | None]
+    sources: list[dict[str, str | int]]
+    published: list[dict[str, str | int | bool | None]]
+    differing_classes: list[str]
+    skipped: int
+    warnings: list[str]
+    leaks: list[dict[str, str]]
+
+
+def describe(root: Path) -> Info:
+    """Everything `info` tells about a prepared set.
+
+    Raises:
+        DataError: not a prepared set, or damaged.
+    """
+    prepared = PreparedSet.open(root)
+    m = prepared.manifest
+    classes = count_classes(prepared)
+    return Info(
+        root=str(root),
+        name=m.name,
+        split=m.split,
+        identity=m.identity,
+        tool_version=m.tool_version,
+        parts=[
+            {
+                "part": str(p.part),
+                "role": str(ROLE_OF_PART[p.part]),
+                "classes": p.classes,
+                "sketches": p.sketches,
+                "photos": p.photos,
+                "megabytes": round(p.megabytes, 3),
+            }
+            for p in summarise(m)
+        ],
+        classes=[
+            {"id": i, "name": c.name, "role": c.role, "sketches": c.sketches, "photos": c.photos}
+            for i, c in enumerate(classes)
+        ],
+        options=dict(m.options),
+        sources=[s.model_dump() for s in m.sources],
+        published=[
+            {"what": r.what, "ours": r.ours, "published": r.published, "exact": r.exact} for r in compare(m)
+        ],
+        differing_classes=differing_classes(m, classes),
+        skipped=m.skipped,
+        warnings=list(m.warnings),
+        leaks=[leak.model_dump() for leak in m.leaks],
+    )
+
+
+def contact_sheet(
+    root: Path, path: Path, *, per_class: int = 4, max_classes: int = 40, seed: int = 0
+) -> Path:
+    """Draw a PNG with a row per class: some sketches, then some photos, grouped by role. At most
+    `max_classes` classes, drawn evenly from the roles.
+
+    Raises:
+        DataError: not a prepared set, damaged, or the picture cannot be written.
+    """
+    from zssbir_cli.data.images import decode_photo, decode_sketch
+    from zssbir_cli.viz.contact import SheetRow, draw_sheet
+
+    prepared = PreparedSet.open(root)
+    total = len(prepared.manifest.classes)
+    rng = np.random.default_rng(seed)
+    rows: list[SheetRow] = []
+    for role, part in SHEET_PARTS.items():
+        classes = prepared.manifest.classes_of(role)
+        share = max(1, round(max_classes * len(classes) / total)) if total > max_classes else len(classes)
+        sets = {m: prepared.images(part, m) for m in Modality}
+        for info in classes[:share]:
+            drawn = {}
+            for modality, images in sets.items():
+                here = np.flatnonzero(images.labels == info.id)
+                picks = rng.permutation(here)[:per_class]
+                decode = decode_sketch if modality is Modality.SKETCH else decode_photo
+                drawn[modality] = [decode(images.read(int(i))).numpy().transpose(1, 2, 0) for i in picks]
+            rows.append(SheetRow(info.name, str(role), drawn[Modality.SKETCH], drawn[Modality.PHOTO]))
+    title = f"{prepared.manifest.name} ({prepared.manifest.split}), identity {prepared.identity}"
+    try:
+        draw_sheet(rows, path, title=title, per_class=per_class)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path
