@@ -86,24 +86,23 @@ def assign(rows: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return labels, best
 
 
-def seed_centroids(rows: Tensor, k: int, generator: torch.Generator, rounds: int = 8) -> Tensor:
-    """Unit float32 centroids [k, D] chosen among `rows` in the manner of k-means++, several per round.
+def seed_centroids(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Unit float32 centroids [k, D] chosen among `rows` in the manner of k-means++, several per round for large k.
 
     Each round draws its share with probability proportional to the squared distance to the centroids so
     far (the sampling of k-means||, Bahmani et al. 2012), from at most 40 rows per cluster.
     """
-    count = min(rows.shape[0], 40 * k)
+    count, rounds = min(rows.shape[0], 40 * k), k if k <= 32 else 16
     pool = rows[torch.randperm(rows.shape[0], generator=generator)[:count].to(rows.device)]
     chosen = torch.zeros(0, dtype=torch.int64)
     distance = torch.ones(count)
     for round_ in range(1, rounds + 1):
         share = k * round_ // rounds - chosen.numel()
-        if share:
-            weights = distance.clamp(min=1e-9).index_fill(0, chosen, 0.0)
-            new = torch.multinomial(weights, share, generator=generator)
-            chosen = torch.cat([chosen, new])
-            nearest = assign(pool, pool[new.to(pool.device)])[1]
-            distance = torch.minimum(distance, (2 - 2 * nearest).cpu())
+        weights = distance.clamp(min=1e-9).index_fill(0, chosen, 0.0)
+        new = torch.multinomial(weights, share, generator=generator)
+        chosen = torch.cat([chosen, new])
+        nearest = assign(pool, pool[new.to(pool.device)])[1]
+        distance = torch.minimum(distance, (2 - 2 * nearest).cpu())
     return F.normalize(pool[chosen.to(pool.device)].float(), dim=1)
 
 
@@ -122,16 +121,22 @@ def _unit_rows(x: Tensor, k: int) -> Tensor:
 
 def _means(unit: Tensor, labels: Tensor, similarity: Tensor, k: int) -> tuple[Tensor, int]:
     """Normalised sums of each cluster; an empty cluster becomes the row that fits its own centroid worst."""
-    if unit.is_cuda:  # index_add_ on CUDA is atomic and so not reproducible: sum by one-hot products
-        sums = torch.zeros(k, unit.shape[1], device=unit.device)
-        for block in _blocks(unit.shape[0], k):
-            sums += F.one_hot(labels[block], k).to(unit.dtype).T @ unit[block]
+    if unit.is_cuda:  # index_add_ is atomic there, and so not reproducible
+        sums = _one_hot_sums(unit, labels, k)
     else:
         sums = torch.zeros(k, unit.shape[1]).index_add_(0, labels, unit)
     empty = torch.nonzero(sums.norm(dim=1) < 1e-6)[:, 0]
     if empty.numel():
         sums[empty] = unit[similarity.topk(empty.numel(), largest=False).indices]
     return F.normalize(sums, dim=1), int(empty.numel())
+
+
+def _one_hot_sums(unit: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Sum of the rows of each cluster, [k, D], by matrix products."""
+    sums = unit.new_zeros(k, unit.shape[1])
+    for block in _blocks(unit.shape[0], k):
+        sums += F.one_hot(labels[block], k).to(unit.dtype).T @ unit[block]
+    return sums
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:

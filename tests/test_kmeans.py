@@ -1,0 +1,167 @@
+"""Spherical k-means: its optimum on data with an answer, its guarantees, its odd inputs."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from zssbir_cli.errors import DataError
+from zssbir_cli.retrieval import kmeans as module
+from zssbir_cli.retrieval.kmeans import assign, kmeans, seed_centroids
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def blobs(clusters: int, rows: int, dim: int = 32, noise: float = 0.2) -> tuple[Tensor, Tensor]:
+    g = seeded(1)
+    centers = F.normalize(torch.randn(clusters, dim, generator=g), dim=1)
+    labels = torch.arange(rows) % clusters
+    return centers[labels] + noise * torch.randn(rows, dim, generator=g) / dim**0.5, labels
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_finds_separated_clusters(bf16):
+    x, labels = blobs(12, 600, noise=0.05)
+    result = kmeans(x, 12, generator=seeded(), bf16=bf16)
+    pairs = {(int(a), int(b)) for a, b in zip(labels, result.labels, strict=True)}
+    assert len(pairs) == 12
+    assert result.sizes.tolist() == [50] * 12
+    torch.testing.assert_close(result.centroids.norm(dim=1), torch.ones(12))
+
+
+def naive(x: Tensor, centroids: Tensor, passes: int) -> tuple[Tensor, float]:
+    """Lloyd on the sphere, row by row."""
+    x = F.normalize(x, dim=1)
+    for n in range(passes):
+        labels = torch.tensor([int(torch.stack([row @ c for c in centroids]).argmax()) for row in x])
+        if n + 1 < passes:
+            centroids = F.normalize(
+                torch.stack([x[labels == k].sum(0) for k in range(len(centroids))]), dim=1
+            )
+    return labels, float(sum(row @ centroids[k] for row, k in zip(x, labels, strict=True)))
+
+
+def test_equals_naive_lloyd():
+    x, _ = blobs(7, 90, dim=8, noise=1.5)
+    initial = F.normalize(x[:5], dim=1)
+    labels, similarity = naive(x, initial, 6)
+    result = kmeans(x, 5, generator=seeded(), iterations=6, tolerance=-1.0, initial=initial, bf16=False)
+    assert result.iterations == 6
+    assert torch.equal(result.labels, labels)
+    assert result.similarity == pytest.approx(similarity, rel=1e-5)
+    unit = F.normalize(x, dim=1)
+    assert result.objective == pytest.approx(
+        float((unit - result.centroids[labels]).square().sum()), rel=1e-4
+    )
+
+
+def test_each_pass_improves_and_it_stops_by_itself():
+    x, _ = blobs(30, 900, noise=2.0)
+    values = [
+        kmeans(x, 10, generator=seeded(3), iterations=n, tolerance=-1.0, bf16=False).objective
+        for n in range(1, 9)
+    ]
+    assert all(b <= a + 1e-3 for a, b in pairwise(values))
+    stopped = kmeans(x, 10, generator=seeded(3), iterations=100, bf16=False)
+    assert stopped.iterations < 50
+    assert stopped.objective <= values[3] * 1.01
+
+
+def test_same_seed_same_result_and_blocks_do_not_matter(monkeypatch):
+    x, _ = blobs(9, 500, noise=1.0)
+    first = kmeans(x, 9, generator=seeded(5))
+    again = kmeans(x, 9, generator=seeded(5))
+    assert torch.equal(first.centroids, again.centroids)
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    monkeypatch.setattr(module, "_SCORES", 70)
+    blocked = kmeans(x, 9, generator=seeded(5), bf16=False)
+    monkeypatch.undo()
+    assert torch.equal(torch.get_rng_state(), state)  # randomness comes from the generator alone
+    assert torch.equal(blocked.labels, kmeans(x, 9, generator=seeded(5), bf16=False).labels)
+
+
+def test_an_empty_cluster_gets_the_worst_fitting_row():
+    x, _ = blobs(4, 80, noise=0.1)
+    far = -F.normalize(x.sum(0), dim=0)
+    x = torch.cat([x, far[None]])
+    initial = torch.cat([F.normalize(x[:3], dim=1), F.normalize(torch.full((1, 32), 1e-3) * -x[0], dim=1)])
+    initial[3] = F.normalize(
+        torch.randn(32, generator=seeded(8)) * 1e-3 - 5 * F.normalize(x[:80].mean(0), dim=0), dim=0
+    )
+    taken = kmeans(x[:80], 4, generator=seeded(), initial=initial, bf16=False)
+    assert taken.repaired >= 1
+    assert int(taken.sizes.min()) >= 1
+    assert len(taken.labels.unique()) == 4
+
+
+def test_repeated_rows_do_not_break_it():
+    x = F.normalize(torch.randn(3, 8, generator=seeded()), dim=1).repeat(20, 1)
+    result = kmeans(x, 5, generator=seeded(), bf16=False)
+    assert result.objective == pytest.approx(0.0, abs=1e-4)
+    assert bool(torch.isfinite(result.centroids).all())
+
+
+def test_k_equal_to_rows_and_k_one():
+    x = torch.randn(12, 6, generator=seeded())
+    assert kmeans(x, 12, generator=seeded(), bf16=False).objective == pytest.approx(0.0, abs=1e-4)
+    one = kmeans(x, 1, generator=seeded(), bf16=False)
+    torch.testing.assert_close(one.centroids[0], F.normalize(F.normalize(x, dim=1).sum(0), dim=0))
+
+
+def test_seeds_are_distinct_and_spread():
+    x, labels = blobs(8, 400, noise=0.05)
+    chosen = seed_centroids(F.normalize(x, dim=1), 8, seeded(2))
+    nearest = assign(chosen, F.normalize(torch.stack([x[labels == k].mean(0) for k in range(8)]), dim=1))[0]
+    assert len(nearest.unique()) >= 6  # uniform seeding finds 5.3 of 8 on average
+    x, _ = blobs(50, 300, noise=1.0)
+    chosen = seed_centroids(F.normalize(x, dim=1), 50, seeded(2))
+    assert len(chosen.unique(dim=0)) == 50
+
+
+def test_a_warm_start_takes_fewer_passes():
+    x, _ = blobs(40, 2000, noise=2.0)
+    cold = kmeans(x, 20, generator=seeded(), bf16=False, iterations=50)
+    warm = kmeans(x, 20, generator=seeded(), bf16=False, iterations=50, initial=cold.centroids)
+    assert warm.iterations < cold.iterations
+    assert warm.objective <= cold.objective * 1.0001
+
+
+def test_the_sums_of_gpus_equal_those_of_cpus():
+    x, _ = blobs(5, 60)
+    labels = torch.arange(60) % 4
+    torch.testing.assert_close(
+        module._one_hot_sums(x, labels, 4), torch.zeros(4, 32).index_add_(0, labels, x)
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "k", "message"),
+    [
+        (torch.ones(3, 4), 5, "need at least 5 rows"),
+        (torch.ones(3), 1, "need at least"),
+        (torch.tensor([[1.0, 0.0], [0.0, 0.0]]), 1, "first is row 1"),
+        (torch.tensor([[float("nan"), 0.0], [1.0, 0.0]]), 1, "first is row 0"),
+    ],
+)
+def test_unusable_input_is_one_clear_error(x, k, message):
+    with pytest.raises(DataError, match=message):
+        kmeans(x, k, generator=seeded())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 6), st.data())
+def test_any_size_gives_complete_labels(rows, dim, data):
+    k = data.draw(st.integers(1, rows))
+    x = torch.randn(rows, dim, generator=seeded(rows * 7 + dim))
+    result = kmeans(x, k, generator=seeded(k), iterations=4)
+    assert result.labels.shape == (rows,)
+    assert 0 <= int(result.labels.min()) <= int(result.labels.max()) < k
+    assert int(result.sizes.sum()) == rows
+    assert bool(torch.isfinite(result.centroids).all())
