@@ -3,6 +3,8 @@
 
 import typer
 
+from zssbir_cli.cli.embed import embed
+from zssbir_cli.cli.eval import evaluate
 from zssbir_cli.cli.info import info
 from zssbir_cli.cli.prepare import prepare
 from zssbir_cli.cli.recipes import recipes
@@ -37,3 +39,5 @@ app.command("train")(train)
 app.command("recipes")(recipes)
 app.command("prepare")(prepare)
 app.command("info")(info)
+app.command("embed")(embed)
+app.command("eval")(evaluate)

@@ -1,0 +1,141 @@
+"""`zssbir eval`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from zssbir_cli.workflows.evaluate import Evaluation
+    from zssbir_cli.workflows.results import Compared
+
+
+def evaluate(
+    split: str = typer.Option(
+        "zs",
+        "--split",
+        "-s",
+        help="zs (unseen classes), val (held-out seen classes), or a generalised protocol: gzs-sem-pcyc, gzs-ocean, "
+        "gzs-dr-clip, gzs-distractors, gzs-distractors-equal.",
+    ),
+    run: Path | None = typer.Option(None, "--run", help="A run's folder; default: the latest one."),
+    checkpoint: str = typer.Option("best", "--checkpoint", help="best, last or epoch-NNNN."),
+    data: Path | None = typer.Option(
+        None,
+        "--data",
+        help="Another prepared data set; classes the run was trained on are excluded and named.",
+    ),
+    embeddings: Path | None = typer.Option(
+        None, "--embeddings", help="Evaluate a .npz, .h5 or .csv file of any model instead of a run."
+    ),
+    compare: tuple[str, str] | None = typer.Option(
+        None, "--compare", metavar="A B", help="Compare two results (runs or result files), paired by query."
+    ),
+    classes: str = typer.Option("", "--classes", help="Only these classes, separated by commas."),
+    per_class: int | None = typer.Option(
+        None, "--per-class", min=1, help="At most so many sketches and photos per class."
+    ),
+    seed: int = typer.Option(0, "--seed", help="For what a protocol or --per-class draws."),
+    k: list[int] = typer.Option([100, 200], "-k", min=1, help="Cut of mAP@k, P@k and recall@k (repeatable)."),
+    fast: bool = typer.Option(
+        False, "--fast", help="bf16 products where there are any; prints its deviation."
+    ),
+    report: bool = typer.Option(
+        True, "--report/--no-report", help="Write the HTML page, Markdown and figures."
+    ),
+    out: Path | None = typer.Option(
+        None, "--out", help="Folder of the result; default: the run's eval folder."
+    ),
+    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
+    precision: str = typer.Option("auto", "--precision", help="Of embedding: auto, fp32 or bf16."),
+    workers: int | None = typer.Option(None, "--workers", min=0, help="Image-loading processes."),
+    runs: Path = typer.Option(Path("runs"), "--runs", help="Where the latest run is looked for."),
+    json_: bool = typer.Option(False, "--json", help="Print the result as JSON only."),
+) -> None:
+    """Measure retrieval: mAP, P@k, R-precision and recall in every convention, with confidence intervals."""
+    import json
+
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.cli.stages import stages
+    from zssbir_cli.workflows import eval_inputs, results
+    from zssbir_cli.workflows import evaluate as workflow
+
+    if compare is not None:
+        compared = results.compare(*(results.find_result(name, split) for name in compare))
+        print(json.dumps(results.compared_json(compared), indent=1)) if json_ else _print_comparison(compared)
+        return
+    only = tuple(name.strip() for name in classes.split(",") if name.strip())
+    with stages() as progress:
+        if embeddings is not None:
+            inputs = eval_inputs.file_inputs(embeddings, only)
+        else:
+            folder = run or eval_inputs.latest_run(runs)
+            options = eval_inputs.Options(checkpoint, data, only, per_class, seed, device, precision, workers)
+            inputs = eval_inputs.run_inputs(folder, split, options, progress)
+        found = workflow.measure(inputs, k=k, fast=fast, device=device, progress=progress)
+        target = results.target(found, out)
+        if target is not None:
+            results.save(found, target)
+            if report:
+                from zssbir_cli.workflows.report import write_report
+
+                write_report(found, target.with_suffix(""), progress)
+    if json_:
+        print(json.dumps(results.as_json(found), indent=1))
+    else:
+        _print_result(found)
+    if target is not None:
+        note(f"written: {target}" + (f" and {target.with_suffix('')}/report.html" if report else ""))
+
+
+def _print_result(found: "Evaluation") -> None:
+    from zssbir_cli.cli.console import note, table
+    from zssbir_cli.workflows import results
+
+    for line in results.context(found):
+        note(line)
+    rows = []
+    for m in found.measures:
+        q, c = m.over_queries, m.over_classes
+        rows.append(
+            (m.name, m.convention or "-", f"{100 * m.value:6.2f}", f"{100 * q.low:.2f} - {100 * q.high:.2f}",
+             f"{100 * c.low:.2f} - {100 * c.high:.2f}")
+        )  # fmt: skip
+    for p in results.comparable(found):
+        rows.append(
+            (f"{p.measure}, {p.method} {p.year}, published", p.convention or "-", f"{p.value:6.1f}", "", "")
+        )
+    gallery = f"{found.metrics.queries:,} queries, gallery of {found.metrics.gallery:,}"
+    title = f"{results.headline(found)}: {gallery} (percent)"
+    table(("measure", "convention", "%", "95 % over queries", "95 % over classes"), rows, title)
+    if found.groups:
+        columns = ("seen", "unseen", "harmonic")
+        body = [
+            (name, *(f"{100 * found.groups[g][name]:6.2f}" for g in columns)) for name in found.groups["seen"]
+        ]
+        table(("measure", "seen", "unseen", "harmonic mean"), body)
+
+
+def _print_comparison(compared: "Compared") -> None:
+    from zssbir_cli.cli.console import note, table
+
+    for line in compared.notes:
+        note(f"note: {line}")
+    rows = []
+    for name, a, b, d in compared.rows:
+        q, c = d.over_queries, d.over_classes
+        rows.append(
+            (name, f"{100 * a:6.2f}", f"{100 * b:6.2f}", f"{100 * d.mean:+6.2f}", f"{100 * q.low:+.2f} ... {100 * q.high:+.2f}",
+             f"{100 * c.low:+.2f} ... {100 * c.high:+.2f}", f"{100 * d.better:.0f} / {100 * d.worse:.0f}", f"{d.p:.4f}")
+        )  # fmt: skip
+    columns = (
+        "measure",
+        "A %",
+        "B %",
+        "B - A",
+        "95 % over queries",
+        "95 % over classes",
+        "B better / worse %",
+        "p",
+    )
+    table(columns, rows, f"A = {compared.a}; B = {compared.b}; paired on {compared.queries:,} queries")

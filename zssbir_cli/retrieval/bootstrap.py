@@ -1,0 +1,92 @@
+"""How sure a mean is: bootstrap intervals over queries and over classes, and a paired test of two systems."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval at `LEVEL` of a mean."""
+
+    low: float
+    high: float
+
+
+def resampled_means(
+    values: Floats, groups: npt.NDArray[np.int64] | None, seed: int = 0, resamples: int = RESAMPLES
+) -> Floats:
+    """Bootstrap means of columns of per-query values.
+
+    Args:
+        values: float64 [Q, M], no NaN. groups: int64 [Q] class of each query to resample whole classes (with all
+            their queries), or None to resample queries.
+    Returns:
+        float64 [resamples, M].
+    """
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        sums, sizes = values, np.ones(len(values))
+    else:
+        _, number = np.unique(groups, return_inverse=True)
+        sizes = np.bincount(number).astype(np.float64)
+        sums = np.stack([np.bincount(number, column) for column in values.T], axis=1)
+    out = np.empty((resamples, values.shape[1]))
+    for b in range(resamples):
+        counts = np.bincount(rng.integers(0, len(sums), len(sums)), minlength=len(sums)).astype(np.float64)
+        out[b] = counts @ sums / (counts @ sizes)
+    return out
+
+
+def intervals(values: Floats, groups: npt.NDArray[np.int64] | None, seed: int = 0) -> list[Interval]:
+    """Percentile interval of the mean of each column (see `resampled_means`)."""
+    means = resampled_means(values, groups, seed)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired difference of two systems on the same queries: mean of B - A, its intervals when queries or classes
+    are resampled, the share of queries on which B is better and worse, and a two-sided p."""
+
+    mean: float
+    over_queries: Interval
+    over_classes: Interval
+    better: float
+    worse: float
+    p: float
+
+
+def paired_difference(
+    a: Floats, b: Floats, groups: npt.NDArray[np.int64], seed: int = 0, resamples: int = 10_000
+) -> Difference:
+    """Compare per-query values a and b, float64 [Q], of the same queries in the same order.
+
+    p: a sign-flip randomisation test (Smucker, Allan and Carterette, CIKM 2007): how often random swaps of A and B
+    on each query give a difference at least as large; (count + 1) / (resamples + 1).
+    """
+    difference = b - a
+    mean = float(difference.mean())
+    rng = np.random.default_rng(seed)
+    changed = difference[difference != 0]
+    extreme, done = 0, 0
+    while done < resamples:
+        n = max(1, min(resamples - done, 20_000_000 // max(1, changed.size)))
+        signs = rng.integers(0, 2, (n, changed.size), dtype=np.int8) * 2 - 1
+        extreme += int((np.abs(signs @ changed) >= abs(changed.sum()) * (1 - 1e-12)).sum())
+        done += n
+    column = difference[:, None]
+    return Difference(
+        mean,
+        intervals(column, None, seed)[0],
+        intervals(column, groups, seed)[0],
+        float((difference > 0).mean()),
+        float((difference < 0).mean()),
+        (extreme + 1) / (resamples + 1),
+    )

@@ -1,0 +1,55 @@
+"""Published numbers, each with its split, measure and convention; shown only beside results that compare.
+
+Sources: the papers' tables; conventions: SAKE and ZSE-SBIR evaluate `voc`, CLIP-AT `hits` (torchmetrics). Methods
+whose convention is not known are left out. For k below the number of relevant photos P@k is the same for all.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """One number of a paper, in percent."""
+
+    method: str
+    year: int
+    backbone: str
+    split: str
+    measure: str
+    convention: str
+    value: float
+
+
+SIZES = {
+    "sketchy-25": (15_229, 17_101),
+    "sketchy-21": (12_694, 12_553),
+    "tuberlin-30": (2_400, 27_989),
+    "quickdraw-30": (92_291, 54_151),
+}
+"""Test sketches and test photos of the splits; a result on another gallery does not compare."""
+
+_MEASURES = {
+    "sketchy-25": ("mAP@all", "P@100"),
+    "sketchy-21": ("mAP@200", "P@200"),
+    "tuberlin-30": ("mAP@all", "P@100"),
+    "quickdraw-30": ("mAP@all", "P@200"),
+}
+_ROWS: tuple[tuple[str, int, str, str, tuple[tuple[float, float] | None, ...]], ...] = (
+    ("SAKE", 2019, "CSE-ResNet50", "voc", ((54.7, 69.2), (49.7, 59.8), (47.5, 59.9), (13.0, 17.9))),
+    ("ZSE-SBIR", 2023, "ViT-B/16", "voc", ((73.6, 80.8), (50.4, 60.2), (56.9, 63.7), (14.2, 20.2))),
+    ("CLIP-AT", 2023, "CLIP ViT-B", "hits", (None, (72.3, 72.5), (65.1, 73.2), (20.2, 38.8))),
+)
+
+
+def published(split: str, protocol: str, queries: int, gallery: int) -> list[Published]:
+    """Numbers that compare with a result: zero-shot, one of the four splits, its full queries and gallery."""
+    if protocol != "zs" or SIZES.get(split) != (queries, gallery):
+        return []
+    place = list(_MEASURES).index(split)
+    found = []
+    for method, year, backbone, convention, values in _ROWS:
+        if (pair := values[place]) is not None:
+            for measure, value in zip(_MEASURES[split], pair, strict=True):
+                rule = convention if measure.startswith("mAP") else ""
+                found.append(Published(method, year, backbone, split, measure, rule, value))
+    return found

@@ -1,0 +1,348 @@
+"""`zssbir embed`: embeddings of a prepared set's parts, or of any folder of photos, with a run's weights."""
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from zssbir_cli.data.datasets import EvalImages
+from zssbir_cli.data.embedding_stage import Stage
+from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, read_embeddings, write_embeddings
+from zssbir_cli.data.folder import PhotoFolder
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.engine import distributed
+from zssbir_cli.engine.checkpoint import CheckpointInfo
+from zssbir_cli.engine.embed import embed_all
+from zssbir_cli.engine.precision import Precision, choose_device
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.methods.base import Method
+from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.retrieval.protocols import Choice
+from zssbir_cli.types import Modality, Part
+from zssbir_cli.workflows.load import load_run
+
+BATCH = 128
+CHUNK = 4096
+"""Images between two records of a resumable pass."""
+LEAST_COSINE = 0.9995
+"""bf16 weights are used only while their embeddings stay this close to those of fp32."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A run's weights, ready to embed: `method` (bf16 weights where that is fast and safe), device, precision."""
+
+    run: Path
+    recipe: Recipe
+    method: Method
+    checkpoint: CheckpointInfo
+    precision: Precision
+    workers: int
+    batch: int = BATCH
+
+    @classmethod
+    def open(
+        cls,
+        run: Path,
+        device: torch.device,
+        *,
+        which: str = "best",
+        precision: str = "auto",
+        workers: int | None = None,
+    ) -> "Embedder":
+        """Load the weights of a run. Errors: CheckpointError, UsageError."""
+        recipe, method, info = load_run(run, device, which)
+        chosen = Precision.choose(precision, device)
+        chosen.apply_globally()
+        if chosen.name == "bf16":
+            fast = with_bf16_weights(method)
+            chosen, method = (chosen, fast) if _agree(method, fast, chosen, recipe.data.size) else (
+                Precision.choose("fp32", device), method
+            )  # fmt: skip
+        return cls(run, recipe, method, info, chosen, recipe.data.workers if workers is None else workers)
+
+    def info(self, **about: object) -> EmbeddingInfo:
+        """What the embeddings file says of this model, completed by `about` the images."""
+        return EmbeddingInfo(
+            checkpoint=self.checkpoint.sha256,
+            run=str(self.run.resolve()),
+            recipe=self.recipe.name,
+            method=self.recipe.method.name,
+            size=self.recipe.data.size,
+            precision=self.precision.name,
+            **about,  # type: ignore[arg-type]
+        )
+
+    def embed(
+        self, images: Dataset[Tensor], modality: Modality, progress: Callable[[int], None] | None = None
+    ) -> Tensor:
+        """Embeddings float32 [N, D] of a map-style data set of uint8 images, complete on every rank."""
+        return embed_all(
+            lambda x: self.method.embed(x, modality), images,
+            batch_size=self.batch, workers=self.workers, precision=self.precision, progress=progress,
+        )  # fmt: skip
+
+
+def with_bf16_weights(method: Method) -> Method:
+    """A copy whose weights are bf16 (batch norm and buffers stay fp32): no cast in every product, as autocast
+    does it."""
+    fast = copy.deepcopy(method)
+    for module in fast.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return fast
+
+
+@torch.inference_mode()
+def _agree(method: Method, fast: Method, precision: Precision, size: int) -> bool:
+    """Whether bf16 and fp32 embeddings of a few structured pictures agree to `LEAST_COSINE`."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(4, 3, 8, 8, generator=generator)
+    images = (nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1) * 255).to(
+        torch.uint8
+    )
+    images = images.to(precision.device)
+    exact = method.embed(images, Modality.PHOTO).float()
+    with precision.autocast():
+        rounded = fast.embed(images, Modality.PHOTO).float()
+    cosine = torch.nn.functional.cosine_similarity(exact, rounded, dim=1)
+    return bool(torch.isfinite(cosine).all() and cosine.min() >= LEAST_COSINE)
+
+
+def embeddings_path(run: Path, which: str, prepared: PreparedSet, part: Part, selection: str = "") -> Path:
+    """Where a run keeps the embeddings of a part of a data set, or of a selection of it."""
+    tail = f"{part}-{selection}" if selection else str(part)
+    return run / "embeddings" / f"{which}-{prepared.manifest.name}-{prepared.identity[:8]}-{tail}.h5"
+
+
+def is_fresh(found: Embeddings, checkpoint: str, prepared: PreparedSet) -> bool:
+    """Whether embeddings belong to these weights and this data set."""
+    return found.info.checkpoint == checkpoint and found.info.data_identity == prepared.identity
+
+
+def embed_part(
+    embedder: Embedder, prepared: PreparedSet, part: Part, path: Path, progress: Progress | None = None
+) -> Embeddings:
+    """Embed the sketches and photos of one part of a prepared set into `path`. DataError when it is empty."""
+    whole = [Choice(part, m, np.arange(len(prepared.images(part, m)), dtype=np.int64)) for m in Modality]
+    return _embed_choices(embedder, prepared, whole, path, progress)
+
+
+def embed_choice(
+    embedder: Embedder, prepared: PreparedSet, choice: Choice, path: Path, progress: Progress | None = None
+) -> Embeddings:
+    """Embed some images of a part into `path`."""
+    return _embed_choices(embedder, prepared, [choice], path, progress)
+
+
+def _embed_choices(
+    embedder: Embedder,
+    prepared: PreparedSet,
+    choices: Sequence[Choice],
+    path: Path,
+    progress: Progress | None,
+) -> Embeddings:
+    data, manifest = embedder.recipe.data, prepared.manifest
+    rows, labels, kinds, sources = [], [], [], []
+    for choice in choices:
+        images, total = prepared.images(choice.part, choice.modality), len(choice.index)
+        if not total:
+            continue
+        label = f"embedding {manifest.name} {choice.part} {choice.modality.name.lower()}"
+        shown = (lambda done, label=label, total=total: progress(label, done, total)) if progress else None
+        chosen = Subset(EvalImages(images, data.size, data.sketch_crop), choice.index.tolist())
+        rows.append(embedder.embed(chosen, choice.modality, shown).numpy())
+        labels.append(images.labels[choice.index])
+        kinds.append(np.full(total, int(choice.modality), np.uint8))
+        sources += [images.sources[i] for i in choice.index]
+    if not rows:
+        raise DataError(f"{prepared.root}: the part {choices[0].part} is empty")
+    info = embedder.info(
+        data_name=manifest.name, data_identity=prepared.identity, data_root=str(prepared.root.resolve()),
+        split=manifest.split, part=str(choices[0].part), classes=tuple(prepared.classes),
+    )  # fmt: skip
+    if distributed.is_main():
+        write_embeddings(path, iter(rows), np.concatenate(labels), np.concatenate(kinds), sources, info)
+    distributed.barrier()
+    return read_embeddings(path)
+
+
+@dataclass(frozen=True)
+class FolderResult:
+    """What embedding a folder left: the file, images embedded, and (name, reason) of those that were skipped."""
+
+    path: Path
+    images: int
+    skipped: tuple[tuple[str, str], ...]
+    resumed: int
+
+
+def embed_folder(
+    embedder: Embedder, folder: Path, out: Path, *, half: bool = False, progress: Progress | None = None
+) -> FolderResult:
+    """Embed every image below `folder` into the embeddings file `out`; a killed pass continues where it was.
+
+    Unreadable images are left out and named. Errors: DataError (no images, none readable, disk full).
+    """
+    images = PhotoFolder(folder, embedder.recipe.data.size)
+    key: dict[str, str | int] = {
+        "checkpoint": embedder.checkpoint.sha256, "images": images.digest, "count": len(images),
+        "precision": embedder.precision.name, "size": embedder.recipe.data.size,
+    }  # fmt: skip
+    stage = Stage(out, key)
+    start = resumed = distributed.from_main(stage.done)
+    total = len(images)
+    for a in range(start, total, CHUNK):
+        chunk = range(a, min(a + CHUNK, total))
+        shown = (
+            (
+                lambda done, a=a: progress(
+                    folder.name or str(folder), a + done * distributed.world_size(), total
+                )
+            )
+            if progress
+            else None
+        )
+        rows = embedder.embed(Subset(images, chunk), Modality.PHOTO, shown).numpy()
+        failed = distributed.all_max_(images.failed[chunk.start : chunk.stop].clone())
+        if distributed.is_main():
+            stage.append(rows, [a + int(i) for i in torch.nonzero(failed).flatten()])
+    bad = distributed.from_main(stage.failed)
+    if len(bad) == total:
+        raise DataError(f"{folder}: none of the {total} images can be read (the first: {images.why(0)})")
+    if distributed.is_main():
+        _finish(stage, images, embedder, folder, out, half)
+    distributed.barrier()
+    return FolderResult(out, total - len(bad), tuple((images.names[i], images.why(i)) for i in bad), resumed)
+
+
+def _finish(
+    stage: Stage, images: PhotoFolder, embedder: Embedder, folder: Path, out: Path, half: bool
+) -> None:
+    keep = np.ones(len(images), bool)
+    keep[stage.failed] = False
+    rows = stage.rows()
+
+    def blocks() -> Iterator[np.ndarray]:
+        for a in range(0, len(rows), CHUNK):
+            yield np.asarray(rows[a : a + CHUNK][keep[a : a + CHUNK]])
+
+    count = int(keep.sum())
+    info = embedder.info(
+        data_name=folder.resolve().name, data_identity=images.digest[:16], data_root=str(folder.resolve())
+    )
+    names = [name for name, good in zip(images.names, keep, strict=True) if good]
+    photo = np.full(count, int(Modality.PHOTO), np.uint8)
+    dtype = np.float16 if half else np.float32
+    write_embeddings(out, blocks(), np.full(count, -1, np.int32), photo, names, info, dtype=dtype)
+    stage.remove()
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which weights, and how to run them."""
+
+    run: Path
+    which: str = "best"
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    batch: int = BATCH
+
+    def open(self, device: torch.device) -> Embedder:
+        """Load the weights."""
+        found = Embedder.open(
+            self.run, device, which=self.which, precision=self.precision, workers=self.workers
+        )
+        return replace(found, batch=self.batch)
+
+
+def run_parts(
+    request: Request,
+    data: Path | None,
+    parts: Sequence[str],
+    *,
+    force: bool,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Embed parts of a prepared set (default: the run's own, all parts but train); fresh files are kept.
+
+    Errors: UsageError for an unknown part; DataError, CheckpointError.
+    """
+    device = choose_device(request.device)
+    unknown = [p for p in parts if p not in list(Part)]
+    if unknown:
+        raise UsageError(f"--part {unknown[0]}: one of {', '.join(Part)}")
+    with distributed.session(device):
+        embedder = request.open(device)
+        prepared = PreparedSet.open(data or Path(embedder.recipe.data.root).expanduser())
+        have = {part for part, _ in prepared.manifest.counts}
+        chosen = [Part(p) for p in parts] or [p for p in (Part.TEST, Part.VAL, Part.HOLDOUT) if p in have]
+        paths = []
+        for part in chosen:
+            path = embeddings_path(request.run, request.which, prepared, part)
+            if force or not _is_done(path, embedder, prepared):
+                embed_part(embedder, prepared, part, path, progress)
+            paths.append(path)
+    return paths
+
+
+def _is_done(path: Path, embedder: Embedder, prepared: PreparedSet) -> bool:
+    try:
+        found = read_embeddings(path) if path.exists() else None
+    except DataError:
+        found = None
+    fresh = found is not None and is_fresh(found, embedder.checkpoint.sha256, prepared)
+    return bool(distributed.from_main(fresh))
+
+
+def run_folder(
+    request: Request,
+    images: Path,
+    out: Path | None,
+    *,
+    half: bool,
+    force: bool,
+    progress: Progress | None = None,
+) -> FolderResult:
+    """Embed a folder of photos into `out` (default: a file in the run's folder); a fresh file is kept.
+
+    Errors: DataError, CheckpointError, UsageError.
+    """
+    device = choose_device(request.device)
+    with distributed.session(device):
+        embedder = request.open(device)
+        path = out or folder_file(request.run, request.which, images)
+        if not force and path.exists():
+            kept = _kept(path, embedder, images)
+            if distributed.from_main(kept is not None) and kept is not None:
+                return kept
+        return embed_folder(embedder, images, path, half=half, progress=progress)
+
+
+def _kept(path: Path, embedder: Embedder, images: Path) -> FolderResult | None:
+    """The result that `path` already is: the same weights and the same files (names and sizes)."""
+    try:
+        found = read_embeddings(path)
+    except DataError:
+        return None
+    same = found.info.data_identity == PhotoFolder(images, embedder.recipe.data.size).digest[:16]
+    if found.info.checkpoint != embedder.checkpoint.sha256 or not same:
+        return None
+    return FolderResult(path, len(found), (), len(found))
+
+
+def folder_file(run: Path, which: str, images: Path) -> Path:
+    """Where a run keeps the embeddings of a folder of photos."""
+    whole = images.resolve()
+    tag = hashlib.sha256(str(whole).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return run / "embeddings" / f"{which}-folder-{whole.name}-{tag}.h5"
