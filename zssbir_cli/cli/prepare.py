@@ -155,10 +155,9 @@ def _show_splits() -> None:
     rows = []
     for s in SPLITS.values():
         p, mark = s.published, " (default)" if s.name in DEFAULT_SPLIT.values() else ""
-        counts = (p.train_sketches, p.train_photos, p.test_sketches, p.test_photos)
-        rows.append(
-            (s.name + mark, len(s.seen), len(s.unseen), *(figure(c, s.exact) for c in counts), s.papers)
-        )
+        train = [figure(c, s.exact_train) for c in (p.train_sketches, p.train_photos)]
+        test = [figure(c, True) for c in (p.test_sketches, p.test_photos)]
+        rows.append((s.name + mark, len(s.seen), len(s.unseen), *train, *test, s.papers))
     columns = (
         "split",
         "seen",

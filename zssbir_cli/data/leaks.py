@@ -12,7 +12,12 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality, Part
 
 Keys = npt.NDArray[np.void]
-MAX_NAMED = 12
+MAX_NAMED = 50
+_KINDS = {
+    "class": "training classes are test classes",
+    "image": "training images are test images",
+    "id": "classes have contradictory ids",
+}
 
 
 def find_image_leaks(folder: Path, shards: Sequence[ShardInfo]) -> list[Leak]:
@@ -62,11 +67,12 @@ def refuse(leaks: Sequence[Leak]) -> None:
     Raises:
         DataError: always.
     """
-    images = [leak for leak in leaks if leak.kind == "image"]
-    named = "; ".join(f"{leak.what} ({leak.where})" for leak in leaks[:MAX_NAMED])
-    more = f"; and {len(leaks) - MAX_NAMED} more" if len(leaks) > MAX_NAMED else ""
-    drop = "--dedup to drop the training copies, or " if len(images) == len(leaks) else ""
-    raise DataError(
-        f"{len(leaks)} leaks between training and test: {named}{more}. "
-        f"Run again with {drop}--allow-leak to keep them on record"
-    )
+    parts = []
+    for kind, what in _KINDS.items():
+        mine = [leak for leak in leaks if leak.kind == kind]
+        if mine:
+            shown = ", ".join(leak.what for leak in mine[:MAX_NAMED])
+            more = f" and {len(mine) - MAX_NAMED:,} more" if len(mine) > MAX_NAMED else ""
+            parts.append(f"{len(mine):,} {what}: {shown}{more} (first: {mine[0].what} is in {mine[0].where})")
+    drop = "--dedup to drop the training copies, or with " if all(k.kind == "image" for k in leaks) else ""
+    raise DataError(f"{'; '.join(parts)}. Run again with {drop}--allow-leak to keep them on record")

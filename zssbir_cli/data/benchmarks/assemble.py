@@ -139,7 +139,7 @@ def _parts(
     ordered = sorted(rows, key=lambda row: row[2])
     order = np.random.default_rng([choice.seed, info.id, list(Kind).index(kind)]).permutation(len(ordered))
     chosen: list[tuple[Row, Part]] = []
-    held = 0
+    held, most = 0, min(choice.holdout, len(ordered) // 4)  # a trial with few sketches keeps most of them
     for i in order:
         row = ordered[i]
         holds_out = info.role is Role.SEEN and kind is Kind.SKETCH
@@ -150,7 +150,7 @@ def _parts(
                 chosen.append((row, Part.HOLDOUT))
             elif info.role is Role.VAL and kind is Kind.SKETCH:
                 chosen.append((row, part))
-        elif holds_out and held < choice.holdout:
+        elif holds_out and held < most:
             held += 1
             chosen.append((row, Part.HOLDOUT))
         else:

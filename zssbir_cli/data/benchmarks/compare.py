@@ -32,32 +32,20 @@ def compare(manifest: Manifest) -> list[Row]:
     counts, p = manifest.counts, split.published
     val = len(manifest.classes_of(Role.VAL))
 
-    def ours(*parts: Part, modality: Modality) -> int:
+    def count(*parts: Part, modality: Modality) -> int:
         return sum(counts.get((part, modality), 0) for part in parts)
 
-    train_sketches = p.train_sketches + val * split.holdout if p.train_sketches is not None else None
-    train = "train + val" if val else "train"
+    trained, train = (Part.TRAIN, Part.VAL), "train + val" if val else "train"
+    sketches = p.train_sketches + val * split.holdout if p.train_sketches is not None else None
     rows = [
-        Row(
-            f"{train} sketches",
-            ours(Part.TRAIN, Part.VAL, modality=Modality.SKETCH),
-            train_sketches,
-            split.exact,
-        ),
-        Row(
-            f"{train} photos",
-            ours(Part.TRAIN, Part.VAL, modality=Modality.PHOTO),
-            p.train_photos,
-            split.exact,
-        ),
-        Row("test sketches", ours(Part.TEST, modality=Modality.SKETCH), p.test_sketches, split.exact),
-        Row("test photos", ours(Part.TEST, modality=Modality.PHOTO), p.test_photos, split.exact),
+        Row(f"{train} sketches", count(*trained, modality=Modality.SKETCH), sketches, split.exact_train),
+        Row(f"{train} photos", count(*trained, modality=Modality.PHOTO), p.train_photos, split.exact_train),
+        Row("test sketches", count(Part.TEST, modality=Modality.SKETCH), p.test_sketches, True),
+        Row("test photos", count(Part.TEST, modality=Modality.PHOTO), p.test_photos, True),
     ]
     if split.holdout:
-        seen = len(manifest.classes_of(Role.SEEN)) * split.holdout
-        rows.insert(
-            1, Row("hold-out sketches", ours(Part.HOLDOUT, modality=Modality.SKETCH), seen, split.exact)
-        )
+        held = len(manifest.classes_of(Role.SEEN)) * split.holdout
+        rows.insert(1, Row("hold-out sketches", count(Part.HOLDOUT, modality=Modality.SKETCH), held, True))
     return rows
 
 

@@ -82,7 +82,8 @@ def _from_drive(drive: str, partial: Path) -> None:
     try:
         got = gdown.download(id=drive, output=str(partial), quiet=True, resume=True)
     except Exception as error:  # gdown passes on whatever requests raises
-        raise DownloadFailed(f"Google Drive {drive}: {_line(error)}") from None
+        why = "no connection" if "Max retries exceeded" in str(error) else _line(error)
+        raise DownloadFailed(f"Google Drive {drive}: {why}") from None
     if got is None or not partial.is_file():
         raise DownloadFailed(f"Google Drive {drive}: no file (removed, private, or over its quota)")
 

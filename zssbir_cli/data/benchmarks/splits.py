@@ -28,7 +28,7 @@ class Split:
     papers: str
     holdout: int = 0
     published: Counts = field(default_factory=lambda: Counts(None, None, None, None))
-    exact: bool = True  # the published counts are exact, not rounded
+    exact_train: bool = True  # the published training counts are exact, not rounded
     needs_lists: bool = False
     list_order: tuple[str, ...] = ()  # training classes in the order of the published lists (= their ids)
 
@@ -109,7 +109,7 @@ SPLITS: dict[str, Split] = {
             "Doodle to Search (Dey et al. 2019), SAKE, TVT, ZSE-SBIR, TLT, SpLIP",
             0,
             Counts(236_000, 150_000, 92_291, 54_151),
-            exact=False,
+            exact_train=False,
             list_order=c.QUICKDRAW_30_TRAIN,
         ),
     )

@@ -1,0 +1,143 @@
+"""Write a benchmark's full-size layout with generated images under published paths.
+
+    python tests/bench/full_layouts.py sketchy OUT [--scale 1.0] [--side 64] [--zip|--tar]
+
+Counts per class are the published ones where they are known (Sketchy; TU-Berlin's test classes), else even
+shares of the published totals. Images are small drawings and noise, each different, so that every file has
+its own checksum; EXTEND repeats Sketchy's originals under their names, as it really does.
+"""
+
+import argparse
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from zssbir_cli.data.benchmarks.counts import SKETCHY_COUNTS, TUBERLIN_COUNTS
+from zssbir_cli.data.benchmarks.layouts import Kind, published_path
+from zssbir_cli.data.benchmarks.splits import CLASSES
+
+
+def plan(dataset: str, scale: float) -> Iterator[tuple[Kind, str, str]]:
+    """(kind, class, file name) of every image of the data set."""
+    for number, name in enumerate(CLASSES[dataset]):
+        for kind, n in counts(dataset, name).items():
+            total = max(2, round(n * scale))
+            for i in range(total):
+                yield kind, name, file_name(dataset, kind, number, i, max(2, round(100 * scale)))
+
+
+def counts(dataset: str, name: str) -> dict[Kind, int]:
+    """Images per kind of a class."""
+    if dataset == "sketchy":
+        sketches, photos = SKETCHY_COUNTS[name]
+        return {Kind.SKETCH: sketches, Kind.PHOTO: 100, Kind.EXTEND: photos - 100}
+    if dataset == "tuberlin":
+        known = TUBERLIN_COUNTS.get(name)
+        return {Kind.SKETCH: 80, Kind.PHOTO: known[1] if known else 802 + (CLASSES[dataset].index(name) < 90)}
+    return {Kind.SKETCH: 3000, Kind.PHOTO: 1855}
+
+
+def file_name(dataset: str, kind: Kind, number: int, i: int, originals: int) -> str:
+    """A name like the published ones; the first EXTEND files of a class are its originals again."""
+    if dataset == "sketchy":
+        if kind is Kind.SKETCH:
+            return f"n{number:08d}_{i // 6}-{i % 6 + 1}.png"
+        return f"ext_{i}.jpg" if kind is Kind.EXTEND and i >= originals else f"n{number:08d}_{i}.jpg"
+    if dataset == "tuberlin":
+        return f"{number * 80 + i + 1}.png" if kind is Kind.SKETCH else f"n{number:08d}_{i}.JPEG"
+    return f"{number * 10**6 + i}.png" if kind is Kind.SKETCH else f"image_{i:05d}.jpg"
+
+
+class Painter:
+    """Encodes small images, each different, from a few prepared grounds."""
+
+    def __init__(self, side: int) -> None:
+        rng = np.random.default_rng(0)
+        self.side = side
+        smooth = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(32)]
+        self.grounds = [g.resize((side, side), Image.Resampling.BICUBIC) for g in smooth]
+
+    def photo(self, key: int) -> bytes:
+        """A JPEG."""
+        image = self.grounds[key % 32].copy()
+        ImageDraw.Draw(image).text((2, self.side // 2), f"{key}", fill=(255, 255, 255))
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=85)
+        return out.getvalue()
+
+    def sketch(self, key: int) -> bytes:
+        """A PNG."""
+        image = Image.new("L", (self.side, self.side), 255)
+        points = np.random.default_rng(key).integers(0, self.side, 16).tolist()
+        ImageDraw.Draw(image).line(points, fill=0, width=2)
+        ImageDraw.Draw(image).text((2, 2), f"{key}", fill=90)
+        out = io.BytesIO()
+        image.save(out, "PNG", compress_level=1)
+        return out.getvalue()
+
+
+def images(dataset: str, scale: float, side: int) -> Iterator[tuple[str, bytes]]:
+    """(published path, bytes) of every image."""
+    painter, originals = Painter(side), dict[tuple[str, str], int]()
+    for key, (kind, name, file) in enumerate(plan(dataset, scale)):
+        path = published_path(dataset, kind, name, file)
+        if kind is Kind.SKETCH:
+            yield path, painter.sketch(key)
+            continue
+        if kind is Kind.PHOTO:
+            originals[name, file] = key
+        yield path, painter.photo(originals.get((name, file), key))
+
+
+def write(dataset: str, out: Path, scale: float, side: int, pack: str) -> int:
+    """Write the layout as a folder, a .zip or a .tar; returns the number of images."""
+    number = 0
+    if pack == "folder":
+        save: Callable[[str, bytes], object] = _to_folder(out)
+        for number, (path, data) in enumerate(images(dataset, scale, side), 1):
+            save(path, data)
+    elif pack == "zip":
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+            for number, (path, data) in enumerate(images(dataset, scale, side), 1):
+                archive.writestr(path, data)
+    else:
+        with tarfile.open(out, "w" if pack == "tar" else "w:gz") as archive:
+            for number, (path, data) in enumerate(images(dataset, scale, side), 1):
+                member = tarfile.TarInfo(path)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return number
+
+
+def _to_folder(out: Path) -> Callable[[str, bytes], object]:
+    made: set[Path] = set()
+
+    def save(path: str, data: bytes) -> None:
+        target = out / path
+        if target.parent not in made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.add(target.parent)
+        target.write_bytes(data)
+
+    return save
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=list(CLASSES))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--pack", choices=("folder", "zip", "tar", "tar.gz"), default="folder")
+    args = parser.parse_args()
+    print(f"{write(args.dataset, args.out, args.scale, args.side, args.pack):,} images in {args.out}")
+
+
+if __name__ == "__main__":
+    main()
