@@ -159,6 +159,8 @@ def _embed_choices(
             continue
         label = f"embedding {manifest.name} {choice.part} {choice.modality.name.lower()}"
         shown = (lambda done, label=label, total=total: progress(label, done, total)) if progress else None
+        if shown:
+            shown(0)
         chosen = Subset(EvalImages(images, data.size, data.sketch_crop), choice.index.tolist())
         rows.append(embedder.embed(chosen, choice.modality, shown).numpy())
         labels.append(images.labels[choice.index])
@@ -212,6 +214,8 @@ def embed_folder(
             if progress
             else None
         )
+        if shown:
+            shown(0)
         rows = embedder.embed(Subset(images, chunk), Modality.PHOTO, shown).numpy()
         failed = distributed.all_max_(images.failed[chunk.start : chunk.stop].clone())
         if distributed.is_main():

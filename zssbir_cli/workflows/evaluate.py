@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from zssbir_cli.data.embeddings import Rows
+from zssbir_cli.engine.precision import choose_device
 from zssbir_cli.retrieval.bootstrap import Interval, intervals
 from zssbir_cli.retrieval.metrics import Metrics, evaluate
 from zssbir_cli.workflows.embed import Progress
@@ -45,11 +46,11 @@ def measure(
     *,
     k: Sequence[int] = (100, 200),
     fast: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate inputs: all measures, conventions, intervals, groups, duplicates. Errors: DataError, UsageError."""
-    query, gallery = inputs.query, inputs.gallery
+    query, gallery, device = inputs.query, inputs.gallery, str(choose_device(device))
     done = 0
 
     def count(n: int) -> None:
