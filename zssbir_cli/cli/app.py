@@ -3,11 +3,13 @@
 
 import typer
 
+from zssbir_cli.cli.demo import demo
 from zssbir_cli.cli.embed import embed
 from zssbir_cli.cli.eval import evaluate
 from zssbir_cli.cli.info import info
 from zssbir_cli.cli.prepare import prepare
 from zssbir_cli.cli.recipes import recipes
+from zssbir_cli.cli.search import search
 from zssbir_cli.cli.train import train
 
 app = typer.Typer(
@@ -35,9 +37,11 @@ def root(
         raise typer.Exit
 
 
+app.command("demo")(demo)
 app.command("train")(train)
 app.command("recipes")(recipes)
 app.command("prepare")(prepare)
 app.command("info")(info)
 app.command("embed")(embed)
 app.command("eval")(evaluate)
+app.command("search")(search)

@@ -1,0 +1,61 @@
+"""`zssbir search`."""
+
+from pathlib import Path
+
+import typer
+
+
+def search(
+    sketches: list[Path] = typer.Argument(
+        ..., metavar="SKETCH...", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
+    ),
+    gallery: Path = typer.Option(
+        ..., "--gallery", "-g", help="An embeddings file, a folder of photos, or a prepared data set."
+    ),
+    k: int = typer.Option(20, "-k", min=1, help="Photos per sketch."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", help="Write pictures with scores: .html, .png, or .json."
+    ),
+    run: Path | None = typer.Option(
+        None, "--run", help="The run whose weights to use; default: the gallery's own, or the latest."
+    ),
+    checkpoint: str = typer.Option(
+        "best", "--checkpoint", help="best, last or epoch-NNNN (for a folder of photos)."
+    ),
+    approximate: bool = typer.Option(
+        False,
+        "--approximate",
+        help="Use an approximate index (extra `faiss`); its recall is measured and shown.",
+    ),
+    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
+    workers: int | None = typer.Option(None, "--workers", min=0, help="Image-loading processes."),
+    runs: Path = typer.Option(Path("runs"), "--runs", help="Where the latest run is looked for."),
+    json_: bool = typer.Option(False, "--json", help="Print the results as JSON only."),
+) -> None:
+    """Find the photos that a drawing shows: exact search, best first."""
+    import json
+
+    from zssbir_cli.cli.console import note, table
+    from zssbir_cli.cli.stages import stages
+    from zssbir_cli.workflows import search as workflow
+
+    workflow.check_out(out)
+    with stages() as progress:
+        result = workflow.search_sketches(
+            sketches, gallery, run=run, runs=runs, which=checkpoint, k=k, device=device, workers=workers,
+            approximate=approximate, progress=progress,
+        )  # fmt: skip
+    if out is not None:
+        workflow.write_result(result, out)
+        note(f"written: {out}")
+    for found in result.found:
+        if found.note:
+            note(f"{found.sketch}: {found.note}")
+    if json_:
+        print(json.dumps(workflow.as_json(result), indent=1))
+        return
+    for found in result.found:
+        rows = [(h.rank, f"{h.score:.4f}", h.name, h.source) for h in found.hits]
+        table(("", "cosine", "class", "photo"), rows, f"{found.sketch} in {result.photos:,} photos")
+    if result.recall is not None:
+        note(f"approximate index: {100 * result.recall:.1f} % of the exact top {k} found for these sketches")
