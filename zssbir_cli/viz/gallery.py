@@ -1,4 +1,4 @@
-"""Pictures of what retrieval finds (a sketch and its top photos), and contact sheets of data sets."""
+"""Pictures of what retrieval finds: a sketch and its top photos, hits and misses marked."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,43 +77,6 @@ def save_gallery(
             _caption(draw, x, y, found.label, f"{rank + 1}.  {found.score:.3f}")
             if found.hit is not None:
                 badge(draw, x + _TILE + _EDGE - 9, y + _EDGE + 11, 12, found.hit)
-    return save_png(sheet, path)
-
-
-def save_contact_sheet(
-    path: Path,
-    rows: Sequence[tuple[str, Sequence[Array]]],
-    *,
-    title: str = "",
-    columns: int = 2,
-    side: int = 80,
-) -> Path:
-    """Draw a contact sheet: for each (class, pictures) the pictures in a line under the class's name.
-
-    Lines run in `columns` columns. Writes a PNG and returns its path. Raises UsageError when there is no
-    picture, DataError when `path` cannot be written.
-    """
-    if not rows or not any(len(pictures) for _, pictures in rows):
-        raise UsageError("a contact sheet needs at least one class with at least one picture")
-    columns = max(1, min(columns, len(rows)))
-    most = max(len(pictures) for _, pictures in rows)
-    lines = -(-len(rows) // columns)
-    head = 48 if title else _GAP
-    width, height = most * (side + 4) + 2 * _GAP, side + _TEXT + _GAP + 4
-    sheet = Image.new("RGB", (columns * width + 2 * _GAP, head + lines * height + _GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.text(
-            (2 * _GAP, 13), fitted(draw, title, sheet.width - 4 * _GAP, font(18, True)), INK, font(18, True)
-        )
-    for number, (name, pictures) in enumerate(rows):
-        x = 2 * _GAP + number // lines * width
-        y = head + number % lines * height
-        draw.text((x, y), fitted(draw, name, width - 2 * _GAP, font(12, True)), INK, font(12, True))
-        for k, picture in enumerate(pictures):
-            at = (x + k * (side + 4), y + _TEXT)
-            sheet.paste(to_image(picture, side), at)
-            draw.rectangle((at[0] - 1, at[1] - 1, at[0] + side, at[1] + side), outline=RULE)
     return save_png(sheet, path)
 
 

@@ -1,0 +1,266 @@
+"""`zssbir demo`: the whole way on drawn pictures, offline: prepare, train, embed, evaluate, show."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zssbir_cli.data.datasets import EvalImages, load_image
+from zssbir_cli.data.demo.prepare import prepare_demo
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.embed import embed_all
+from zssbir_cli.engine.precision import Precision, choose_device
+from zssbir_cli.engine.report import Hooks
+from zssbir_cli.engine.runlog import RunDir, read_metrics, write_json
+from zssbir_cli.errors import UsageError, ZssbirError
+from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
+from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.retrieval.hog import hog
+from zssbir_cli.retrieval.metrics import Metrics, evaluate
+from zssbir_cli.types import Modality, Part
+from zssbir_cli.viz.curves import save_curves
+from zssbir_cli.viz.gallery import Found, GalleryRow, save_gallery
+from zssbir_cli.workflows.info import contact_sheet
+from zssbir_cli.workflows.load import load_run, load_start
+from zssbir_cli.workflows.train import train
+
+TOP = 10
+QUERIES = 8
+Embed = Callable[[Tensor, Modality], Tensor]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of the demo's table: what was used, mAP@all and P@10 (voc convention, unseen classes)."""
+
+    name: str
+    what: str
+    map_all: float
+    p_10: float
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found and where everything lies."""
+
+    scores: tuple[Score, ...]
+    gain: float
+    """Trained mAP@all over that of the untrained start."""
+    queries: int
+    photos: int
+    unseen: tuple[str, ...]
+    data: Path
+    run: Path
+    pictures: tuple[Path, ...]
+    summary: Path
+    seconds: dict[str, float]
+
+
+def draw(
+    out: Path,
+    *,
+    seed: int = 0,
+    photos: int = 40,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """The demo's data set in `out`/data, drawn unless it is there already; `photos` per class.
+
+    Raises UsageError (`out` holds other files), DataError (`out` holds a demo with other options).
+    """
+    if out.is_dir() and any(out.iterdir()) and not any((out / n).is_dir() for n in ("data", "data.partial")):
+        raise UsageError(f"--out {out} holds other files; give an empty or new folder")
+    return prepare_demo(
+        out / "data", seed=seed, photos_per_class=photos, sketches_per_class=max(1, photos * 3 // 4),
+        workers=workers, progress=progress,
+    )  # fmt: skip
+
+
+def demo(
+    out: Path,
+    data: Path,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    overrides: tuple[str, ...] = (),
+    hooks: Hooks | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> DemoResult:
+    """Train on the demo set `data` and show what that gives, in the folder `out`; a run that an earlier demo
+    finished or left unfinished there is used or continued.
+
+    overrides: changes of the recipe `demo.yaml`, as `train --set`. Raises UsageError, DataError,
+    CheckpointError, DivergedError.
+    """
+    clock = _Clock()
+    prepared = PreparedSet.open(data)
+    settings = (f"data.root={data.resolve()}", f"train.seed={seed}", *overrides)
+    recipe = load_recipe(find_recipe("demo.yaml"), settings)
+    where = choose_device(device)
+    trial = Trial(prepared, recipe, Precision.choose(recipe.train.precision, where))
+    start = load_start(recipe, where)
+    run = _trained(recipe, prepared, out / "runs", device, hooks, say)
+    clock.stop("train")
+    _, method, _ = load_run(run, where)
+    untrained, frozen, trained = (trial.test(e) for e in (start.embed, lambda x, m: hog(x), method.embed))
+    clock.stop("evaluate")
+    scores = (
+        _score("untrained network", "the same network with its random start weights", untrained[0]),
+        _score("gradient histograms", "a fixed descriptor (HOG) that learns nothing", frozen[0]),
+        _score("trained network", f"recipe {recipe.name}, trained on the seen classes only", trained[0]),
+    )
+    pictures = (
+        contact_sheet(data, out / "classes.png", per_class=4, max_classes=60),
+        save_curves(
+            out / "curves.png",
+            read_metrics(run),
+            title=f"zssbir demo: training {recipe.name}",
+            levels={"untrained network": trial.validation(start.embed)},
+        ),
+        trial.gallery(out / "gallery.png", *trained),
+    )
+    clock.stop("pictures")
+    result = DemoResult(
+        scores=scores,
+        gain=scores[2].map_all / max(scores[0].map_all, 1e-9),
+        queries=trained[0].queries,
+        photos=trained[0].gallery,
+        unseen=tuple(prepared.classes[i] for i in prepared.manifest.ids_for(Part.TEST)),
+        data=data, run=run, pictures=pictures, summary=out / "summary.json", seconds=clock.seconds,
+    )  # fmt: skip
+    write_json(result.summary, _plain(result))
+    return result
+
+
+@dataclass
+class Trial:
+    """The demo set's unseen (and validation) images, and how they are embedded, scored and shown."""
+
+    prepared: PreparedSet
+    recipe: Recipe
+    precision: Precision
+
+    def features(self, part: Part, modality: Modality, embed: Embed) -> Tensor:
+        """Embeddings float32 [N, D] of all images of a part."""
+        images = EvalImages(
+            self.prepared.images(part, modality), self.recipe.data.size, self.recipe.data.sketch_crop
+        )
+        return embed_all(
+            lambda x: embed(x, modality), images, batch_size=128, workers=0, precision=self.precision
+        )
+
+    def score(self, part: Part, embed: Embed) -> tuple[Metrics, Tensor]:
+        """Metrics of a part and its scores [queries, photos] (cosine)."""
+        query, gallery = (self.features(part, m, embed) for m in (Modality.SKETCH, Modality.PHOTO))
+        labels = [self.prepared.images(part, m).labels for m in (Modality.SKETCH, Modality.PHOTO)]
+        return evaluate(query, gallery, *labels, k=(10,)), _unit(query) @ _unit(gallery).T
+
+    def test(self, embed: Embed) -> tuple[Metrics, Tensor]:
+        """Metrics and scores on the unseen classes."""
+        return self.score(Part.TEST, embed)
+
+    def validation(self, embed: Embed) -> float:
+        """mAP@all (voc) on the held-out seen classes."""
+        return self.score(Part.VAL, embed)[0].get("mAP@all")
+
+    def gallery(self, path: Path, metrics: Metrics, scores: Tensor) -> Path:
+        """For each of some unseen classes its typical query (median AP of the class) and its best photos."""
+        sketches, photos = (self.prepared.images(Part.TEST, m) for m in (Modality.SKETCH, Modality.PHOTO))
+        names = self.prepared.classes
+        precision = np.asarray(metrics.per_query("mAP@all"))
+        rows = []
+        for label in np.unique(sketches.labels)[:QUERIES].tolist():
+            own = np.flatnonzero(sketches.labels == label)
+            query = int(own[np.argsort(precision[own], kind="stable")[len(own) // 2]])
+            best = torch.topk(scores[query], min(TOP, len(photos)))
+            found = [
+                Found(
+                    _pixels(load_image(photos, i)),
+                    names[photos.labels[i]],
+                    value,
+                    bool(photos.labels[i] == label),
+                )
+                for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ]
+            rows.append(GalleryRow(_pixels(load_image(sketches, query)), names[label], found))
+        return save_gallery(
+            path,
+            rows,
+            title="Sketch → photos of classes never seen in training",
+            subtitle=f"for each class its query of median AP; best of {len(photos)} photos of "
+            f"{len(np.unique(photos.labels))} unseen classes; tick: right class, cross: another; cosine below",
+        )
+
+
+def _trained(
+    recipe: Recipe,
+    prepared: PreparedSet,
+    runs: Path,
+    device: str,
+    hooks: Hooks | None,
+    say: Callable[[str], None],
+) -> Path:
+    """The folder of a finished run of `recipe`: an earlier one, an interrupted one continued, or a new one."""
+    resume = None
+    try:
+        earlier = RunDir.latest(runs)
+        if (earlier / "recipe.yaml").read_text() == dump_recipe(recipe):
+            info = checkpoint.inspect(earlier / "checkpoints" / "last")
+            if info.data.get("identity") == prepared.identity:
+                if info.epoch >= recipe.train.epochs:
+                    say(f"{earlier} is trained already; using it")
+                    return earlier
+                resume = earlier
+                say(f"continuing {earlier} at epoch {info.epoch}")
+    except (ZssbirError, OSError):
+        pass  # no run yet, or none that can be continued: start afresh
+    return train(recipe, runs=runs, device=device, resume=resume, hooks=hooks).run
+
+
+def _score(name: str, what: str, metrics: Metrics) -> Score:
+    return Score(name, what, metrics.get("mAP@all"), metrics.get("P@10"))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=1)
+
+
+def _pixels(image: Tensor) -> npt.NDArray[np.uint8]:
+    """uint8 [1 or 3, H, W] -> [H, W] or [H, W, 3]."""
+    return np.ascontiguousarray(image[0].numpy() if image.shape[0] == 1 else image.permute(1, 2, 0).numpy())
+
+
+def _plain(result: DemoResult) -> dict[str, object]:
+    """The result as JSON values; paths relative to where the command ran."""
+    return {
+        "split": "unseen classes",
+        "convention": "voc",
+        "queries": result.queries,
+        "photos": result.photos,
+        "unseen": list(result.unseen),
+        "scores": [asdict(s) for s in result.scores],
+        "gain": result.gain,
+        "data": str(result.data),
+        "run": str(result.run),
+        "pictures": [str(p) for p in result.pictures],
+        "seconds": result.seconds,
+    }
+
+
+class _Clock:
+    """Seconds between stops, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 2)
+        self._last = now
