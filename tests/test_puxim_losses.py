@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from zssbir_cli.errors import UsageError
-from zssbir_cli.methods.puxim.decoder import DecoderLayer, MatchDecoder, interaction_loss
+from zssbir_cli.methods.puxim.decoder import DecoderLayer, MatchDecoder, interaction_loss, other_class
 from zssbir_cli.methods.puxim.losses import reconstruction_loss, triplet_loss
 from zssbir_cli.methods.puxim.masks import keep_mask, masked_count, to_grid
 
@@ -93,7 +93,12 @@ def test_gradients_of_the_interaction() -> None:
     head = decoder()
     keep = torch.tensor([[True, False, True], [True, True, False], [False, True, True], [True, False, False]])
     inputs = [t.requires_grad_() for t in rand(3, 2, 3, 8)]
-    assert torch.autograd.gradcheck(lambda s, p, n: interaction_loss(head, s, p, n, keep)[0], inputs)
+    rows = torch.arange(2)
+
+    def loss(s: torch.Tensor, p: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        return interaction_loss(head, s, torch.cat([p, n]), keep, rows, rows + 2)[0]
+
+    assert torch.autograd.gradcheck(loss, inputs)
 
 
 def test_layer_equals_torch_when_batch_first() -> None:
@@ -137,6 +142,11 @@ def test_masked_photo_tokens_are_not_seen() -> None:
     changed = torch.where(keep[..., None], photo, torch.full_like(photo, 1e6))
     torch.testing.assert_close(head(sketch, changed, keep), head(sketch, photo, keep))
     assert not torch.allclose(head(sketch, photo + 1, keep), head(sketch, photo, keep))
+
+
+def test_next_photo_of_another_class() -> None:
+    assert other_class(torch.tensor([7, 7, 3, 7, 1])).tolist() == [2, 2, 3, 4, 0]
+    assert other_class(torch.tensor([2, 2])).tolist() == [0, 1]
 
 
 def test_heads_must_divide_the_width() -> None:

@@ -34,13 +34,13 @@ class SurgeryTower(nn.Module):
     @property
     def patch(self) -> int:
         """Side of a patch in pixels."""
-        return int(self.visual.conv1.stride[0])
+        return int(self.visual.image_size[0] // self.visual.grid_size[0])
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> tokens [B, 1 + N, C] in the joint space, class token first, not
         yet of unit length; N = (H // patch) * (W // patch)."""
         v = self.visual
-        x = self._embed(images.to(v.conv1.weight.dtype))
+        x = self._embed(images.to(v.class_embedding.dtype))
         layers = list(v.transformer.resblocks)
         start = len(layers) - self.blocks
         for block in layers[:start]:

@@ -65,6 +65,18 @@ class PuximConfig(BaseModel):
     distance: Literal["euclidean", "cosine"] = Field(
         "euclidean", description="Distance of the triplet term, between the embeddings before normalisation."
     )
+    negatives: Literal["drawn", "batch"] = Field(
+        "drawn",
+        description="`drawn`: each row has a photo of another class (published); `batch`: the photos of other "
+        "classes in the batch, all of them for the triplet term, so that a third less is encoded.",
+    )
+    contrast: float = Field(
+        0.0, ge=0, description="Weight of the cross-modal contrastive loss over the batch (as in `triplet`)."
+    )
+    scale: float = Field(16.0, gt=0, description="Inverse temperature of the contrastive loss.")
+    classes_per_batch: int | None = Field(
+        None, ge=2, description="Different classes in a batch; null draws every row's class at random."
+    )
     reconstruction: float = Field(0.05, ge=0, description="Weight of the masked reconstruction term.")
     target: Literal["mask", "norm"] = Field(
         "mask", description="Reconstruction target: the masked tokens, or these normalised token by token."
@@ -85,8 +97,10 @@ class PuximConfig(BaseModel):
 
     @model_validator(mode="after")
     def _terms_make_sense(self) -> Self:
-        if self.triplet == self.reconstruction == self.interaction == 0:
-            raise ValueError("all three terms are off: give triplet, reconstruction or interaction a weight")
+        if self.triplet == self.reconstruction == self.interaction == self.contrast == 0:
+            raise ValueError("all terms are off: give triplet, reconstruction or interaction a weight")
+        if self.negatives == "batch" and self.distance != "cosine":
+            raise ValueError("negatives: batch needs distance: cosine")
         if self.masks == "none" and self.reconstruction > 0:
             raise ValueError("masks: none leaves nothing to reconstruct: set reconstruction to 0")
         return self

@@ -1,5 +1,5 @@
-"""What PuXIM trains on: rows of a sketch, a photo of its class and a photo of another class, with score maps
-that move along with every crop and flip of their photo."""
+"""What PuXIM trains on: rows of a sketch, a photo of its class and a photo of another class (or none), with score
+maps that move along with every crop and flip of their photo."""
 
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from zssbir_cli.types import Modality, Part
 
 class PuximItems(RowItems):
     """Items `sketch` [1, S, S], `photo` and `negative` [3, S, S] (uint8), `photo_label` and `negative_label`,
-    and with scores `photo_scores` and `negative_scores`, float32 [h, w] on the grid of the scores."""
+    and with scores `photo_scores` and `negative_scores`, float32 [h, w] on the grid of the scores; the
+    negative is there when the plan draws one."""
 
     def __init__(
         self, sketches: ImageSet, photos: ImageSet, config: DataConfig, seed: int, scores: Scores | None
@@ -29,10 +30,10 @@ class PuximItems(RowItems):
         self.scores = scores
 
     def __getitem__(self, key: tuple[int, int, tuple[int, ...]]) -> dict[str, Tensor]:
-        epoch, position, (sketch, positive, negative) = key
+        epoch, position, (sketch, *shown) = key
         rng = item_rng(self.seed, epoch, position)
         item = {"sketch": self.augment.sketch(load_image(self.sketches, sketch), rng)}
-        for name, photo in (("photo", positive), ("negative", negative)):
+        for name, photo in zip(("photo", "negative"), shown, strict=False):
             item[name], crop = self.augment.photo(load_image(self.photos, photo), rng)
             item[f"{name}_label"] = torch.tensor(int(self.photos.labels[photo]))
             if self.scores is not None:
@@ -57,7 +58,8 @@ def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
         batch_size=recipe.train.batch_size,
         steps_per_epoch=recipe.train.steps_per_epoch,
         seed=recipe.train.seed,
-        negatives=1,
+        negatives=1 if config.negatives == "drawn" else 0,
+        classes_per_batch=config.classes_per_batch,
     )
     scores = load_scores(config, prepared, len(photos))
     return TrainData(plan, PuximItems(sketches, photos, recipe.data, recipe.train.seed, scores))

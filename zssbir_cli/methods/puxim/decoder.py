@@ -102,15 +102,24 @@ class MatchDecoder(nn.Module):
 
 
 def interaction_loss(
-    decoder: MatchDecoder, sketch: Tensor, positive: Tensor, negative: Tensor, keep: Tensor
+    decoder: MatchDecoder, sketch: Tensor, photo: Tensor, keep: Tensor, rows: Tensor, negative: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of 2B decisions: (sketch, positive) match, (sketch, negative) do not.
+    """Cross-entropy of 2R decisions: sketch `rows[r]` matches photo `rows[r]`, but not photo `negative[r]`.
 
-    sketch, positive, negative: tokens [B, L, D]; keep: bool [2B, L], positives first. Returns the loss and
-    the share of right decisions (detached), scalars.
+    sketch: tokens [B, L, D]. photo: tokens [P, L, D], P >= B. keep: bool [P, L]. rows, negative: int64 [R].
+    Returns the loss and the share of right decisions (detached), scalars.
     """
-    logits = decoder(torch.cat([sketch, sketch]), torch.cat([positive, negative]), keep)
+    asked, shown = torch.cat([rows, rows]), torch.cat([rows, negative])
+    logits = decoder(sketch[asked], photo[shown], keep[shown])
     logits = logits if logits.dtype.itemsize == 8 else logits.float()
-    label = (torch.arange(len(logits), device=logits.device) < len(sketch)).long()
+    label = (asked == shown).long()  # a row without a negative is shown its own photo twice
     right = (logits.detach().argmax(1) == label).float().mean()
     return nn.functional.cross_entropy(logits, label), right
+
+
+def other_class(labels: Tensor) -> Tensor:
+    """For each row of a batch the next row (cyclically) of another class, int64 [B]; the row itself when all
+    rows are of one class."""
+    rows = torch.arange(len(labels), device=labels.device)
+    ahead = (rows[None] - rows[:, None]) % len(labels)
+    return (ahead + len(labels) * (labels[:, None] == labels[None])).argmin(1)

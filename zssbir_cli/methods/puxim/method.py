@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from zssbir_cli.engine.distributed import gather
 from zssbir_cli.methods.base import Batch, Method, StepOutput
 from zssbir_cli.methods.puxim.config import PuximConfig
-from zssbir_cli.methods.puxim.decoder import MatchDecoder, interaction_loss
+from zssbir_cli.methods.puxim.decoder import MatchDecoder, interaction_loss, other_class
 from zssbir_cli.methods.puxim.losses import reconstruction_loss, triplet_loss
 from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
 from zssbir_cli.methods.puxim.stem import add_stem
 from zssbir_cli.methods.puxim.vxl import LazyScorer
+from zssbir_cli.methods.triplet.losses import batch_triplet, cross_modal_contrast
 from zssbir_cli.models.encoder import Encoder, Features, build_encoder
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
@@ -25,8 +27,8 @@ from zssbir_cli.types import Modality
 class Puxim(Method):
     """Triplet + purified masked matching.
 
-    A batch holds `sketch` [B, 1, S, S], `photo` and `negative` [B, 3, S, S] (uint8), and, unless masks are
-    `none`, `photo_scores` and `negative_scores` [B, h, w], or with `online` masks their labels [B].
+    A batch holds `sketch` [B, 1, S, S], `photo` and, with drawn negatives, `negative` [B, 3, S, S] (uint8); their
+    labels `photo_label`, `negative_label` [B]; and with stored masks `photo_scores`, `negative_scores` [B, h, w].
     """
 
     def __init__(
@@ -51,26 +53,50 @@ class Puxim(Method):
         self._scorer = scorer  # not a module: CLIP is no part of the parameters or of checkpoints
 
     def forward(self, batch: Batch) -> StepOutput:
-        """One encoder pass over sketches, photos and negatives; the weighted sum of the three terms."""
+        """One encoder pass over sketches, photos and negatives; the weighted sum of the terms."""
         n = len(batch["sketch"])
-        photos = torch.cat([batch["photo"], batch["negative"]])
+        photos = torch.cat([batch["photo"], batch["negative"]]) if "negative" in batch else batch["photo"]
         features = self.encoder(torch.cat([batch["sketch"].expand(-1, 3, -1, -1), photos]))
         keep = self._keep(batch, photos, features)
-        c, total, logs = self.config, features.embedding.new_zeros((), dtype=torch.float32), {}
-        if c.triplet > 0:
-            anchor, positive, negative = self.projection(features.embedding).chunk(3)
-            loss = triplet_loss(anchor, positive, negative, c.margin, c.distance)
-            total, logs["loss/triplet"] = total + c.triplet * loss, loss.detach()
+        c, losses, extra = self.config, self._embedding_losses(batch, features.embedding), {}
         if c.reconstruction > 0:
-            loss = reconstruction_loss(features.tokens[n:], keep, c.target)
-            total, logs["loss/reconstruction"] = total + c.reconstruction * loss, loss.detach()
+            losses["reconstruction"] = (
+                c.reconstruction,
+                reconstruction_loss(features.tokens[n:], keep, c.target),
+            )
         if self.decoder is not None:
             tokens, keep = self._with_class_token(features, keep)
-            sketch, positive, negative = tokens.chunk(3)
-            loss, accuracy = interaction_loss(self.decoder, sketch, positive, negative, keep)
-            total, logs["loss/interaction"] = total + c.interaction * loss, loss.detach()
-            logs["match_accuracy"] = accuracy
-        return StepOutput(total, logs)
+            rows, negative = self._pairs(batch, n)
+            loss, extra["match_accuracy"] = interaction_loss(
+                self.decoder, tokens[:n], tokens[n:], keep, rows, negative
+            )
+            losses["interaction"] = c.interaction, loss
+        total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
+        return StepOutput(total, {f"loss/{k}": v.detach() for k, (_, v) in losses.items()} | extra)
+
+    def _embedding_losses(self, batch: Batch, embedding: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Triplet and contrastive term, each with its weight; `embedding` [2B or 3B, D]."""
+        c, out = self.config, {}
+        z = self.projection(embedding)
+        sketch, photo = z[: len(batch["sketch"])], z[len(batch["sketch"]) : 2 * len(batch["sketch"])]
+        sketches = photos = labels = z
+        if c.contrast > 0 or c.negatives == "batch":
+            sketches, photos, labels = gather(unit(sketch)), gather(unit(photo)), gather(batch["photo_label"])
+        if c.triplet > 0 and c.negatives == "batch":
+            out["triplet"] = c.triplet, batch_triplet(sketches, photos, labels, c.margin)
+        elif c.triplet > 0:
+            negative = z[2 * len(sketch) :]
+            out["triplet"] = c.triplet, triplet_loss(sketch, photo, negative, c.margin, c.distance)
+        if c.contrast > 0:
+            out["contrast"] = c.contrast, cross_modal_contrast(sketches, photos, labels, c.scale)
+        return out
+
+    def _pairs(self, batch: Batch, n: int) -> tuple[Tensor, Tensor]:
+        """Rows that take part in the interaction, and the number of each one's negative photo."""
+        rows = torch.arange(n, device=batch["sketch"].device)
+        if self.config.negatives == "drawn":
+            return rows, rows + n
+        return rows, other_class(batch["photo_label"])
 
     def embed(self, images: Tensor, modality: Modality) -> Tensor:
         """The class token (a CNN's pooled features) at unit length, [B, D]."""
@@ -82,19 +108,18 @@ class Puxim(Method):
 
     @torch.no_grad()
     def _keep(self, batch: Batch, photos: Tensor, features: Features) -> Tensor:
-        """Which patch tokens of the 2B photos are kept, bool [2B, N]."""
+        """Which patch tokens of the photos are kept, bool [B or 2B, N]."""
         c = self.config
         if c.masks == "none":
             return torch.ones(len(photos), features.tokens.shape[1], dtype=torch.bool, device=photos.device)
         if self._scorer is not None:
-            labels = torch.cat([batch["photo_label"], batch["negative_label"]])
-            scores = self._scorer(photos, labels)
+            scores = self._scorer(photos, _both(batch, "label"))
         else:
-            scores = torch.cat([batch["photo_scores"], batch["negative_scores"]])
+            scores = _both(batch, "scores")
         return keep_mask(to_grid(scores, features.grid), c.mask_ratio, c.rule, c.threshold)
 
     def _with_class_token(self, features: Features, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """All tokens of the 3B images and the 2B photos' mask, class token (always kept) in front."""
+        """All tokens of all images and the photos' mask, class token (always kept) in front."""
         if not self.class_token:
             return features.tokens, keep
         tokens = torch.cat([features.embedding[:, None], features.tokens], 1)
@@ -102,6 +127,17 @@ class Puxim(Method):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_scorer": None}
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows at unit length, in float32 or better."""
+    return normalize(x if x.dtype.itemsize >= 4 else x.float(), dim=1)
+
+
+def _both(batch: Batch, what: str) -> Tensor:
+    """`what` of the photos and, if there are any, of the drawn negatives."""
+    names = ("photo", "negative") if "negative" in batch else ("photo",)
+    return torch.cat([batch[f"{name}_{what}"] for name in names])
 
 
 def build(recipe: Recipe, load_weights: bool = True) -> Puxim:
