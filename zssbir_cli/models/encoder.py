@@ -1,5 +1,6 @@
 """One encoder over any timm backbone: a global embedding and patch tokens, for transformers and CNNs."""
 
+import difflib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.models.hub import go_offline_without_network
 from zssbir_cli.models.weights import load_weights, read_state
 from zssbir_cli.recipe.schema import ModelConfig
 
@@ -108,15 +110,16 @@ def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
 
 def _create(config: ModelConfig, size: int, pretrained: bool) -> nn.Module:
     if not timm.is_model(config.backbone):
-        close = ", ".join(timm.list_models(f"*{config.backbone.split('_')[0]}*")[:4])
-        raise UsageError(
-            f"model.backbone {config.backbone!r} is not a timm model{f' (there are: {close} ...)' if close else ''}"
-        )
+        close = difflib.get_close_matches(config.backbone, timm.list_models(), 3, 0.6)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` lists them"
+        raise UsageError(f"model.backbone {config.backbone!r} is not a timm model{hint}")
     options: dict[str, object] = {"num_classes": 0, **config.options}
     if config.drop_rate:
         options["drop_rate"] = config.drop_rate
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
+    if pretrained:
+        go_offline_without_network()
     try:
         return _create_sized(config.backbone, size, pretrained, options)
     except (TypeError, ValueError, AssertionError) as error:

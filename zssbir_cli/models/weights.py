@@ -87,7 +87,11 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
     own = module.state_dict()
     named = strip_prefixes(state, set(own))
     fitted = {k: _fit_positions(k, v, own[k]) for k, v in named.items() if k in own}
-    wrong = [f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}" for k, v in fitted.items() if v.shape != own[k].shape]
+    wrong = [
+        f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
+        for k, v in fitted.items()
+        if v.shape != own[k].shape
+    ]
     missing = [k for k in own if k not in fitted and not k.endswith("num_batches_tracked")]
     unused = [k for k in named if k not in own and not k.startswith(HEADS)]
     if wrong or missing:

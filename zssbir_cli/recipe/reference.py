@@ -42,14 +42,13 @@ def all_keys() -> list[Key]:
 
 def _keys(heading: str, prefix: str, model: type[BaseModel]) -> Iterator[Key]:
     for name, info in model.model_fields.items():
-        if prefix or name in ("name", "description"):
-            yield Key(
-                prefix + name,
-                type_name(info.annotation, info),
-                default_text(info),
-                info.description or "",
-                heading,
-            )
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if prefix:  # a section within a method; the recipe's own sections have their own headings
+                yield from _keys(heading, f"{prefix}{name}.", kind)
+        elif prefix or name in ("name", "description"):
+            meaning = info.description or "" if name != "name" or not prefix else "Which method this is."
+            yield Key(prefix + name, type_name(kind, info), default_text(info), meaning, heading)
 
 
 def default_text(info: FieldInfo) -> str:
@@ -57,8 +56,6 @@ def default_text(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
     value = info.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel):
-        return "see its own keys"
     return (
         {True: "true", False: "false", None: "null", "": '""'}.get(value, str(value))
         if _plain(value)
@@ -95,8 +92,6 @@ def _type_text(kind: Any) -> str:
         return f"list of {_type_text(get_args(kind)[0])}"
     if origin is dict:
         return "mapping"
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return "section"
     names = {str: "text", int: "whole number", float: "number", bool: "true / false"}
     return names.get(kind, str(kind))
 

@@ -73,11 +73,13 @@ class ModelConfig(Strict):
 class OptimConfig(Strict):
     """Optimizer and schedule."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    name: Literal["adam", "adamw", "sgd"] = Field(
+        "adamw", description="Optimizer (fused where the device can)."
+    )
     lr: float = Field(1e-4, gt=0, description="Peak learning rate.")
     weight_decay: float = Field(0.0, ge=0, description="Not applied to biases and norms with adamw.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="Learning rate after the warm-up.")
     warmup_steps: int = Field(0, ge=0, description="Linear warm-up, in steps.")
     final_lr: float = Field(0.0, ge=0, description="Learning rate at the end of the cosine schedule.")
     clip_norm: float | None = Field(None, gt=0, description="Largest gradient norm; none = no clipping.")
@@ -87,14 +89,14 @@ class OptimConfig(Strict):
 class TrainConfig(Strict):
     """Length, seed, precision and what is kept."""
 
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(10, ge=1, description="Length of the run.")
     steps_per_epoch: int | None = Field(
         None, ge=1, description="Batches per epoch; default: enough to draw every training photo about once."
     )
     batch_size: int = Field(
         32, ge=2, description="Global batch (sketch-photo items), whatever the number of ranks."
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Everything random follows from it.")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device has fast bf16, else fp32. fp16 is for CUDA only."
     )

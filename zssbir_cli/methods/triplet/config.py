@@ -13,20 +13,15 @@ class TripletConfig(BaseModel):
     name: Literal["triplet"] = "triplet"
     margin: float = Field(0.2, ge=0, description="Margin of the triplet loss on cosine distances.")
     triplet_weight: float = Field(1.0, ge=0, description="Weight of the triplet loss.")
-    classify_weight: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of a cosine classifier over the seen classes, shared by both modalities.",
+    contrast_weight: float = Field(
+        0.0, ge=0, description="Weight of the cross-modal contrastive loss over the classes of the batch."
     )
-    scale: float = Field(16.0, gt=0, description="Inverse temperature of the cosine classifier.")
+    scale: float = Field(16.0, gt=0, description="Inverse temperature of the contrastive loss.")
     preserve_weight: float = Field(
         0.0,
         ge=0,
         description="Weight that keeps photo embeddings near those of the frozen start (cosine distance), so that "
         "what the pretrained network knows of unseen classes is not forgotten.",
-    )
-    classifier_lr_scale: float = Field(
-        10.0, gt=0, description="Learning rate of the classifier, times optim.lr."
     )
     classes_per_batch: int | None = Field(
         None, ge=2, description="Different classes in a batch; null draws every row's class at random."

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def batch_triplet(sketch: Tensor, photo: Tensor, labels: Tensor, margin: float) -> Tensor:
@@ -28,14 +27,22 @@ def batch_triplet(sketch: Tensor, photo: Tensor, labels: Tensor, margin: float) 
     return total
 
 
-def cosine_classification(embeddings: Tensor, prototypes: Tensor, labels: Tensor, scale: float) -> Tensor:
-    """Cross-entropy of scaled cosines: embeddings [N, D], prototypes [C, D], labels int64 [N] -> scalar.
+def cross_modal_contrast(sketch: Tensor, photo: Tensor, labels: Tensor, scale: float) -> Tensor:
+    """Supervised contrastive loss between the modalities of a batch, in both directions.
 
-    softmax_c(scale * cos(z, w_c)): the normalised softmax of Zhai and Wu 2019 ("Classification is a strong
-    baseline for deep metric learning").
+    sketch, photo: [B, D], unit length, row i of both from class labels[i]. With c_ij = scale * cos(s_i, p_j)
+    and P(i) the rows of i's class: mean_i of -1/|P(i)| sum_{j in P(i)} log softmax_j(c_ij), averaged with
+    the same of c transposed. Source: Khosla et al. 2020 (L_out), across modalities.
+
+        >>> one = torch.ones(1, 2) / 2**0.5
+        >>> float(cross_modal_contrast(one, one, torch.tensor([0]), 16.0))
+        0.0
     """
-    logits = scale * functional.normalize(embeddings, dim=1) @ functional.normalize(prototypes, dim=1).T
-    return functional.cross_entropy(logits, labels)
+    scores = scale * sketch @ photo.T
+    target = (labels[:, None] == labels[None]).to(scores.dtype)
+    target = target / target.sum(1, keepdim=True)
+    terms = [-(target * s.log_softmax(1)).sum(1).mean() for s in (scores, scores.T)]
+    return (terms[0] + terms[1]) / 2
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:

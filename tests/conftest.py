@@ -1,0 +1,44 @@
+"""Fixtures shared by all tests: one thread, no network, tiny prepared data sets."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared demo set: 36 classes at 32 px, 4 photos and 3 sketches each. Read only."""
+    from zssbir_cli.data.demo.prepare import prepare_demo
+
+    out = tmp_path_factory.mktemp("prepared") / "demo"
+    return prepare_demo(out, seed=0, size=32, photos_per_class=4, sketches_per_class=3, workers=0)
+
+
+TINY = """
+name: tiny
+method: {name: triplet, contrast_weight: 1.0}
+data: {root: DATA, size: 32, workers: 0, flip: true, crop_scale: 0.6, sketch_jitter: 0.5, color_jitter: 0.5}
+model: {backbone: test_resnet, weights: none}
+optim: {lr: 1e-3}
+train: {epochs: 2, steps_per_epoch: 5, batch_size: 6, precision: fp32}
+"""
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_demo: Path) -> Path:
+    """A recipe file that trains the triplet baseline on `tiny_demo` in a second."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("DATA", str(tiny_demo)))
+    return path

@@ -1,0 +1,119 @@
+"""Encoders over timm backbones, and weight loading that is never silently random."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.models.encoder import build_encoder
+from zssbir_cli.models.weights import read_state
+from zssbir_cli.recipe.schema import ModelConfig
+
+TINY = "test_resnet"
+
+
+def images(size: int, channels: int = 3) -> torch.Tensor:
+    return torch.randint(0, 256, (2, channels, size, size), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "grid"),
+    [
+        ("test_vit", 64, (4, 4)),
+        ("test_resnet", 64, (2, 2)),
+        ("vit_tiny_patch16_224", 96, (6, 6)),
+        ("test_convnext", 64, (2, 2)),
+    ],
+)
+def test_tokens_and_embedding_of_transformers_and_cnns(name: str, size: int, grid: tuple[int, int]) -> None:
+    encoder = build_encoder(ModelConfig(backbone=name, weights="none"), size).eval()
+    out = encoder(images(size))
+    assert out.grid == grid == encoder.grid_for(size)
+    assert out.tokens.shape == (2, grid[0] * grid[1], encoder.token_dim)
+    assert out.embedding.shape == (2, encoder.dim)
+
+
+def test_grey_images_equal_their_rgb_copy_and_normalisation_is_exact() -> None:
+    encoder = build_encoder(
+        ModelConfig(backbone=TINY, weights="none", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1)), 32
+    )
+    encoder.eval()
+    grey = images(32, 1)
+    same = encoder(grey).embedding, encoder(grey.expand(-1, 3, -1, -1)).embedding
+    assert torch.equal(*same)
+    wanted = (grey / 255 - torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1)) / torch.tensor(
+        [0.2, 0.2, 0.1]
+    ).view(1, 3, 1, 1)
+    torch.testing.assert_close(encoder.normalise(grey), wanted)
+
+
+def test_batchnorm_is_frozen_with_weights_and_learns_without(tmp_path: Path) -> None:
+    random = build_encoder(ModelConfig(backbone=TINY, weights="none"), 32)
+    assert not random.freeze_batchnorm
+    save_file(random.backbone.state_dict(), tmp_path / "w.safetensors")
+    encoder = build_encoder(ModelConfig(backbone=TINY, weights=str(tmp_path / "w.safetensors")), 32).train()
+    before = {k: v.clone() for k, v in encoder.state_dict().items() if "running" in k}
+    encoder(images(32))
+    assert all(torch.equal(v, encoder.state_dict()[k]) for k, v in before.items())
+
+
+@pytest.mark.parametrize("wrap", ["plain", "module", "dino", "pth"])
+def test_weights_load_through_wrappers(tmp_path: Path, wrap: str) -> None:
+    source = build_encoder(ModelConfig(backbone=TINY, weights="none"), 32).backbone.state_dict()
+    path = tmp_path / ("w.safetensors" if wrap == "plain" else "w.pth")
+    if wrap == "plain":
+        save_file(source, path)
+    elif wrap == "module":
+        torch.save({"state_dict": {f"module.backbone.{k}": v for k, v in source.items()}, "epoch": 3}, path)
+    elif wrap == "dino":
+        torch.save({"teacher": {f"backbone.{k}": v for k, v in source.items()}, "student": {}}, path)
+    else:
+        torch.save({**source, "fc.weight": torch.zeros(10, 3)}, path)  # a classifier may be left over
+    loaded = build_encoder(ModelConfig(backbone=TINY, weights=str(path)), 32).backbone.state_dict()
+    assert all(torch.equal(v, loaded[k]) for k, v in source.items())
+
+
+def test_position_embeddings_are_resampled_to_another_size(tmp_path: Path) -> None:
+    big = build_encoder(ModelConfig(backbone="test_vit", weights="none"), 96).backbone.state_dict()
+    save_file(big, tmp_path / "w.safetensors")
+    small = build_encoder(ModelConfig(backbone="test_vit", weights=str(tmp_path / "w.safetensors")), 64)
+    assert small(images(64)).grid == (4, 4)
+
+
+def test_weights_that_do_not_fit_are_an_error_that_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"something.weight": torch.zeros(3)}, path)
+    with pytest.raises(
+        CheckpointError, match=r"w\.pth: does not fit the model: .* missing .*something\.weight"
+    ):
+        build_encoder(ModelConfig(backbone=TINY, weights=str(path)), 32)
+    path.write_bytes(b"not a weight file")
+    with pytest.raises(CheckpointError, match="not a readable weight file"):
+        read_state(path)
+    with pytest.raises(CheckpointError, match="no such weight file"):
+        read_state(tmp_path / "absent.pth")
+    torch.save({}, path)
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        read_state(path)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    path, flag = tmp_path / "evil.pth", tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return (exec, (f"open({str(flag)!r}, 'w').close()",))  # type: ignore[return-value]
+
+    torch.save({"w": Evil()}, path)
+    with pytest.raises(CheckpointError, match="not a readable weight file"):
+        read_state(path)
+    assert not flag.exists()
+
+
+def test_unknown_backbones_and_options_are_named() -> None:
+    with pytest.raises(UsageError, match=r"'vit_bse_patch16_224' is not a timm model.*vit_base_patch16_224"):
+        build_encoder(ModelConfig(backbone="vit_bse_patch16_224", weights="none"), 32)
+    with pytest.raises(UsageError, match="surprise"):
+        build_encoder(ModelConfig(backbone=TINY, weights="none", options={"surprise": 1}), 32)

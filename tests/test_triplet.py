@@ -1,0 +1,129 @@
+"""The triplet baseline: losses against naive loops and by hand, learning, and its place in the engine."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from zssbir_cli.methods.table import build_method
+from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, cross_modal_contrast
+from zssbir_cli.recipe.loader import parse_recipe
+from zssbir_cli.types import Modality
+
+RECIPE = """
+name: t
+method: {name: triplet, contrast_weight: 1.0, preserve_weight: 0.5}
+data: {size: 32}
+model: {backbone: test_resnet, weights: none, projection: 16}
+"""
+
+
+def unit(n: int, d: int, seed: int) -> torch.Tensor:
+    return normalize(
+        torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1
+    )
+
+
+def test_triplet_equals_a_naive_loop() -> None:
+    s, p, labels, margin = unit(9, 5, 0), unit(9, 5, 1), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 3]), 0.4
+    total = 0.0
+    for flip in (False, True):
+        terms = []
+        for i in range(9):
+            for j in range(9):
+                if labels[i] != labels[j]:
+                    own = i if not flip else j
+                    terms.append(max(0.0, margin + float(1 - s[own] @ p[own]) - float(1 - s[i] @ p[j])))
+        total += sum(terms) / max(1, sum(t > 0 for t in terms))
+    assert float(batch_triplet(s, p, labels, margin)) == pytest.approx(total, abs=1e-12)
+
+
+def test_triplet_is_zero_when_all_is_well_and_without_negatives() -> None:
+    eye = torch.eye(3)
+    assert float(batch_triplet(eye, eye, torch.arange(3), 0.2)) == 0
+    assert float(batch_triplet(unit(3, 4, 0), unit(3, 4, 1), torch.zeros(3, dtype=torch.int64), 0.2)) == 0
+
+
+def test_contrast_by_hand_and_against_a_loop() -> None:
+    eye = torch.eye(2, dtype=torch.float64)
+    wanted = math.log(1 + math.exp(-2.0))
+    assert float(cross_modal_contrast(eye, eye, torch.tensor([0, 1]), 2.0)) == pytest.approx(wanted)
+    s, p, labels = unit(6, 4, 2), unit(6, 4, 3), torch.tensor([0, 0, 1, 1, 1, 2])
+    total = 0.0
+    for a, b in ((s, p), (p, s)):
+        c = 3.0 * a @ b.T
+        for i in range(6):
+            same = [j for j in range(6) if labels[j] == labels[i]]
+            total -= sum(float(c[i, j] - c[i].logsumexp(0)) for j in same) / len(same) / 6 / 2
+    assert float(cross_modal_contrast(s, p, labels, 3.0)) == pytest.approx(total)
+
+
+def test_gradients() -> None:
+    labels = torch.tensor([0, 1, 1, 2])
+    s, p = unit(4, 3, 4).requires_grad_(), unit(4, 3, 5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: batch_triplet(a, b, labels, 0.7), (s, p))
+    assert torch.autograd.gradcheck(lambda a, b: cross_modal_contrast(a, b, labels, 5.0), (s, p))
+    assert torch.autograd.gradcheck(cosine_distance, (s, p))
+
+
+def make_batch(seed: int = 0) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda c: torch.randint(0, 256, (8, c, 32, 32), dtype=torch.uint8, generator=g)  # noqa: E731
+    return {"sketch": draw(1), "photo": draw(3), "label": torch.arange(8) // 2}
+
+
+def test_overfits_one_batch() -> None:
+    torch.manual_seed(0)
+    method = build_method(parse_recipe(RECIPE, "r", ["method.preserve_weight=0"])).train()
+    batch = make_batch()
+    optimizer = torch.optim.Adam(method.parameters(), 3e-3)
+    first = 0.0
+    for _ in range(80):
+        loss = method(batch).loss
+        first = first or float(loss.detach())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.2 * first
+    method.eval()
+    scores = method.embed(batch["sketch"], Modality.SKETCH) @ method.embed(batch["photo"], Modality.PHOTO).T
+    assert (batch["label"][scores.argmax(1)] == batch["label"]).all()
+
+
+def test_the_frozen_start_is_frozen_and_stays_out_of_retrieval() -> None:
+    method = build_method(parse_recipe(RECIPE, "r")).train()
+    out = method(make_batch())
+    assert set(out.logs) == {"loss/triplet", "loss/contrast", "loss/preserve"}
+    assert float(out.loss) == pytest.approx(sum(float(v) for v in out.logs.values()), rel=1e-6)
+    out.loss.backward()
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+    assert all(p.grad is None for n, p in method.named_parameters() if n.startswith("start."))
+    assert not method.start.training
+    assert not [k for k in method.retrieval_state() if k.startswith("start.")]
+
+
+def test_embeddings_are_unit_length_float32() -> None:
+    method = build_method(parse_recipe(RECIPE, "r")).eval()
+    z = method.embed(make_batch()["sketch"], Modality.SKETCH)
+    assert z.shape == (8, 16)
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(8))
+
+
+def test_trained_run_beats_chance_and_loads_back(tiny_recipe: Path, tmp_path: Path) -> None:
+    from zssbir_cli.recipe.loader import load_recipe
+    from zssbir_cli.workflows.load import load_run
+    from zssbir_cli.workflows.train import train
+
+    recipe = load_recipe(tiny_recipe)
+    outcome = train(recipe, runs=tmp_path / "runs", device="cpu")
+    assert outcome.result.steps == 10
+    loaded, method, info = load_run(outcome.run, torch.device("cpu"))
+    assert loaded == recipe
+    assert info.step in (5, 10)
+    again = train(recipe, runs=tmp_path / "runs2", device="cpu")
+    _, twin, _ = load_run(again.run, torch.device("cpu"))
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, twin.state_dict()[name]), name
