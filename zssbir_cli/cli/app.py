@@ -7,6 +7,7 @@ from zssbir_cli.cli.demo import demo
 from zssbir_cli.cli.embed import embed
 from zssbir_cli.cli.eval import evaluate
 from zssbir_cli.cli.info import info
+from zssbir_cli.cli.mask_viz import mask_viz
 from zssbir_cli.cli.prepare import prepare
 from zssbir_cli.cli.recipes import recipes
 from zssbir_cli.cli.search import search
@@ -45,3 +46,4 @@ app.command("info")(info)
 app.command("embed")(embed)
 app.command("eval")(evaluate)
 app.command("search")(search)
+app.command("mask-viz")(mask_viz)
