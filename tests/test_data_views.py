@@ -114,7 +114,7 @@ def test_jitter_changes_the_drawing_but_keeps_it_a_drawing() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=60), st.integers(0, 10**6), st.integers(0, 3))
 def test_plan_rows_pair_classes_rightly(labels: list[int], seed: int, negatives: int) -> None:
-    sketches, photos = np.array(labels), np.array(labels[::-1] + [9, 9])
+    sketches, photos = np.array(labels), np.array([*labels[::-1], 9, 9])
     make = lambda: RowPlan.build(  # noqa: E731
         sketches, photos, batch_size=8, steps_per_epoch=3, seed=seed, negatives=negatives, classes_per_batch=4
     )

@@ -70,7 +70,7 @@ def test_direction(rule: str, files: list[Path], forbidden: tuple[str, ...], exc
 
 
 def test_method_configs_import_no_torch() -> None:
-    configs = list(PACKAGE.glob("methods/*/config.py")) + [PACKAGE / "methods/table.py", PACKAGE / "types.py"]
+    configs = [*PACKAGE.glob("methods/*/config.py"), PACKAGE / "methods/table.py", PACKAGE / "types.py"]
     assert len(configs) >= 5
     assert not {show(f): uses(f, "torch", "timm") for f in configs if uses(f, "torch", "timm")}
 

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -113,7 +113,7 @@ def _create(config: ModelConfig, size: int, pretrained: bool) -> nn.Module:
         close = difflib.get_close_matches(config.backbone, timm.list_models(), 3, 0.6)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` lists them"
         raise UsageError(f"model.backbone {config.backbone!r} is not a timm model{hint}")
-    options: dict[str, object] = {"num_classes": 0, **config.options}
+    options: dict[str, Any] = {"num_classes": 0, **config.options}
     if config.drop_rate:
         options["drop_rate"] = config.drop_rate
     if config.drop_path:
@@ -133,7 +133,7 @@ def _create(config: ModelConfig, size: int, pretrained: bool) -> nn.Module:
         ) from error
 
 
-def _create_sized(name: str, size: int, pretrained: bool, options: dict[str, object]) -> nn.Module:
+def _create_sized(name: str, size: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     """Pass `img_size` to models that have a fixed input size; others (CNNs) do not know the argument."""
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=size, **options)
