@@ -42,8 +42,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.freeze_batchnorm = freeze_batchnorm
-        self.dim = int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
-        self.token_dim = int(backbone.num_features)  # type: ignore[arg-type]
+        width: Any = backbone.num_features
+        self.dim = int(getattr(backbone, "head_hidden_size", None) or width)
+        self.token_dim = int(width)
         self.prefix_tokens = int(getattr(backbone, "num_prefix_tokens", 0))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -81,7 +82,7 @@ class Encoder(nn.Module):
         """Token grid (rows, columns) for square inputs of `size` pixels."""
         was_training = self.training
         self.eval()
-        grid = self(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)).grid
+        grid: tuple[int, int] = self(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)).grid
         self.train(was_training)
         return grid
 
