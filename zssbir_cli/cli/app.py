@@ -10,6 +10,7 @@ from zssbir_cli.cli.info import info
 from zssbir_cli.cli.mask_viz import mask_viz
 from zssbir_cli.cli.prepare import prepare
 from zssbir_cli.cli.recipes import recipes
+from zssbir_cli.cli.runs import app as runs
 from zssbir_cli.cli.search import search
 from zssbir_cli.cli.train import train
 
@@ -40,6 +41,7 @@ def root(
 
 app.command("demo")(demo)
 app.command("train")(train)
+app.add_typer(runs, name="runs")
 app.command("recipes")(recipes)
 app.command("prepare")(prepare)
 app.command("info")(info)

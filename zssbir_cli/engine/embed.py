@@ -1,6 +1,7 @@
 """One pass over many images: decode in workers, embed in batches, share the work among ranks."""
 
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 
 import torch
@@ -35,7 +36,7 @@ def embed_all(
     share = range(bounds[rank], bounds[rank + 1])
     parts: list[Tensor] = []
     stream = image_stream(images, share, batch_size=batch_size, workers=workers, pin=device.type == "cuda")
-    with torch.inference_mode():
+    with closing(stream), torch.inference_mode():
         for number, batch in enumerate(stream):
             with precision.autocast():
                 parts.append(embed(batch.to(device, non_blocking=True)).float())

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from threading import current_thread, main_thread
 from typing import Any
 
 import torch
@@ -103,7 +104,13 @@ class Stream(Iterator[Any]):
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),  # leaves the global generator alone
         )
+        before = set(multiprocessing.active_children())
         self._batches: Iterator[Any] | None = iter(loader)
+        self._workers = set(multiprocessing.active_children()) - before
+        if workers and current_thread() is main_thread():
+            # PyTorch would raise a dead worker's error from a signal handler, that is anywhere, also in the
+            # middle of an optimizer step; without it, `__next__` notices within five seconds
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def __next__(self) -> Any:
         if self._batches is None:
@@ -111,8 +118,8 @@ class Stream(Iterator[Any]):
         start = time.perf_counter()
         try:
             batch = next(self._batches)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while handing over
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DataError(
                 f"a data-loading process died ({' '.join(str(error).split())[:160]}); out of memory? Lower "
@@ -124,8 +131,13 @@ class Stream(Iterator[Any]):
         return batch
 
     def close(self) -> None:
-        """Stop the workers."""
+        """Stop the workers; one that hangs (on a lock that a dead one took along) is killed."""
         self._batches = None
+        for worker in self._workers:
+            worker.join(1)
+            worker.kill()
+            worker.join()
+        self._workers = set()
 
 
 def training_stream(

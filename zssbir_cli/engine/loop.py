@@ -166,7 +166,9 @@ class _Fit:
         finally:
             if self.stream is not None:
                 self.stream.close()
-        return self._result()
+        result = self._result()
+        self._complain(self.run_dir.update_record({"finished": dataclasses.asdict(result)}))
+        return result
 
     def _wrap(self) -> nn.Module:
         """Under several ranks, DDP around the method; `forward` is the only call that goes through it."""

@@ -103,12 +103,17 @@ class RunDir:
             lines = self.metrics_file.read_text().splitlines(keepends=True)
             replace_text(self.metrics_file, "".join(lines[:rows]))
 
-    def update_record(self, values: Json) -> None:
-        """Add to run.json (rank 0)."""
-        if distributed.is_main():
-            file = self.path / "run.json"
+    def update_record(self, values: Json) -> str | None:
+        """Add to run.json (rank 0). Returns what went wrong, if anything."""
+        if not distributed.is_main():
+            return None
+        file = self.path / "run.json"
+        try:
             old = json.loads(file.read_text()) if file.exists() else {}
             write_json(file, {**old, **values})
+        except OSError as error:
+            return f"{file}: {error.strerror}"
+        return None
 
 
 def _new_folder(root: Path, name: str) -> Path:

@@ -1,0 +1,73 @@
+"""`zssbir runs`: list runs with their numbers; `zssbir runs compare A B`."""
+
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(
+    name="runs",
+    help="List runs with their numbers, or compare two.",
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def runs(
+    context: typer.Context,
+    root: Path = typer.Option(Path("runs"), "--runs", help="Folder of the runs."),
+    json_: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """List runs: where they are, loss, best value on held-out seen classes, results of evaluations."""
+    context.obj = root
+    if context.invoked_subcommand is not None:
+        return
+    import json
+
+    from zssbir_cli.cli.console import note, table
+    from zssbir_cli.workflows.runs import list_runs
+
+    found = list_runs(root)
+    if json_:
+        print(json.dumps([{**vars(r), "path": str(r.path)} for r in found], indent=1))
+        return
+    if not found:
+        note(f"{root}: no run here yet; start one with `zssbir train --recipe ...`")
+        return
+
+    def short(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    columns = ["run", "method", "data", "state", "step", "epoch", "loss", "best val", "mAP@all of each evaluation"]
+    rows = [
+        (
+            *(r.path.name, r.method, r.data, r.state, r.step, f"{r.epoch:g}", short(r.loss), short(r.best_val)),
+            ", ".join(f"{name} {value:.4f}" for name, value in r.results.items()) or "-",
+        )
+        for r in found
+    ]
+    table(columns, rows)
+    note("best val: mAP@all (voc) on held-out seen classes; evaluations: mAP@all (voc), by name in eval/")
+
+
+@app.command("compare")
+def compare(
+    context: typer.Context,
+    first: str = typer.Argument(help="A run: its folder, its name or a part of it, or `latest`."),
+    second: str = typer.Argument(help="The run to compare it with."),
+    json_: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Show what differed between two runs (recipe, versions, data, device) and what came out."""
+    import json
+
+    from zssbir_cli.cli.console import table
+    from zssbir_cli.workflows.runs import compare_runs, find_run
+
+    a, b = (find_run(name, context.obj) for name in (first, second))
+    found = compare_runs(a, b)
+    if json_:
+        print(json.dumps({"a": str(a), "b": str(b), **vars(found)}, indent=1))
+        return
+    for title, rows in (("recipe", found.recipe), ("circumstances", found.record), ("outcome", found.outcome)):
+        table([title, a.name, b.name], rows or [("(no difference)", "", "")])

@@ -1,0 +1,137 @@
+"""`zssbir runs`: what each run folder says about itself, and what differs between two of them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zssbir_cli.engine.resume import differing_keys
+from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.errors import UsageError
+from zssbir_cli.recipe.loader import load_recipe
+
+VAL, LOSS = "val/mAP@all", "loss"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of `zssbir runs`. Values that a run does not have are None."""
+
+    path: Path
+    recipe: str
+    method: str
+    data: str
+    step: int
+    epoch: float
+    loss: float | None
+    best_val: float | None
+    """Highest mAP@all (voc) on the held-out seen classes."""
+    results: Mapping[str, float]
+    """mAP@all (voc) of each evaluation in eval/, by split and protocol."""
+    state: str
+    """`finished`, `stopped` (can be resumed) or `unreadable`."""
+
+
+def list_runs(root: Path) -> list[RunSummary]:
+    """Summaries of all run folders under `root`, in order of their names (the time they were started).
+
+    Raises UsageError when there is no such folder. A damaged run is listed as unreadable.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; start a run with `zssbir train --recipe ...`, or give --runs")
+    folders = [p for p in sorted(root.iterdir()) if (p / "run.json").is_file() and not p.is_symlink()]
+    return [summary(path) for path in folders]
+
+
+def summary(path: Path) -> RunSummary:
+    """Read one run's folder."""
+    try:
+        recipe = load_recipe(path / "recipe.yaml")
+        record = json.loads((path / "run.json").read_text())
+        rows = read_metrics(path) if (path / "metrics.jsonl").is_file() else []
+        data = str(record.get("data", {}).get("name", "?"))
+    except (OSError, ValueError, AttributeError, UsageError):
+        return RunSummary(path, "?", "?", "?", 0, 0.0, None, None, {}, "unreadable")
+    losses = [row[LOSS] for row in rows if row.get(LOSS) is not None]
+    values = [row[VAL] for row in rows if row.get(VAL) is not None]
+    last = rows[-1] if rows else {}
+    return RunSummary(
+        path=path,
+        recipe=recipe.name,
+        method=recipe.method.name,
+        data=data,
+        step=int(last.get("step", 0)),
+        epoch=float(last.get("epoch", 0.0)),
+        loss=losses[-1] if losses else None,
+        best_val=max(values) if values else None,
+        results=_results(path),
+        state="finished" if record.get("finished") else "stopped",
+    )
+
+
+def _results(path: Path) -> dict[str, float]:
+    """mAP@all in the voc convention of each report in eval/, by its file's name."""
+    found: dict[str, float] = {}
+    for file in sorted((path / "eval").glob("*.json")):
+        try:
+            measures = json.loads(file.read_text())["measures"]
+            values = [m["value"] for m in measures if (m["name"], m["convention"]) == ("mAP@all", "voc")]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if values:
+            found[file.stem] = float(values[0])
+    return found
+
+
+def find_run(name: str, root: Path) -> Path:
+    """A run's folder by path, by its name under `root`, by an unambiguous part of that name, or `latest`.
+
+    Raises UsageError that lists what is there.
+    """
+    if (Path(name) / "run.json").is_file():
+        return Path(name)
+    if name == "latest":
+        return RunDir.latest(root)
+    runs = list_runs(root)
+    matches = [r.path for r in runs if r.path.name == name] or [r.path for r in runs if name in r.path.name]
+    if len(matches) != 1:
+        some = ", ".join(p.name for p in (matches or [r.path for r in runs])[-5:])
+        raise UsageError(f"{name}: {'no run' if not matches else 'several runs'} under {root} ({some})")
+    return matches[0]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two runs: recipe keys, circumstances (versions, device, data ...) and outcomes."""
+
+    recipe: list[tuple[str, str, str]]
+    record: list[tuple[str, str, str]]
+    outcome: list[tuple[str, str, str]]
+
+
+def compare_runs(a: Path, b: Path) -> Comparison:
+    """(name, value in a, value in b) of everything that differs; outcomes are listed also where they agree."""
+    recipes = [load_recipe(run / "recipe.yaml").model_dump(mode="json") for run in (a, b)]
+    records = [json.loads((run / "run.json").read_text()) for run in (a, b)]
+    for record in records:
+        record.pop("finished", None)
+    left, right = summary(a), summary(b)
+    names = ["state", "step", "loss", "best_val"]
+    outcome = [(n, _show(getattr(left, n)), _show(getattr(right, n))) for n in names]
+    for key in sorted(left.results.keys() | right.results.keys()):
+        outcome.append((f"eval {key}: mAP@all", _show(left.results.get(key)), _show(right.results.get(key))))
+    return Comparison(_rows(recipes), _rows(records), outcome)
+
+
+def _rows(pair: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    rows = []
+    for line in differing_keys(*pair):
+        key, _, values = line.partition(": ")
+        old, _, new = values.partition(" -> ")
+        rows.append((key, old, new))
+    return rows
+
+
+def _show(value: object) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
