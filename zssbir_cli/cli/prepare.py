@@ -56,6 +56,13 @@ def prepare(
     size: int = typer.Option(
         None, help="Bring the shorter side down to N pixels.  [default: keep]", show_default=False
     ),
+    ambiguity: float = typer.Option(
+        None,
+        min=0,
+        max=1,
+        help="demo: how many and how large the things of other classes in the photos are.  [default: 0.3]",
+        show_default=False,
+    ),
     workers: int = typer.Option(0, help="Threads; 0 = one per core."),
     strict: bool = typer.Option(False, "--strict", help="An unusable image is an error."),
     dedup: bool = typer.Option(
@@ -87,7 +94,7 @@ def prepare(
     else:
         build = BuildOptions(CleanOptions(size, quick), dedup, strict, allow_leak, workers)
         choices = Choices(unseen, val_classes, holdout, subset, seed, build)
-        _show(_prepare(source or [], name, out, split, given or [], lists or [], choices))
+        _show(_prepare(source or [], name, out, split, given or [], lists or [], choices, ambiguity))
 
 
 def _prepare(
@@ -98,6 +105,7 @@ def _prepare(
     given: list[Path],
     lists: list[Path],
     choices: "Choices",
+    ambiguity: float | None,
 ) -> "Prepared":
     """The right workflow for the source."""
     from zssbir_cli.cli.console import note, progress
@@ -113,11 +121,13 @@ def _prepare(
     dataset = source[0] if len(source) == 1 and source[0] in DATASETS else None
     if dataset is None and (split or given or lists):
         raise UsageError("--split, --from and --lists go with sketchy, tuberlin or quickdraw")
+    if ambiguity is not None and source != ["demo"]:
+        raise UsageError("--ambiguity goes with `zssbir prepare demo` only")
     with progress("preparing") as bar:
         if dataset is not None:
             return prepare_benchmark(dataset, split, given, lists, name, out, choices, note, bar)
         if source == ["demo"]:
-            return prepare_the_demo(out=out, choices=choices, progress=bar)
+            return prepare_the_demo(out=out, choices=choices, ambiguity=ambiguity, progress=bar)
         paths = [Path(s) for s in source]
         return prepare_own(paths, name=name, out=out, choices=choices, say=note, progress=bar)
 

@@ -76,7 +76,8 @@ def draw_scene(
     if d.chance(0.25):
         canvas, veil = _foreground(d, canvas, cover)
         visible, clutter = visible * (1 - veil), clutter * (1 - veil)
-    return Scene(_exposed(canvas, Dice(lens)), visible >= 0.5, clutter >= 0.5)
+    mask = visible >= 0.5
+    return Scene(_exposed(canvas, Dice(lens)), mask, (clutter >= 0.5) & ~mask)
 
 
 def _backdrop(d: Dice, size: int, stage: bool, light: Light) -> Picture:
