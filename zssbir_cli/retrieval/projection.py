@@ -39,7 +39,8 @@ def tsne(rows: npt.NDArray[np.floating], perplexity: float = 30, steps: int = 40
         velocity = (0.5 if early else 0.8) * velocity - rate * gain * gradient
         y = y + velocity
         y -= y.mean(axis=0)
-    return y
+    result: Floats = y
+    return result
 
 
 def _affinities(rows: Floats, perplexity: float) -> Floats:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float64]
 INK, SOFT, LINE, BLUE, ORANGE = "#1c2330", "#5d6778", "#dde2ea", "#2b5fb3", "#e07b20"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.edgecolor": SOFT, "axes.labelcolor": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "grid.color": LINE, "grid.linewidth": 0.7, "xtick.color": SOFT, "ytick.color": SOFT, "svg.fonttype": "path",
@@ -106,8 +107,10 @@ def embedding_map(
         for c, name in enumerate(names):
             for kind, marker, size in ((False, "o", 9), (True, "^", 20)):
                 chosen = (labels == c) & (sketch == kind)
-                edge = {"edgecolors": "white", "linewidths": 0.4} if kind else {"linewidths": 0}
-                axes.scatter(*points[chosen].T, s=size, marker=marker, color=colors[c], alpha=0.9 if kind else 0.55,
+                edge: dict[str, Any] = (
+                    {"edgecolors": "white", "linewidths": 0.4} if kind else {"linewidths": 0}
+                )
+                axes.scatter(points[chosen, 0], points[chosen, 1], s=size, marker=marker, color=colors[c], alpha=0.9 if kind else 0.55,
                              label=name if not kind else None, **edge)  # fmt: skip
         axes.set(xticks=[], yticks=[])
         for spine in axes.spines.values():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
 
 from zssbir_cli.errors import DataError
 from zssbir_cli.retrieval.projection import confusion, tsne
@@ -117,7 +118,7 @@ def _figures(evaluation: Evaluation, folder: Path, progress: Progress | None) ->
     curves = np.stack([metrics.select(metrics.query_labels == c).mean_curve() for c in kept])
     out: dict[str, str] = {}
 
-    def add(name: str, drawing: "figures.Figure", caption: str) -> None:
+    def add(name: str, drawing: Figure, caption: str) -> None:
         figures.save_png(drawing, folder / f"{name}.png")
         out[name] = figure(figures.to_svg(drawing, name), caption)
 
@@ -205,7 +206,7 @@ def _strip(evaluation: Evaluation, query: int, rows: Sequence[int], ap: float) -
     return strip(Thumb(sketch, f"{inputs.classes[wanted]}, AP {100 * ap:.1f}"), thumbs)
 
 
-def _map(evaluation: Evaluation) -> tuple["figures.Figure", str]:
+def _map(evaluation: Evaluation) -> tuple[Figure, str]:
     inputs, metrics = evaluation.inputs, evaluation.metrics
     rng = np.random.default_rng(0)
     classes = np.intersect1d(metrics.query_labels[metrics.counted], inputs.gallery.labels)
