@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zssbir_cli.data.build import available_cores
 from zssbir_cli.data.datasets import EvalImages, load_image
 from zssbir_cli.data.demo.prepare import prepare_demo
 from zssbir_cli.data.prepared import PreparedSet
@@ -67,10 +68,11 @@ def draw(
     *,
     seed: int = 0,
     photos: int = 40,
-    workers: int = 2,
+    workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """The demo's data set in `out`/data, drawn unless it is there already; `photos` per class.
+    """The demo's data set in `out`/data, drawn unless it is there already; `photos` per class;
+    `workers` drawing processes (0: one per core).
 
     Raises UsageError (`out` holds other files), DataError (`out` holds a demo with other options).
     """
@@ -78,7 +80,7 @@ def draw(
         raise UsageError(f"--out {out} holds other files; give an empty or new folder")
     return prepare_demo(
         out / "data", seed=seed, photos_per_class=photos, sketches_per_class=max(1, photos * 3 // 4),
-        workers=workers, progress=progress,
+        workers=workers or available_cores(), progress=progress,
     )  # fmt: skip
 
 
