@@ -1,0 +1,306 @@
+"""Protocols, intervals, comparison, user files and the eval workflow's warnings, without a trained model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zssbir_cli.data.embeddings_user import read_user_embeddings
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.retrieval.bootstrap import intervals, paired_difference
+from zssbir_cli.retrieval.metrics import evaluate
+from zssbir_cli.retrieval.projection import confusion, tsne
+from zssbir_cli.retrieval.protocols import PROTOCOLS, Stock, build_task, restrict
+from zssbir_cli.retrieval.published import SIZES, published
+from zssbir_cli.types import Modality, Part
+from zssbir_cli.workflows import results
+from zssbir_cli.workflows.eval_inputs import file_inputs
+from zssbir_cli.workflows.evaluate import duplicates, measure
+from zssbir_cli.workflows.report import write_report
+
+S, P = Modality.SKETCH, Modality.PHOTO
+
+
+def stock(holdout: bool = True) -> Stock:
+    """20 seen classes (0-19), 5 validation (20-24), 10 unseen (25-34); 4 sketches, 6 photos each."""
+    seen, val, unseen = np.arange(20), np.arange(20, 25), np.arange(25, 35)
+    out = {
+        (Part.TRAIN, S): np.repeat(seen, 4), (Part.TRAIN, P): np.repeat(seen, 6),
+        (Part.VAL, S): np.repeat(val, 4), (Part.VAL, P): np.repeat(val, 6),
+        (Part.TEST, S): np.repeat(unseen, 4), (Part.TEST, P): np.repeat(unseen, 6),
+    }  # fmt: skip
+    if holdout:
+        out[Part.HOLDOUT, S] = np.repeat(seen, 2)
+    return out
+
+
+def sizes(name: str, holdout: bool = True) -> tuple[int, int]:
+    task = build_task(name, stock(holdout))
+    return sum(len(c.index) for c in task.queries), sum(len(c.index) for c in task.gallery)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("zs", (40, 60)),
+        ("val", (20, 30)),
+        ("gzs-sem-pcyc", (40 + 8, 60 + 12)),
+        ("gzs-ocean", (40 + 2 * 2, 60 + 2 * 6)),
+        ("gzs-dr-clip", (40 + 4 * 2, 60 + 4 * 6)),
+        ("gzs-distractors", (40, 60 + 120)),
+        ("gzs-distractors-equal", (40, 60 + 60)),
+    ],
+)
+def test_sizes_of_the_protocols(name: str, expected: tuple[int, int]) -> None:
+    assert sizes(name) == expected
+
+
+def test_zero_shot_protocols_hold_no_training_image_and_only_unseen_classes() -> None:
+    for name in ("zs", "val"):
+        task = build_task(name, stock())
+        wanted = Part.TEST if name == "zs" else Part.VAL
+        assert {c.part for c in (*task.queries, *task.gallery)} == {wanted}
+
+
+def test_seen_queries_come_from_the_holdout_or_are_marked() -> None:
+    assert build_task("gzs-ocean", stock()).queries[1].part is Part.HOLDOUT
+    task = build_task("gzs-ocean", stock(holdout=False))
+    assert task.queries[1].part is Part.TRAIN
+    assert any("seen queries were training images" in n for n in task.notes)
+
+
+def test_the_same_seed_draws_the_same_and_another_one_does_not() -> None:
+    a, b, c = (build_task("gzs-sem-pcyc", stock(), seed).gallery[1].index.tolist() for seed in (1, 1, 2))
+    assert a == b != c
+
+
+def test_unknown_protocol_and_missing_parts() -> None:
+    with pytest.raises(UsageError, match="--split test: one of zs, val"):
+        build_task("test", stock())
+    with pytest.raises(DataError, match="unseen classes"):
+        build_task("zs", {(Part.TRAIN, S): np.zeros(3, int)})
+    with pytest.raises(DataError, match="no photos of seen"):
+        build_task("gzs-distractors", {k: v for k, v in stock().items() if k[0] is Part.TEST})
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_subsets_keep_only_their_classes(name: str) -> None:
+    labels = stock()
+    task = restrict(build_task(name, labels), labels, [1, 21, 22, 26, 27], 3, 0)
+    for choice in (*task.queries, *task.gallery):
+        found = np.asarray(labels[choice.part, choice.modality])[choice.index]
+        assert set(found.tolist()) <= {1, 21, 22, 26, 27}
+        assert np.bincount(found, minlength=35).max() <= 3
+
+
+def test_published_numbers_only_for_the_full_split_zero_shot() -> None:
+    rows = published("sketchy-21", "zs", *SIZES["sketchy-21"])
+    assert {(r.method, r.measure, r.convention) for r in rows} == {
+        ("SAKE", "mAP@200", "voc"), ("SAKE", "P@200", ""), ("ZSE-SBIR", "mAP@200", "voc"), ("ZSE-SBIR", "P@200", ""),
+        ("CLIP-AT", "mAP@200", "hits"), ("CLIP-AT", "P@200", ""),
+    }  # fmt: skip
+    assert not published("sketchy-21", "gzs-ocean", *SIZES["sketchy-21"])
+    assert not published("sketchy-21", "zs", 12_694, 10_461)
+    assert not published("demo", "zs", 300, 400)
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(60):
+        i = intervals(rng.normal(0.3, 0.1, (80, 1)), None, seed)[0]
+        covered += i.low <= 0.3 <= i.high
+    assert 50 <= covered <= 60
+
+
+def test_classes_that_differ_widen_the_interval_over_classes() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 50)
+    values = (groups / 10 + rng.normal(0, 0.02, 500))[:, None]
+    over_queries, over_classes = intervals(values, None)[0], intervals(values, groups)[0]
+    assert over_classes.high - over_classes.low > 3 * (over_queries.high - over_queries.low)
+
+
+def test_paired_difference_finds_a_small_steady_gain_and_no_gain() -> None:
+    rng = np.random.default_rng(0)
+    base, groups = rng.uniform(0, 1, 400), np.arange(400) % 8
+    gain = paired_difference(base, base + 0.01 + rng.normal(0, 0.02, 400), groups)
+    assert gain.p < 0.001
+    assert gain.over_queries.low > 0
+    none = paired_difference(base, base + rng.normal(0, 0.02, 400), groups)
+    assert none.p > 0.01
+    same = paired_difference(base, base, groups)
+    assert (same.mean, same.better, same.worse, same.p) == (0, 0, 0, 1)
+
+
+def write_npz(path: Path, seed: int = 0, shift: float = 0.0, **change: np.ndarray) -> Path:
+    rng = np.random.default_rng(seed)
+    centres = 2 * np.random.default_rng(1).standard_normal((4, 8))
+    lq, lg = np.repeat(np.arange(4), 6), np.repeat(np.arange(4), 9)
+    arrays = {
+        "query": centres[lq] + rng.standard_normal((24, 8)) * (1.5 - shift),
+        "gallery": centres[lg] + rng.standard_normal((36, 8)),
+        "query_labels": np.array(["cup", "swan", "harp", "tea pot"])[lq],
+        "gallery_labels": np.array(["cup", "swan", "harp", "tea pot"])[lg],
+    }
+    np.savez(path, **(arrays | change))
+    return path
+
+
+def test_npz_h5_and_csv_of_another_model_give_the_same_result(tmp_path: Path) -> None:
+    import csv
+
+    import h5py
+
+    npz = write_npz(tmp_path / "a.npz")
+    arrays = dict(np.load(npz))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, value in arrays.items():
+            file[name] = value.astype("S") if value.dtype.kind == "U" else value
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["set", "label", *(f"d{i}" for i in range(8))])
+        for kind in ("query", "gallery"):
+            for label, row in zip(arrays[f"{kind}_labels"], arrays[kind], strict=True):
+                out.writerow([kind, label, *map(repr, row.astype(np.float32).tolist())])
+    found = [read_user_embeddings(tmp_path / f"a.{s}") for s in ("npz", "h5", "csv")]
+    for pair in found:
+        assert pair.classes == ("cup", "harp", "swan", "tea pot")
+        np.testing.assert_allclose(pair.query, found[0].query, atol=1e-6)
+        np.testing.assert_array_equal(pair.gallery_labels, found[0].gallery_labels)
+    values = [evaluate(p.query, p.gallery, p.query_labels, p.gallery_labels).get("mAP@all") for p in found]
+    assert values[0] == pytest.approx(values[1]) == pytest.approx(values[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"query": np.zeros((24, 8, 2))}, r"query must be numbers \[N, D\]"),
+        ({"query_labels": np.zeros(24)}, "labels must be integers or names"),
+        ({"gallery_labels": np.zeros((36, 2), int)}, "one-dimensional"),
+    ],
+)
+def test_user_files_that_do_not_fit_are_named(tmp_path: Path, change: dict, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        read_user_embeddings(write_npz(tmp_path / "a.npz", **change))
+
+
+@settings(max_examples=30, deadline=None)
+@given(suffix=st.sampled_from(["npz", "h5", "csv"]), content=st.binary(max_size=300))
+def test_hostile_user_files_are_data_errors(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("hostile") / f"a.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=path.name):
+        read_user_embeddings(path)
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, query=np.array([{}], object), gallery=0, query_labels=0, gallery_labels=0)
+    with pytest.raises(DataError, match=r"a\.npz"):
+        read_user_embeddings(path)
+
+
+def test_missing_arrays_and_lines_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", query=np.ones((2, 2)))
+    with pytest.raises(DataError, match="gallery, query_labels, gallery_labels missing"):
+        read_user_embeddings(tmp_path / "a.npz")
+    (tmp_path / "a.csv").write_text("set,label,x\nquery,a,1\ngallery,a,no\n")
+    with pytest.raises(DataError, match=r"a\.csv:3:.*'no'"):
+        read_user_embeddings(tmp_path / "a.csv")
+    with pytest.raises(UsageError, match=r"expected a \.npz"):
+        read_user_embeddings(tmp_path / "a.txt")
+
+
+def test_duplicates_are_counted_and_reported(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((36, 8)).astype(np.float32)
+    rows[5] = rows[20] = rows[3]
+    assert duplicates(rows) == 2
+    found = measure(file_inputs(write_npz(tmp_path / "a.npz", gallery=rows)), device="cpu")
+    assert any("2 of 36 photos of the gallery are exact copies" in n for n in found.inputs.notes)
+
+
+def test_result_says_convention_sizes_and_rule_and_is_whole(tmp_path: Path) -> None:
+    found = measure(file_inputs(write_npz(tmp_path / "a.npz")), k=[5], device="cpu")
+    results.save(found, tmp_path / "out" / "r.json")
+    saved = json.loads((tmp_path / "out" / "r.json").read_text())
+    assert (saved["queries"], saved["gallery"], saved["classes"]) == (24, 36, 4)
+    assert {(m["name"], m["convention"]) for m in saved["measures"]} == {
+        *((f"mAP@{k}", c) for k in ("all", 5) for c in ("voc", "plain", "hits")),
+        *((n, "") for n in ("P@5", "P@min(5,R)", "recall@5", "R-precision")),
+    }
+    for m in saved["measures"]:
+        assert m["ci95_queries"][0] <= m["value"] <= m["ci95_queries"][1]
+    assert [row["class"] for row in saved["per_class"]] == ["cup", "harp", "swan", "tea pot"]
+    assert saved["published"] == []
+    text = results.markdown(found)
+    assert "| mAP@5 | hits |" in text
+    assert "24 queries of 4 classes against a gallery of 36 photos (9 to 9 relevant)" in text
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["r.json", "r.queries.npz"]
+
+
+def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> None:
+    for name, shift in (("a", 0.0), ("b", 1.2)):
+        found = measure(file_inputs(write_npz(tmp_path / f"{name}.npz", shift=shift)), k=[5], device="cpu")
+        results.save(found, tmp_path / f"{name}.json")
+    compared = results.compare(tmp_path / "a.json", tmp_path / "b.json")
+    name, a, b, difference = compared.rows[0]
+    assert name == "mAP@all voc"
+    assert b - a == pytest.approx(difference.mean)
+    assert difference.mean > 0
+    assert results.compare(tmp_path / "a.json", tmp_path / "a.json").rows[0][3].p == 1
+    other = write_npz(tmp_path / "c.npz", query_labels=np.array(["cup"] * 24))
+    results.save(measure(file_inputs(other), k=[5], device="cpu"), tmp_path / "c.json")
+    with pytest.raises(DataError, match="not of the same queries"):
+        results.compare(tmp_path / "a.json", tmp_path / "c.json")
+    with pytest.raises(DataError, match="no such file"):
+        results.compare(tmp_path / "a.json", tmp_path / "nothing.json")
+
+
+def test_subset_of_a_file_and_unknown_class(tmp_path: Path) -> None:
+    inputs = file_inputs(write_npz(tmp_path / "a.npz"), ["Tea_Pot", "cup"])
+    assert (len(inputs.query.labels), len(inputs.gallery.labels)) == (12, 18)
+    with pytest.raises(UsageError, match="only 1 of these 2"):
+        file_inputs(tmp_path / "a.npz", ["cup", "spoon"])
+
+
+def test_fast_prints_its_measured_deviation(tmp_path: Path) -> None:
+    found = measure(file_inputs(write_npz(tmp_path / "a.npz")), k=[5], fast=True, device="cpu")
+    assert found.fast_deviation is not None
+    assert any(line.startswith("--fast: bf16") for line in results.context(found))
+
+
+def test_report_is_one_self_contained_page_with_escaped_names(tmp_path: Path) -> None:
+    labels = np.array(["<b>cup</b>", "swan", "harp", "tea pot"])
+    arrays = {"query_labels": np.repeat(labels, 6), "gallery_labels": np.repeat(labels, 9)}
+    found = measure(file_inputs(write_npz(tmp_path / "a.npz", **arrays)), k=[5], device="cpu")
+    page = write_report(found, tmp_path / "r").read_text()
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [
+        "classes.png", "confusion.png", "map.png", "precision_recall.png", "report.html", "report.md",
+    ]  # fmt: skip
+    assert "<b>cup" not in page
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert page.count("<svg") == 4
+
+
+def test_confusion_rows_are_shares() -> None:
+    shares = confusion(np.array([[0, 0], [1, 0], [2, 2]]), np.array([0, 1, 1]), 3)
+    np.testing.assert_allclose(shares, [[1, 0, 0], [0.25, 0.25, 0.5], [0, 0, 0]])
+
+
+def test_map_keeps_clusters_together_and_repeats() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.repeat(3 * np.eye(3, 10), 30, axis=0) + 0.3 * rng.standard_normal((90, 10))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    points = tsne(rows)
+    assert np.isfinite(points).all()
+    np.testing.assert_array_equal(points, tsne(rows))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    assert (np.repeat(np.arange(3), 30)[distance.argmin(axis=1)] == np.repeat(np.arange(3), 30)).mean() > 0.95
