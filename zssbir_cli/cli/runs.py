@@ -39,10 +39,29 @@ def runs(
     def short(value: float | None) -> str:
         return "-" if value is None else f"{value:.4f}"
 
-    columns = ["run", "method", "data", "state", "step", "epoch", "loss", "best val", "mAP@all of each evaluation"]
+    columns = [
+        "run",
+        "method",
+        "data",
+        "state",
+        "step",
+        "epoch",
+        "loss",
+        "best val",
+        "mAP@all of each evaluation",
+    ]
     rows = [
         (
-            *(r.path.name, r.method, r.data, r.state, r.step, f"{r.epoch:g}", short(r.loss), short(r.best_val)),
+            *(
+                r.path.name,
+                r.method,
+                r.data,
+                r.state,
+                r.step,
+                f"{r.epoch:g}",
+                short(r.loss),
+                short(r.best_val),
+            ),
             ", ".join(f"{name} {value:.4f}" for name, value in r.results.items()) or "-",
         )
         for r in found
@@ -69,5 +88,9 @@ def compare(
     if json_:
         print(json.dumps({"a": str(a), "b": str(b), **vars(found)}, indent=1))
         return
-    for title, rows in (("recipe", found.recipe), ("circumstances", found.record), ("outcome", found.outcome)):
+    for title, rows in (
+        ("recipe", found.recipe),
+        ("circumstances", found.record),
+        ("outcome", found.outcome),
+    ):
         table([title, a.name, b.name], rows or [("(no difference)", "", "")])

@@ -21,10 +21,17 @@ def train(
     overfit: int | None = typer.Option(
         None, "--overfit", min=1, help="For debugging: train on the first N batches again and again."
     ),
+    profile: int | None = typer.Option(
+        None, "--profile", min=1, help="Measure N steps by phase and operator instead of training."
+    ),
+    tensorboard: bool = typer.Option(
+        False, "--tensorboard", help="Also write TensorBoard event files (pip install 'zssbir[tensorboard]')."
+    ),
 ) -> None:
     """Train a method as a recipe says; leaves a run's folder."""
     from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.train_progress import TrainHooks
+    from zssbir_cli.cli.train_progress import TrainHooks, print_profile
+    from zssbir_cli.engine.distributed import is_main
     from zssbir_cli.errors import UsageError
     from zssbir_cli.recipe.loader import find_recipe, load_recipe
     from zssbir_cli.workflows import train as workflow
@@ -46,9 +53,20 @@ def train(
             f"validation classes, {found.trainable / 1e6:.1f} M trainable parameters, first loss {found.loss:.4g}"
         )
         return
+    if profile is not None:
+        print_profile(workflow.profile(loaded, steps=profile, device=device))
+        return
     outcome = workflow.train(
-        loaded, runs=runs, device=device, resume=resume, overfit=overfit, hooks=TrainHooks()
+        loaded,
+        runs=runs,
+        device=device,
+        resume=resume,
+        overfit=overfit,
+        hooks=TrainHooks(),
+        tensorboard=tensorboard,
     )
+    if not is_main():
+        return
     best = outcome.result.best.get("val/mAP@all")
     if best is not None:
         note(f"best on held-out seen classes: mAP@all {best:.4f} (voc) at step {outcome.result.best_step}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zssbir_cli.engine.profile import StepProfile
     from zssbir_cli.engine.report import Report
 
 CLEAR = "\r\033[K"
@@ -62,3 +63,20 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def print_profile(found: "StepProfile") -> None:
+    """Tables of a step's phases and of its most expensive operators, on stdout (rank 0)."""
+    from zssbir_cli.cli.console import table
+    from zssbir_cli.engine.distributed import is_main
+
+    if not is_main():
+        return
+    phases = [(name, ms, 100 * ms / found.step_ms) for name, ms in found.phases.items()]
+    table(
+        ["phase", "ms", "%"],
+        phases,
+        f"one step: {found.step_ms:.1f} ms (median of {found.steps}), {found.images_per_s:.1f} items/s, "
+        f"peak memory {found.memory_mb:.0f} MiB",
+    )
+    table(["operator", "ms a step"], found.operators)

@@ -1,7 +1,6 @@
 """The training loop: `fit`, the only one there is."""
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -9,18 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from zssbir_cli.engine import distributed
-from zssbir_cli.engine.ema import Ema
 from zssbir_cli.engine.loader import Stream, training_stream
-from zssbir_cli.engine.monitor import Monitor
-from zssbir_cli.engine.optim import build_optimizer, lr_at, set_lr, trainable
+from zssbir_cli.engine.optim import lr_at
 from zssbir_cli.engine.precision import Precision
 from zssbir_cli.engine.report import Hooks, Reporter, Silent
 from zssbir_cli.engine.resume import Saver
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.stop import Interrupted, StopRequest, on_signals
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.methods.base import Batch, Method, Probe, Progress, TrainData
@@ -56,12 +52,6 @@ class State:
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = -1
-
-
-def seed_all(*key: int) -> None:
-    """Seed PyTorch's generators from numbers such as (seed, step, rank)."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def fit(
@@ -119,25 +109,10 @@ class _Fit:
         self.per_epoch = -(-self.batches // self.optim.accumulate)
         self.total = self.per_epoch * self.train.epochs
         self.report_every = max(1, min(50, self.per_epoch // 10))
-        self.precision.apply_globally()
-        seed_all(self.train.seed)
-        layout = torch.channels_last if self.train.channels_last else torch.contiguous_format
-        self.method.to(device).to(memory_format=layout)
-        self.optimizer = build_optimizer(self.method.param_groups(), self.optim)
-        self.params = trainable(self.optimizer)
-        self.scaler = self.precision.scaler()
-        self.ema = Ema(self.method, self.train.ema) if self.train.ema else None
-        self.monitor = Monitor(device)
+        self.stepper = Stepper(self.method, self.optim, self.train, self.precision)
+        self.monitor, self.ema = self.stepper.monitor, self.stepper.ema
         self.state = State()
-        self.saver = Saver(
-            self.method,
-            self.optimizer,
-            self.scaler,
-            self.ema,
-            self.monitor,
-            self.run_dir,
-            self.precision.name,
-        )
+        self.saver = Saver(self.stepper, self.run_dir)
         items = self.train.batch_size * self.batches / self.per_epoch
         self.reporter = Reporter(
             self.run_dir, self.hooks, total=self.total, epochs=self.train.epochs, items=items, device=device
@@ -154,7 +129,7 @@ class _Fit:
             )
         self.run_dir.trim(self.state.rows)
         self.before = self.state.seconds
-        self.model = self._wrap()
+        self.stepper.wrap()
         self.reporter.start(self.state.step)
         try:
             with on_signals() as stop:
@@ -169,16 +144,6 @@ class _Fit:
         result = self._result()
         self._complain(self.run_dir.update_record({"finished": dataclasses.asdict(result)}))
         return result
-
-    def _wrap(self) -> nn.Module:
-        """Under several ranks, DDP around the method; `forward` is the only call that goes through it."""
-        self.method.train()
-        if distributed.world_size() == 1:
-            return self.method
-        devices = [self.precision.device] if self.precision.device.type == "cuda" else None
-        return DistributedDataParallel(
-            self.method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
 
     def _epochs(self, stop: StopRequest) -> None:
         for epoch in range(self.state.epochs_ended, self.train.epochs):
@@ -211,7 +176,7 @@ class _Fit:
         seed_all(self.train.seed, -1 - epoch)  # the same on every rank
         start = time.perf_counter()
         values = self.method.before_epoch(epoch, self.probe)
-        self.method.train()
+        self.stepper.train_mode()
         self.reporter.pause(start)
         if values:
             self.reporter.log(self.state.step, values)
@@ -220,19 +185,11 @@ class _Fit:
         """One optimizer step. Returns whether to stop after it."""
         step = self.state.step
         progress = Progress(step, self.total, epoch, self.train.epochs)
-        seed_all(self.train.seed, step, distributed.rank())
-        set_lr(self.optimizer, lr_at(step, self.total, self.optim))
-        self.method.before_step(progress)
-        count = min(self.optim.accumulate, self.batches - step % self.per_epoch * self.optim.accumulate)
-        parts = [self._forward_backward(self._next_batch(i), count, i + 1 == count) for i in range(count)]
-        logs = parts[0]
-        if count > 1:
-            logs = {name: torch.stack([part[name] for part in parts]).mean(0) for name in logs}
-        flags = self.monitor.flags(logs["loss"], stop)
-        self._update(flags, logs)
-        self.method.after_step(progress)
+        done = step % self.per_epoch * self.optim.accumulate
+        count = min(self.optim.accumulate, self.batches - done)
+        asked = self.stepper.step(self._next_batch, count, progress, stop)
         self.state.step += 1
-        return self.monitor.add(step, logs, flags)
+        return asked
 
     def _next_batch(self, number: int) -> Batch:
         assert self.stream is not None
@@ -245,29 +202,7 @@ class _Fit:
             raise DataError(
                 f"{error} (progress is saved: continue with --resume {self.run_dir.path})"
             ) from error
-        return {k: v.to(self.precision.device, non_blocking=True) for k, v in batch.items()}
-
-    def _forward_backward(self, batch: Batch, count: int, last: bool) -> dict[str, Tensor]:
-        """Add one batch's share of the gradient; ranks exchange gradients at the last batch only."""
-        wait = isinstance(self.model, DistributedDataParallel) and not last
-        with self.model.no_sync() if wait else nullcontext():  # type: ignore[operator]
-            with self.precision.autocast():
-                output = self.model(batch)
-            self.scaler.scale(output.loss / count if count > 1 else output.loss).backward()
-        return {**output.logs, "loss": output.loss.detach()}
-
-    def _update(self, flags: Tensor, logs: dict[str, Tensor]) -> None:
-        """Clip and step; a step whose loss is not finite changes nothing, without the host looking."""
-        if self.optim.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            logs["grad_norm"] = nn.utils.clip_grad_norm_(self.params, self.optim.clip_norm, foreach=True)
-        if not self.scaler.is_enabled():
-            self.optimizer.found_inf = flags[0]  # type: ignore[attr-defined]
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update()
+        return batch
 
     def _end_epoch(self, epoch: int) -> None:
         self.monitor.drain()
@@ -287,9 +222,9 @@ class _Fit:
     @contextmanager
     def _retrieval_weights(self) -> Iterator[None]:
         with self.ema.applied() if self.ema else nullcontext(), torch.no_grad():
-            self.method.eval()
+            self.stepper.eval_mode()
             yield
-        self.method.train()
+        self.stepper.train_mode()
 
     def _validate(self, validate: Validate) -> None:
         with self._retrieval_weights():

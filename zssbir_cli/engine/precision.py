@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from zssbir_cli.engine import distributed
 from zssbir_cli.errors import UsageError
@@ -51,6 +52,18 @@ def cpu_has_bf16() -> bool:
     wanted = {"bf16"} if key == "features" else {"amx_bf16", "avx512_bf16"}
     lines = [line for line in text.splitlines() if line.lower().startswith(key)]
     return bool(lines) and bool(wanted & set(lines[0].partition(":")[2].split()))
+
+
+def choose_attention(module: nn.Module, precision: "Precision", *, training: bool) -> None:
+    """Let timm's attention blocks use explicit products when they train in bf16 on a CPU.
+
+    There the backward pass of PyTorch's fused attention is several times slower; docs/benchmarks.md has the
+    numbers. Fused attention everywhere else.
+    """
+    if precision.device.type == "cpu" and precision.name == "bf16":
+        for part in module.modules():
+            if isinstance(getattr(part, "fused_attn", None), bool):
+                part.fused_attn = not training  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

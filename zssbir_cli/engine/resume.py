@@ -9,11 +9,9 @@ from torch import Tensor
 
 from zssbir_cli.engine import checkpoint, distributed
 from zssbir_cli.engine.checkpoint import CheckpointInfo
-from zssbir_cli.engine.ema import Ema
-from zssbir_cli.engine.monitor import Monitor
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.step import Stepper
 from zssbir_cli.errors import CheckpointError, DivergedError
-from zssbir_cli.methods.base import Method
 
 FREE_KEYS = (
     "name",
@@ -65,19 +63,10 @@ def check_same(info: CheckpointInfo, run: RunDir) -> None:
 class Saver:
     """Knows all pieces of a run's state; rank 0 writes, every rank reads."""
 
-    def __init__(
-        self,
-        method: Method,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        ema: Ema | None,
-        monitor: Monitor,
-        run: RunDir,
-        precision: str,
-    ) -> None:
-        self.method, self.optimizer, self.scaler = method, optimizer, scaler
-        self.ema, self.monitor, self.run, self.precision = ema, monitor, run, precision
-        self.last = run.checkpoints / "last"
+    def __init__(self, stepper: Stepper, run: RunDir) -> None:
+        self.method, self.optimizer, self.scaler = stepper.method, stepper.optimizer, stepper.scaler
+        self.ema, self.monitor, self.precision = stepper.ema, stepper.monitor, stepper.precision.name
+        self.run, self.last = run, run.checkpoints / "last"
 
     def save(self, state: Mapping[str, Any], epoch: int) -> str | None:
         """Write `checkpoints/last`. Returns what went wrong, if anything (the one before is then intact).

@@ -39,7 +39,9 @@ def list_runs(root: Path) -> list[RunSummary]:
     Raises UsageError when there is no such folder. A damaged run is listed as unreadable.
     """
     if not root.is_dir():
-        raise UsageError(f"{root}: no such folder; start a run with `zssbir train --recipe ...`, or give --runs")
+        raise UsageError(
+            f"{root}: no such folder; start a run with `zssbir train --recipe ...`, or give --runs"
+        )
     folders = [p for p in sorted(root.iterdir()) if (p / "run.json").is_file() and not p.is_symlink()]
     return [summary(path) for path in folders]
 
@@ -111,7 +113,8 @@ class Comparison:
 
 
 def compare_runs(a: Path, b: Path) -> Comparison:
-    """(name, value in a, value in b) of everything that differs; outcomes are listed also where they agree."""
+    """(name, value in a, value in b) of everything that differs; outcomes are listed also where they
+    agree."""
     recipes = [load_recipe(run / "recipe.yaml").model_dump(mode="json") for run in (a, b)]
     records = [json.loads((run / "run.json").read_text()) for run in (a, b)]
     for record in records:

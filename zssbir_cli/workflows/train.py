@@ -4,7 +4,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +19,22 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.engine import distributed
 from zssbir_cli.engine.embed import embed_all
 from zssbir_cli.engine.loader import training_stream
-from zssbir_cli.engine.loop import FitResult, Validate, fit, seed_all
+from zssbir_cli.engine.loop import FitResult, Validate, fit
 from zssbir_cli.engine.precision import Precision, choose_device
-from zssbir_cli.engine.report import Hooks
-from zssbir_cli.engine.runlog import RunDir
-from zssbir_cli.errors import DataError
+from zssbir_cli.engine.profile import StepProfile, profile_steps
+from zssbir_cli.engine.report import Hooks, Silent
+from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.step import seed_all
+from zssbir_cli.engine.tensorboard import TensorBoardHooks
+from zssbir_cli.errors import DataError, ZssbirError
 from zssbir_cli.methods.base import Method
 from zssbir_cli.methods.table import build_method, build_train_data
+from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.recipe.loader import dump_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
+from zssbir_cli.viz.curves import save_curves
 
 EMBED_BATCH = 128
 
@@ -132,10 +137,12 @@ def train(
     resume: Path | None = None,
     overfit: int | None = None,
     hooks: Hooks | None = None,
+    tensorboard: bool = False,
     command: Sequence[str] = (),
 ) -> TrainOutcome:
     """Train `recipe` into a new folder under `runs`, or continue the run (or checkpoint) at `resume`.
 
+    Leaves curves.png beside metrics.jsonl, and event files in tensorboard/ if asked.
     Raises UsageError, DataError, CheckpointError, DivergedError.
     """
     where = choose_device(device)
@@ -156,27 +163,69 @@ def train(
             )
         else:
             run = RunDir(run_folder(resume), resolved, identity)
-        result = fit(
-            method,
-            data,
-            optim=recipe.optim,
-            train=recipe.train,
-            workers=recipe.data.workers,
-            run=run,
-            precision=setup.precision,
-            probe=TrainProbe(setup),
-            validate=validator(setup),
-            hooks=hooks,
-            resume=(resume if resume != run.path else True) if resume else False,
-            overfit=overfit,
-        )
+        with ExitStack() as stack:
+            hooks = hooks or Silent()
+            if tensorboard:
+                hooks = stack.enter_context(closing(TensorBoardHooks(run.path / "tensorboard", hooks)))
+            if distributed.is_main():
+                stack.callback(draw_curves, run)
+            result = fit(
+                method,
+                data,
+                optim=recipe.optim,
+                train=recipe.train,
+                workers=recipe.data.workers,
+                run=run,
+                precision=setup.precision,
+                probe=TrainProbe(setup),
+                validate=validator(setup),
+                hooks=hooks,
+                resume=(resume if resume != run.path else True) if resume else False,
+                overfit=overfit,
+            )
         return TrainOutcome(run.path, result)
+
+
+def draw_curves(run: RunDir) -> None:
+    """curves.png from metrics.jsonl, also of a run that was stopped; nothing where no step was logged or the
+    disk is full."""
+    if run.metrics_file.is_file():
+        with suppress(ZssbirError):
+            save_curves(run.path / "curves.png", read_metrics(run.path), title=run.path.name)
 
 
 def build(setup: Setup) -> tuple[Method, Any]:
     """The method (seeded) and its training data."""
     seed_all(setup.recipe.train.seed)
-    return build_method(setup.recipe), build_train_data(setup.recipe, setup.prepared)
+    method = build_method(setup.recipe)
+    if setup.recipe.train.compile:
+        compile_encoders(method)
+    return method, build_train_data(setup.recipe, setup.prepared)
+
+
+def compile_encoders(method: Method) -> None:
+    """Compile the backbones' forward passes in place; parameters keep their names."""
+    for module in method.modules():
+        if isinstance(module, Encoder):
+            module.backbone.forward_features = torch.compile(module.backbone.forward_features)  # type: ignore[assignment, arg-type]
+
+
+def profile(recipe: Recipe, *, steps: int, device: str = "auto") -> StepProfile:
+    """Measure where the time of a step goes; writes nothing. Raises like `train`."""
+    where = choose_device(device)
+    with distributed.session(where):
+        setup = Setup.build(recipe, where)
+        method, data = build(setup)
+        return profile_steps(
+            method,
+            data,
+            optim=recipe.optim,
+            train=recipe.train,
+            workers=recipe.data.workers,
+            precision=setup.precision,
+            probe=TrainProbe(setup),
+            steps=steps,
+        )
 
 
 def run_folder(path: Path) -> Path:
@@ -196,7 +245,7 @@ def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
             loss = method(batch).loss
     prepared = setup.prepared
     return CheckOutcome(
-        steps=data.plan.steps_per_epoch // recipe.optim.accumulate * recipe.train.epochs,
+        steps=-(-data.plan.steps_per_epoch // recipe.optim.accumulate) * recipe.train.epochs,
         trainable=sum(p.numel() for p in method.parameters() if p.requires_grad),
         train_sketches=len(prepared.images(Part.TRAIN, Modality.SKETCH)),
         train_photos=len(prepared.images(Part.TRAIN, Modality.PHOTO)),

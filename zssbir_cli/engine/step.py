@@ -1,0 +1,108 @@
+"""One optimizer step: batches to the device, forward, backward, clipping, update; and its random numbers."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from zssbir_cli.engine import distributed
+from zssbir_cli.engine.ema import Ema
+from zssbir_cli.engine.monitor import Monitor
+from zssbir_cli.engine.optim import build_optimizer, lr_at, set_lr, trainable
+from zssbir_cli.engine.precision import Precision, choose_attention
+from zssbir_cli.methods.base import Batch, Method, Progress
+from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
+
+NextBatch = Callable[[int], Batch]
+"""Number of the batch within the step -> this rank's share of it, on the CPU."""
+Phase = Callable[[str], AbstractContextManager[object]]
+"""Name of a part of a step (data, copy, forward, backward, optimizer) -> context in which it runs."""
+
+
+def seed_all(*key: int) -> None:
+    """Seed PyTorch's generators from numbers such as (seed, step, rank)."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+class Stepper:
+    """The method on its device with all that changes in a step: optimizer, loss scale, average, monitor."""
+
+    def __init__(self, method: Method, optim: OptimConfig, train: TrainConfig, precision: Precision) -> None:
+        self.method, self.optim, self.precision, self.seed = method, optim, precision, train.seed
+        precision.apply_globally()
+        seed_all(train.seed)
+        layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        method.to(precision.device).to(memory_format=layout)
+        self.optimizer = build_optimizer(method.param_groups(), optim)
+        self.params = trainable(self.optimizer)
+        self.scaler = precision.scaler()
+        self.ema = Ema(method, train.ema) if train.ema else None
+        self.monitor = Monitor(precision.device)
+        self.phase: Phase = lambda _: nullcontext()
+        self.model: nn.Module = method
+
+    def train_mode(self) -> None:
+        """Make the method ready for training steps (teachers and frozen statistics are the method's care)."""
+        self.method.train()
+        choose_attention(self.method, self.precision, training=True)
+
+    def eval_mode(self) -> None:
+        """Make the method ready for embedding."""
+        self.method.eval()
+        choose_attention(self.method, self.precision, training=False)
+
+    def wrap(self) -> None:
+        """Under several ranks, put DDP around the method; `forward` is the only call that goes through it."""
+        self.train_mode()
+        if distributed.world_size() > 1:
+            devices = [self.precision.device] if self.precision.device.type == "cuda" else None
+            self.model = DistributedDataParallel(
+                self.method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def step(self, next_batch: NextBatch, count: int, progress: Progress, stop: bool) -> bool:
+        """One optimizer step over `count` batches. `stop`: this rank was asked to stop.
+
+        Returns whether all ranks stop after this step. Raises DivergedError.
+        """
+        seed_all(self.seed, progress.step, distributed.rank())
+        set_lr(self.optimizer, lr_at(progress.step, progress.total_steps, self.optim))
+        self.method.before_step(progress)
+        parts = [self._forward_backward(next_batch(i), count, i + 1 == count) for i in range(count)]
+        logs = parts[0]
+        if count > 1:
+            logs = {name: torch.stack([part[name] for part in parts]).mean(0) for name in logs}
+        flags = self.monitor.flags(logs["loss"], stop)
+        with self.phase("optimizer"):
+            self._update(flags, logs)
+        self.method.after_step(progress)
+        return self.monitor.add(progress.step, logs, flags)
+
+    def _forward_backward(self, batch: Batch, count: int, last: bool) -> dict[str, Tensor]:
+        """Add one batch's share of the gradient; ranks exchange gradients at the last batch only."""
+        with self.phase("copy"):
+            batch = {k: v.to(self.precision.device, non_blocking=True) for k, v in batch.items()}
+        wait = isinstance(self.model, DistributedDataParallel) and not last
+        with self.model.no_sync() if wait else nullcontext():  # type: ignore[operator]
+            with self.phase("forward"), self.precision.autocast():
+                output = self.model(batch)
+            with self.phase("backward"):
+                self.scaler.scale(output.loss / count if count > 1 else output.loss).backward()
+        return {**output.logs, "loss": output.loss.detach()}
+
+    def _update(self, flags: Tensor, logs: dict[str, Tensor]) -> None:
+        """Clip and step; a step whose loss is not finite changes nothing, without the host looking."""
+        if self.optim.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            logs["grad_norm"] = nn.utils.clip_grad_norm_(self.params, self.optim.clip_norm, foreach=True)
+        if not self.scaler.is_enabled():
+            self.optimizer.found_inf = flags[0]  # type: ignore[attr-defined]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update()
