@@ -62,9 +62,12 @@ class _Archive(Source):
         return file
 
     def _at(self, offset: int, size: int) -> bytes:
-        file = self._file()
-        file.seek(offset)
-        data = file.read(size)
+        try:
+            file = self._file()
+            file.seek(offset)
+            data = file.read(size)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path} cannot be read at {offset}: {error}") from None
         if len(data) != size:
             raise DataError(f"{self.path} is cut short")
         return data

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from zssbir_cli import __version__
 from zssbir_cli.data.clean import Cleaned, CleanOptions, clean
@@ -75,6 +76,7 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     _check_disk(plan, out)
     with lock(out), warnings.catch_warnings():
+        Image.init()  # loading Pillow's readers is not safe in several threads at once
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in the report
         journal = Journal(out)
         journal.start(plan.key())

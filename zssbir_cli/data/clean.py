@@ -6,6 +6,7 @@ transparency. Files that are like this already keep their bytes, unless they are
 
 import hashlib
 import io
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE = 2048
 JPEG_QUALITY = 95
 PNG_LEVEL = 4
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,7 @@ def _clean(raw: bytes, modality: Modality, options: CleanOptions) -> tuple[bytes
             raise _Skip(f"enormous: {width} x {height} pixels")
         target = _target(width, height, options.size)
         if target == (width, height) and is_plain(image, raw):
-            if not (options.quick and structure_is_whole(raw)):
-                _verify(image)
-            return raw, ""
+            return _keep(image, raw, quick=options.quick)
         return _convert(image, modality, target)
 
 
@@ -101,27 +100,57 @@ def is_plain(image: Image.Image, raw: bytes) -> bool:
     return image.info.get("exif") is None or image.getexif().get(0x0112, 1) == 1
 
 
-def _verify(image: Image.Image) -> None:
-    """Decode everything; JPEG at an eighth of its size, which still reads every coefficient."""
-    if image.format == "JPEG":
-        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-    image.load()
+def _keep(image: Image.Image, raw: bytes, *, quick: bool) -> tuple[bytes, str]:
+    """The file's own bytes, once it is sure that they decode; what phones append to a JPEG is cut off."""
+    end = image_end(raw)
+    if end is None:
+        raise _Skip("does not decode: cut short or damaged")
+    if not quick:
+        if image.format == "JPEG":  # at an eighth of its size, which still reads every coefficient
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+    return raw[:end], "" if end == len(raw) else "data behind the end of the image removed"
 
 
-def structure_is_whole(raw: bytes) -> bool:
-    """JPEG: ends with an end marker. PNG: every chunk's checksum is right up to the end chunk."""
-    if raw[:2] == b"\xff\xd8":
-        return raw.rstrip(b"\0")[-2:] == b"\xff\xd9"
+def image_end(raw: bytes) -> int | None:
+    """Where a JPEG's or PNG's last byte is; None when it is cut short, or a PNG's checksums are wrong."""
+    return _jpeg_end(raw) if raw[:2] == b"\xff\xd8" else _png_end(raw)
+
+
+def _jpeg_end(raw: bytes) -> int | None:
+    at = 2
+    while at + 4 <= len(raw):
+        if raw[at] != 0xFF:
+            return None
+        marker = raw[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        at += 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+        if marker == 0xDA:  # compressed data follow, up to the next marker that is not a restart
+            found = _JPEG_MARKER.search(raw, at)
+            if found is None:
+                return None
+            at = int(found.start())
+            if raw[at + 1] == 0xD9:
+                return at + 2
+    return None
+
+
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+
+
+def _png_end(raw: bytes) -> int | None:
     at = 8
     while at + 12 <= len(raw):
-        (size,) = struct.unpack(">I", raw[at : at + 4])
+        size = int.from_bytes(raw[at : at + 4], "big")
         body = raw[at + 4 : at + 8 + size]
         if raw[at + 8 + size : at + 12 + size] != struct.pack(">I", zlib.crc32(body)):
-            return False
-        if body[:4] == b"IEND":
-            return True
+            return None
         at += 12 + size
-    return False
+        if body[:4] == b"IEND":
+            return at
+    return None
 
 
 def _target(width: int, height: int, size: int | None) -> tuple[int, int]:

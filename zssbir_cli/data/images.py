@@ -2,12 +2,12 @@
 
 import io
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from zssbir_cli.data.ink import dark_on_white, flatten
 from zssbir_cli.errors import DataError
@@ -16,12 +16,12 @@ UInt8 = npt.NDArray[np.uint8]
 
 
 def decode_photo(buffer: UInt8) -> Tensor:
-    """Encoded JPEG or PNG bytes, uint8 [n] -> RGB image, uint8 [3, H, W].
+    """Encoded JPEG or PNG bytes, uint8 [n] -> RGB image, uint8 [3, H, W] (channels last in memory).
 
     Raises:
         DataError: the bytes are no image or are cut short.
     """
-    return _decode(buffer, ImageReadMode.RGB)
+    return torch.from_numpy(_decode(buffer, cv2.IMREAD_COLOR_RGB)).permute(2, 0, 1)
 
 
 def decode_sketch(buffer: UInt8) -> Tensor:
@@ -34,9 +34,10 @@ def decode_sketch(buffer: UInt8) -> Tensor:
         DataError: the bytes are no image or are cut short.
     """
     if _has_alpha(buffer):
-        grey, alpha = _decode(buffer, ImageReadMode.GRAY_ALPHA).numpy()
-        return torch.from_numpy(flatten(grey, alpha))[None]
-    return torch.from_numpy(dark_on_white(_decode(buffer, ImageReadMode.GRAY)[0].numpy()))[None]
+        bgra = _decode(buffer, cv2.IMREAD_UNCHANGED)
+        grey = np.asarray(cv2.cvtColor(bgra, cv2.COLOR_BGRA2GRAY), np.uint8)
+        return torch.from_numpy(flatten(grey, bgra[..., 3]))[None]
+    return torch.from_numpy(dark_on_white(_decode(buffer, cv2.IMREAD_GRAYSCALE)))[None]
 
 
 def _has_alpha(buffer: UInt8) -> bool:
@@ -44,15 +45,14 @@ def _has_alpha(buffer: UInt8) -> bool:
     return len(buffer) > 25 and bytes(buffer[:4]) == b"\x89PNG" and int(buffer[25]) in (4, 6)
 
 
-def _decode(buffer: UInt8, mode: ImageReadMode) -> Tensor:
-    try:
-        # the copy is small, and spares torch a warning about read-only memory
-        image: Tensor = decode_image(torch.from_numpy(np.array(buffer)), mode)
-    except RuntimeError as error:
-        raise DataError(
-            f"an image of {len(buffer)} bytes does not decode: {' '.join(str(error).split())[:160]}"
-        ) from None
-    return image
+def _decode(buffer: UInt8, flags: int) -> UInt8:
+    """[H, W] or [H, W, C] as OpenCV decodes it, without turning it by its EXIF orientation."""
+    # OpenCV fills what a cut file lacks with grey, so the end marker is checked first
+    whole = len(buffer) > 12 and (bytes(buffer[-2:]) == b"\xff\xd9" or bytes(buffer[-8:-4]) == b"IEND")
+    pixels = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION) if whole else None
+    if pixels is None or pixels.dtype != np.uint8:
+        raise DataError(f"an image of {len(buffer)} bytes does not decode (no JPEG or PNG, or cut short)")
+    return np.asarray(pixels)
 
 
 def decode_mask(buffer: UInt8) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,84 @@
+"""Kill `prepare` with SIGKILL at random moments, many times; the repeated command must end with the same bytes.
+
+python tests/bench/bench_prepare_kill.py [--kills 50] [--scale 0.08] [--seed 0]
+"""
+
+import argparse
+import hashlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from full_layouts import write
+
+Digests = dict[str, str]
+
+
+def digests(folder: Path) -> Digests:
+    """sha256 of every file."""
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()
+    }
+
+
+def command(source: Path, out: Path) -> list[str]:
+    """The command under test; small shards, so that kills fall before, in and after many of them."""
+    code = (
+        "import sys; from zssbir_cli.data import shards; shards.ShardWriter.__init__.__kwdefaults__.update("
+        "max_bytes=1 << 18); from zssbir_cli.__main__ import main; main()"
+    )
+    return [sys.executable, "-c", code, "prepare", "sketchy", "--from", str(source), "--out", str(out)]
+
+
+def run_killed(source: Path, out: Path, kills: int, rng: random.Random, whole_s: float) -> int:
+    """Start and kill until `kills` kills were made or the run finished; returns the kills made."""
+    for made in range(kills):
+        process = subprocess.Popen(command(source, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(rng.uniform(0.3, 0.6 * whole_s))
+            return made
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    return kills
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--scale", type=float, default=0.08)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        source, whole = Path(folder) / "Sketchy", Path(folder) / "whole"
+        images = write("sketchy", source, args.scale, 48, "folder")
+        start = time.monotonic()
+        subprocess.run(
+            command(source, whole), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        whole_s = time.monotonic() - start
+        expected = digests(whole)
+        print(f"{images:,} images, {len(expected) - 2} shards, {whole_s:.1f} s undisturbed")
+        made = rounds = 0
+        while made < args.kills:
+            out = Path(folder) / f"out-{rounds}"
+            made += run_killed(source, out, min(8, args.kills - made), rng, whole_s)
+            subprocess.run(
+                command(source, out), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            rounds += 1
+            if digests(out) != expected or sorted(p.name for p in out.iterdir()) != sorted(expected):
+                sys.exit(f"round {rounds}: the output differs after {made} kills")
+            print(f"{made} kills, {rounds} finished sets, all equal", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Hostile and damaged archives are refused with one line, before anything is written."""
+
+import io
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prepare_helpers import files_of, make_folder, make_zip, photo, sketch
+
+from zssbir_cli.data import archives
+from zssbir_cli.data.sources import open_source
+from zssbir_cli.errors import DataError
+from zssbir_cli.workflows.prepare import Choices, prepare_own
+
+CASES = int(os.environ.get("ZSSBIR_FUZZ", "150"))
+GOOD = {
+    f"own/{k}/{c}/{i}.{e}": v
+    for k, e, v in (("photo", "jpg", photo(1)), ("sketch", "png", sketch(1)))
+    for c in "abcd"
+    for i in range(2)
+}
+
+
+def make_tar(path: Path, members: list[tarfile.TarInfo | tuple[str, bytes]], mode: str = "w") -> Path:
+    """A tar with the good files and more members."""
+    with tarfile.open(path, mode) as archive:
+        for member in [*GOOD.items(), *members]:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                archive.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    """A link or device."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.jpg", "/etc/evil.jpg", "photo/../../evil.jpg", "C:/evil.jpg", "a\\..\\..\\evil.jpg"]
+)
+def test_members_that_point_outside(tmp_path: Path, name: str) -> None:
+    packed = make_zip(tmp_path / "a.zip", {**GOOD, name: b"x"})
+    for path in (
+        packed,
+        make_tar(tmp_path / "a.tar", [(name, b"x")]),
+        make_tar(tmp_path / "a.tgz", [(name, b"x")], "w:gz"),
+    ):
+        with pytest.raises(DataError, match="points outside"):
+            open_source(path).scan()
+    with pytest.raises(DataError, match="points outside"):
+        prepare_own([packed], out=tmp_path / "out", choices=Choices())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "a.tgz", "a.zip"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_in_tar(tmp_path: Path, kind: bytes) -> None:
+    for suffix, mode in (("tar", "w"), ("tar.gz", "w:gz")):
+        path = make_tar(tmp_path / f"a.{suffix}", [special("own/photo/a/l.jpg", kind, "/etc/passwd")], mode)
+        with pytest.raises(DataError, match=r"is refused: its member .* is a (link|special file)"):
+            open_source(path).scan()
+
+
+def test_links_in_zip(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        info = zipfile.ZipInfo("photo/a/l.jpg")
+        info.external_attr = 0o120777 << 16
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(DataError, match="is a link"):
+        open_source(tmp_path / "a.zip").scan()
+
+
+def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 20)
+    zeros = bytes(8 << 20)
+    for path in (
+        make_zip(tmp_path / "a.zip", {"photo/a/b.bmp": zeros}),
+        make_tar(tmp_path / "a.tgz", [("photo/a/b.bmp", zeros)], "w:gz"),
+        make_tar(tmp_path / "a.tar.xz", [("photo/a/b.bmp", zeros)], "w:xz"),
+    ):
+        with pytest.raises(DataError, match="a bomb"):
+            open_source(path).scan()
+
+
+def test_a_zip_member_that_lies_about_its_size(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"photo/a/b.bmp": bytes(1 << 20)})
+    data = path.read_bytes().replace(struct.pack("<I", 1 << 20), struct.pack("<I", 1000))
+    path.write_bytes(data)
+    source = open_source(path)
+    source.scan()
+    with pytest.raises(DataError, match="damaged at member"):
+        source.read(0)
+
+
+def test_a_header_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
+    info = special("x", tarfile.XHDTYPE)
+    info.size = 6 << 30
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + bytes(20_000))
+    with pytest.raises(DataError, match=r"a header claims|cannot be read"):
+        open_source(tmp_path / "a.tar").scan()
+
+
+def test_encrypted_and_unusual_zips(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", GOOD, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    data[at + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="encrypted"):
+        open_source(path).scan()
+    with pytest.raises(DataError, match="unusual compression"):
+        open_source(make_zip(tmp_path / "b.zip", GOOD, zipfile.ZIP_LZMA)).scan()
+
+
+def test_truncated_archives(tmp_path: Path) -> None:
+    whole = {
+        "a.zip": make_zip(tmp_path / "1", GOOD).read_bytes(),
+        "a.tar": make_tar(tmp_path / "2", []).read_bytes()[:-10240],
+        "a.tar.gz": make_tar(tmp_path / "3", [], "w:gz").read_bytes(),
+        "a.tar.bz2": make_tar(tmp_path / "4", [], "w:bz2").read_bytes(),
+    }
+    for name, data in whole.items():
+        for share in (0.1, 0.5, 0.9):
+            path = tmp_path / name
+            path.write_bytes(data[: int(len(data) * share)])
+            error = read_all(path)
+            # a tar may be cut exactly between two members, which nothing can tell
+            assert error == "" if name == "a.tar" and error == "" else name in error
+
+
+def read_all(path: Path) -> str:
+    """Scan and read everything; the error's text, or "" when all was well."""
+    try:
+        source = open_source(path)
+        source.scan()
+        for entry in range(len(source.listing.paths)):
+            source.read(entry)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def test_a_damaged_member_is_left_out_and_named(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "own")
+    path = make_zip(tmp_path / "own.zip", files_of(root), zipfile.ZIP_STORED)
+    data = path.read_bytes()
+    jpeg = (root / "photo" / "egg" / "egg_2.jpg").read_bytes()
+    at = data.index(jpeg) + len(jpeg) // 2
+    path.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])
+    result = prepare_own([path], out=tmp_path / "out", choices=Choices(unseen="ant,bell"))
+    assert result.manifest.skipped == 1
+    assert "photo/egg/egg_2.jpg" in (tmp_path / "out" / "report.txt").read_text()
+
+
+def test_sevenzip_is_read_and_cleaned_up(tmp_path: Path) -> None:
+    py7zr = pytest.importorskip("py7zr")
+    root = make_folder(tmp_path / "own")
+    with py7zr.SevenZipFile(tmp_path / "own.7z", "w") as archive:
+        archive.writeall(root, "own")
+    result = prepare_own([tmp_path / "own.7z"], out=tmp_path / "out", choices=Choices(unseen="ant,bell"))
+    plain = prepare_own([root], name="own", out=tmp_path / "plain", choices=Choices(unseen="ant,bell"))
+    assert result.manifest.identity == plain.manifest.identity
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "own", "own.7z", "plain"]
+
+
+def test_sources_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    for path in (tmp_path / "missing", tmp_path / "notes.txt"):
+        with pytest.raises(DataError, match="archive"):
+            open_source(path)
+
+
+ZIP, TAR = io.BytesIO(), io.BytesIO()
+with zipfile.ZipFile(ZIP, "w", zipfile.ZIP_DEFLATED) as _archive:
+    for _name, _data in GOOD.items():
+        _archive.writestr(_name, _data)
+with tarfile.open(fileobj=TAR, mode="w") as _tar:
+    for _name, _data in GOOD.items():
+        _info = tarfile.TarInfo(_name)
+        _info.size = len(_data)
+        _tar.addfile(_info, io.BytesIO(_data))
+
+
+@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    kind=st.sampled_from(["zip", "tar", "tar.gz"]),
+    edits=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=12),
+    cut=st.integers(0, 3000),
+)
+def test_damaged_archives_give_clear_errors_only(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, edits: list[tuple[int, int]], cut: int
+) -> None:
+    raw = bytearray((ZIP if kind == "zip" else TAR).getvalue())
+    raw = raw[: len(raw) - cut]
+    for at, value in edits:
+        raw[at % len(raw)] = value
+    path = tmp_path_factory.getbasetemp() / f"fuzz.{kind}"
+    path.write_bytes(zlib.compress(bytes(raw), 1, 31) if kind == "tar.gz" else bytes(raw))
+    error = read_all(path)
+    assert error == "" or "fuzz." in error

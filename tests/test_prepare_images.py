@@ -1,0 +1,213 @@
+"""Every kind of bad or odd image: handled or left out with its name and a reason, never a crash."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from prepare_helpers import encode, make_folder, photo, sketch
+
+from zssbir_cli.data.build import BuildOptions
+from zssbir_cli.data.clean import MAX_SIDE, CleanOptions, clean
+from zssbir_cli.data.images import decode_photo, decode_sketch
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.errors import DataError
+from zssbir_cli.types import Modality
+from zssbir_cli.workflows.prepare import Choices, prepare_own
+
+CASES = int(os.environ.get("ZSSBIR_FUZZ", "150"))
+FUZZ = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def stored(raw: bytes, modality: Modality = Modality.PHOTO, **options: object) -> np.ndarray:
+    """The pixels that come back after cleaning, [H, W, C]."""
+    result = clean(raw, modality, CleanOptions(**options))
+    assert result.data is not None, result.note
+    decode = decode_sketch if modality is Modality.SKETCH else decode_photo
+    return decode(np.frombuffer(result.data, np.uint8)).numpy().transpose(1, 2, 0)
+
+
+def ramp(mode: str = "RGB", side: int = 32) -> Image.Image:
+    """A smooth picture in a given mode."""
+    x = np.linspace(0, 255, side, dtype=np.uint8)
+    rgb = np.stack(
+        [np.tile(x, (side, 1)), np.tile(x[:, None], (1, side)), np.full((side, side), 90, np.uint8)], 2
+    )
+    return Image.fromarray(rgb).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "zero bytes"),
+        (b"hello, I am no image at all", "not an image"),
+        (photo(1)[:200], "does not decode"),
+        (photo(1, side=200)[:-40], "cut short"),
+        (sketch(1)[:-20], "does not decode"),
+        (sketch(1)[:60] + b"\xff" + sketch(1)[61:], "does not decode"),
+        (b"GIF89a", "does not decode"),
+    ],
+)
+def test_unusable_files_are_left_out_with_a_reason(raw: bytes, reason: str) -> None:
+    for quick in (False, True):
+        result = clean(raw, Modality.PHOTO, CleanOptions(quick=quick))
+        assert result.data is None
+        assert reason in result.note or "not an image" in result.note
+
+
+def test_good_files_keep_their_bytes() -> None:
+    for raw, modality in (
+        (photo(1), Modality.PHOTO),
+        (sketch(1), Modality.SKETCH),
+        (sketch(2), Modality.PHOTO),
+    ):
+        result = clean(raw, modality, CleanOptions())
+        assert (result.data, result.note) == (raw, "")
+
+
+def test_what_a_phone_appends_is_cut_off() -> None:
+    result = clean(photo(1) + b"MotionPhoto" + os.urandom(5000), Modality.PHOTO, CleanOptions())
+    assert result.data == photo(1)
+    assert "behind the end" in result.note
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "P", "L", "1", "LA", "RGBA", "YCbCr", "LAB"])
+def test_pixel_modes_keep_the_picture(mode: str) -> None:
+    kind = "JPEG" if mode in ("CMYK", "YCbCr") else "TIFF" if mode == "LAB" else "PNG"
+    grey = mode in ("L", "LA", "1")
+    expected = np.asarray(ramp("L" if grey else "RGB").convert("RGB")).astype(int)
+    error = np.abs(stored(encode(ramp(mode), kind)).astype(int) - expected)
+    assert error.mean() < (130 if mode == "1" else 12)
+
+
+def test_sixteen_bits_floats_and_deep_tiffs() -> None:
+    deep = Image.fromarray(np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16))
+    floating = Image.fromarray(np.linspace(0, 1, 32 * 32).reshape(32, 32).astype(np.float32))
+    for raw in (encode(deep, "PNG"), encode(deep, "TIFF"), encode(floating, "TIFF")):
+        pixels = stored(raw)
+        assert pixels.min() < 10
+        assert pixels.max() > 245
+        assert abs(float(pixels.mean()) - 127) < 5
+
+
+def test_transparent_photos_lie_on_white() -> None:
+    image = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    assert stored(encode(image, "PNG")).min() > 250
+
+
+@pytest.mark.parametrize("ink", [(0, 0, 0, 255), (255, 255, 255, 255), (90, 90, 90, 255)])
+def test_sketches_come_out_as_dark_ink_on_white(ink: tuple[int, int, int, int]) -> None:
+    pixels = np.zeros((20, 20, 4), np.uint8)
+    pixels[8:12, 3:17] = ink
+    grey = stored(encode(Image.fromarray(pixels), "PNG"), Modality.SKETCH)[..., 0]
+    assert grey[0, 0] == 255
+    assert grey[10, 10] < 128
+    drawn = np.full((20, 20), 0, np.uint8)
+    drawn[8:12, 3:17] = 255  # white chalk on a blackboard
+    for options in ({}, {"size": 16}):
+        board = stored(encode(Image.fromarray(drawn), "PNG"), Modality.SKETCH, **options)[..., 0]
+        assert board[0, 0] == 255
+        assert board[board.shape[0] // 2, board.shape[1] // 2] < 40
+
+
+def test_first_frame_of_animations() -> None:
+    frames = [Image.new("RGB", (16, 16), c) for c in ("red", "blue", "green")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        raw = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+        result = clean(raw, Modality.PHOTO, CleanOptions())
+        assert "first one used" in result.note
+        red = stored(raw)[8, 8]
+        assert red[0] > 200
+        assert red[2] < 60
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = Image.fromarray(
+        np.concatenate([np.full((20, 40, 3), 250, np.uint8), np.zeros((20, 40, 3), np.uint8)])
+    )
+    tags = image.getexif()
+    tags[0x0112] = 6
+    assert stored(encode(image.resize((60, 30)), "JPEG", exif=tags)).shape == (60, 30, 3)
+    assert stored(encode(image.resize((60, 30)), "JPEG", exif=tags), size=10).shape == (20, 10, 3)
+
+
+def test_enormous_images() -> None:
+    big = stored(encode(Image.new("L", (3 * MAX_SIDE, 30), 200), "PNG"))
+    assert big.shape == (10, MAX_SIDE, 3)
+    head = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    raw = b"\x89PNG\r\n\x1a\n"
+    for body in (b"IHDR" + head, b"IDAT" + zlib.compress(bytes(100))):
+        raw += struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    result = clean(raw, Modality.PHOTO, CleanOptions())
+    assert result.data is None
+    assert "enormous" in result.note
+
+
+def test_bad_images_are_named_in_the_report_or_an_error(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "own")
+    (root / "photo" / "ant" / "zero.jpg").write_bytes(b"")
+    (root / "photo" / "dog" / "cut.JPG").write_bytes(photo(5)[:100])
+    (root / "sketch" / "cup" / "clear.png").write_bytes(encode(Image.new("RGBA", (9, 9)), "PNG"))
+    choices = Choices(unseen="ant,bell")
+    result = prepare_own([root], out=tmp_path / "out", choices=choices)
+    report = (tmp_path / "out" / "report.txt").read_text().splitlines()
+    assert result.manifest.skipped == 2
+    assert "skipped\tphoto/ant/zero.jpg\tzero bytes" in report
+    assert any(r.startswith("skipped\tphoto/dog/cut.JPG\tdoes not decode") for r in report)
+    assert "changed\tsketch/cup/clear.png\tRGBA pixels converted" in report
+    assert (
+        sum(len(PreparedSet.open(tmp_path / "out").images(p, m)) for p, m in result.manifest.counts)
+        == 8 * 9 + 1
+    )
+    with pytest.raises(DataError, match=r"photo/ant/zero.jpg: zero bytes \(--strict"):
+        prepare_own(
+            [root], out=tmp_path / "s", choices=Choices(unseen="ant,bell", build=BuildOptions(strict=True))
+        )
+
+
+SEEDS = [
+    photo(3),
+    sketch(3),
+    encode(ramp("P"), "GIF"),
+    encode(ramp(), "WEBP"),
+    encode(ramp(), "TIFF"),
+    encode(ramp(), "BMP"),
+]
+SEEDS += [encode(ramp(), "JPEG", progressive=True), encode(ramp("RGBA"), "PNG"), encode(ramp(), "PPM")]
+
+
+@FUZZ
+@given(
+    seed=st.sampled_from(SEEDS),
+    cut=st.integers(0, 4000),
+    edits=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=6),
+    sketchy=st.booleans(),
+    options=st.sampled_from([CleanOptions(), CleanOptions(16), CleanOptions(quick=True)]),
+)
+def test_damaged_files_never_crash_and_what_is_kept_decodes(
+    seed: bytes, cut: int, edits: list[tuple[int, int]], sketchy: bool, options: CleanOptions
+) -> None:
+    raw = bytearray(seed[: len(seed) - cut] if cut < len(seed) else seed)
+    for at, value in edits:
+        if raw:
+            raw[at % len(raw)] = value
+    result = clean(bytes(raw), Modality.SKETCH if sketchy else Modality.PHOTO, options)
+    if result.data is None:
+        assert result.note
+    elif not options.quick:
+        decode = decode_sketch if sketchy else decode_photo
+        assert decode(np.frombuffer(result.data, np.uint8)).ndim == 3
+
+
+@FUZZ
+@given(st.binary(max_size=200))
+def test_decoding_noise_is_a_clear_error(noise: bytes) -> None:
+    for decode in (decode_photo, decode_sketch):
+        for raw in (noise, b"\x89PNG\r\n\x1a\n" + noise, b"\xff\xd8" + noise + b"\xff\xd9"):
+            with pytest.raises(DataError, match="does not decode"):
+                decode(np.frombuffer(raw, np.uint8))
