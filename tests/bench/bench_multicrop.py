@@ -51,12 +51,12 @@ class Solarize:
         return ImageOps.solarize(image) if random.random() < 0.2 else image
 
 
-def published() -> Callable[[bytes], list[torch.Tensor]]:
+def published(size: int = 224, small: int = 96) -> Callable[[bytes], list[torch.Tensor]]:
     """DINO's DataAugmentationDINO with AMA's scales."""
 
-    def chain(size: int, scale: tuple[float, float], blur: float, solarize: bool) -> v1.Compose:
+    def chain(side: int, scale: tuple[float, float], blur: float, solarize: bool) -> v1.Compose:
         steps = [
-            v1.RandomResizedCrop(size, scale=scale, interpolation=InterpolationMode.BICUBIC),
+            v1.RandomResizedCrop(side, scale=scale, interpolation=InterpolationMode.BICUBIC),
             v1.RandomHorizontalFlip(0.5),
             v1.RandomApply([v1.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
             v1.RandomGrayscale(0.2),
@@ -68,9 +68,9 @@ def published() -> Callable[[bytes], list[torch.Tensor]]:
         return v1.Compose(steps)
 
     first, second, local = (
-        chain(224, (0.6, 1), 1.0, False),
-        chain(224, (0.6, 1), 0.1, True),
-        chain(96, (0.2, 0.6), 0.5, False),
+        chain(size, (0.6, 1), 1.0, False),
+        chain(size, (0.6, 1), 0.1, True),
+        chain(small, (0.2, 0.6), 0.5, False),
     )
 
     def run(data: bytes) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ shared
 centre takes in both modalities at once, where the published one moves between their two losses.
 """
 
+import copy
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -38,21 +39,19 @@ _NAMES = {Modality.SKETCH: "sketch", Modality.PHOTO: "photo"}
 class AmaMethod(Method):
     """Teacher and student encoders with DINO heads, centres, and the clusters of the training images.
 
-    Batches (see `data.AmaItems`): `<modality>_global` uint8 [B, 2, C, S, S], `<modality>_local` uint8 [B, n,
-    C, s, s],
-    `photo_drawing` uint8 [B, d, 1, S, S], `<modality>_index` int64 [B].
+    Batches (see `data.AmaItems`), uint8: `<modality>_global` [B, 2, C, S, S], `<modality>_local` [B, n, C,
+    s, s],
+    `photo_drawing` [B, d, 1, S, S]; int64: `<modality>_index` [B].
     """
 
     centers: Tensor
 
-    def __init__(self, config: AmaConfig, student: Encoder, teacher: Encoder) -> None:
+    def __init__(self, config: AmaConfig, student: Encoder) -> None:
         super().__init__()
         self.config = config
-        self.student, self.teacher = student, teacher
-        self.student_head, self.teacher_head = (
-            DinoHead(student.dim, config.head),
-            DinoHead(teacher.dim, config.head),
-        )
+        self.student, self.student_head = student, DinoHead(student.dim, config.head)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher_head = copy.deepcopy(self.student_head).requires_grad_(False)
         self.register_buffer(
             "centers", torch.zeros(1 if config.centers == "shared" else 2, config.head.out_dim)
         )
@@ -61,19 +60,17 @@ class AmaMethod(Method):
         self.cluster_weight, self.pairing = 0.0, False
         self._last: Mapping[str, Tensor] = {}
         self._said: set[str] = set()
-        self.teacher.requires_grad_(False)
-        self.teacher_head.requires_grad_(False)
-        self.copy_to_teacher()
-
-    @torch.no_grad()
-    def copy_to_teacher(self) -> None:
-        """Make the teacher the student's copy."""
-        self.teacher.load_state_dict(self.student.state_dict())
-        self.teacher_head.load_state_dict(self.student_head.state_dict())
 
     def train(self, mode: bool = True) -> "AmaMethod":
-        """As `nn.Module.train`; the teacher stays in eval mode."""
+        """As `nn.Module.train`; the teacher stays in eval mode (and has no stochastic depth for that
+        reason)."""
         super().train(mode)
+        explicit = (
+            mode and self.centers.device.type == "cpu"
+        )  # there SDPA's bf16 backward is several times slower
+        for module in self.student.modules():
+            if hasattr(module, "fused_attn"):
+                setattr(module, "fused_attn", not explicit)  # noqa: B010 (timm declares no attribute)
         self.teacher.eval()
         self.teacher_head.eval()
         return self
@@ -295,12 +292,7 @@ def build(recipe: Recipe, load_weights: bool) -> AmaMethod:
         raise UsageError("train.ema is not for ama, whose teacher is an average already: see method.momentum")
     model = _any_size(model)
     from_file = load_weights and model.weights not in ("pretrained", "none")
-    torch_load = load_weights and not from_file
-    student = build_encoder(model, recipe.data.size, torch_load)
-    teacher = build_encoder(
-        model.model_copy(update={"drop_rate": 0.0, "drop_path": 0.0}), recipe.data.size, False
-    )
-    method = AmaMethod(config, student, teacher)
+    method = AmaMethod(config, build_encoder(model, recipe.data.size, load_weights and not from_file))
     if from_file:
         load_networks(
             Path(model.weights).expanduser(),
