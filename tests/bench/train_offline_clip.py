@@ -43,7 +43,7 @@ DRAWN = 80  # pixels; crops of it are resized to the tower's input
 CHUNK = 250
 BATCH = 64
 CAPTIONS = ("a photo of {}", "a photo of a {}", "a picture of {}", "a {}", "{}", "there is a {} in the scene")
-TOP = 8  # tokens that speak for the picture in the token term, of 64
+TOP = 16  # tokens that speak for the picture in the token term, of 64
 
 
 def draw_chunk(job: tuple[int, tuple[str, ...], Path]) -> Path:
@@ -91,6 +91,12 @@ def augment(photos: Tensor, gen: torch.Generator) -> Tensor:
     return x * rand(0.7, 1.3, 3, 1, 1) + rand(-0.25, 0.25, 1, 1, 1)
 
 
+def apart(x: Tensor) -> Tensor:
+    """Rows [N, D] at unit length after removing their mean. Feature surgery removes what texts share, and an offset
+    of all tokens changes no ranking of tokens, so training may do so too; it keeps both towers from collapsing."""
+    return F.normalize(x - x.mean(0), dim=-1)
+
+
 class Trainer(nn.Module):
     """Both towers and the loss."""
 
@@ -103,20 +109,21 @@ class Trainer(nn.Module):
         with torch.no_grad():  # captions differ from the start: loud words, a quiet end token that sums up
             self.clip.token_embedding.weight.normal_(std=1.0)[-1] *= 0.05
         self.tower = SurgeryTower(self.clip.visual, BLOCKS)
-        self.token_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.token_scale = nn.Parameter(torch.tensor(math.log(14.0)))
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of the class token and of the best patch tokens over one caption per class."""
         captions = [random.choice(CAPTIONS).format(w) for w in self.words]
-        text = F.normalize(self.clip.encode_text(self.tokenizer(captions)).float(), dim=-1)
-        tokens = F.normalize(self.tower(images).float(), dim=-1)
-        logits = self.clip.logit_scale.exp().clamp(max=50) * tokens[:, 0] @ text.T
-        similarity = tokens[:, 1:] @ text.T
-        best = similarity.topk(TOP, dim=1).values.mean(1) - similarity.mean(1)
+        text = apart(self.clip.encode_text(self.tokenizer(captions)).float())
+        tokens = self.tower(images).float()
+        cls, tokens = apart(tokens[:, 0]), apart(tokens[:, 1:].flatten(0, 1)).view_as(tokens[:, 1:])
+        logits = self.clip.logit_scale.exp().clamp(max=50) * cls @ text.T
+        similarity = tokens @ text.T
+        best = similarity.topk(TOP, dim=1).values.mean(1)
         token_logits = self.token_scale.exp().clamp(max=50) * best
         return {
-            "image": F.cross_entropy(logits, labels, label_smoothing=0.05),
-            "token": F.cross_entropy(token_logits, labels, label_smoothing=0.05),
+            "image": F.cross_entropy(logits, labels, label_smoothing=0.02),
+            "token": F.cross_entropy(token_logits, labels, label_smoothing=0.02),
             "right": (logits.argmax(1) == labels).float().mean(),
             "token right": (token_logits.argmax(1) == labels).float().mean(),
         }
@@ -133,12 +140,14 @@ def train(model: Trainer, photos: Tensor, labels: Tensor, args: argparse.Namespa
     for step in range(args.steps):
         share = step / args.steps
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
+            group["lr"] = args.lr * min(1, (step + 1) / 40) * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
         rows = torch.randint(len(photos), (BATCH,), generator=gen)
         optimizer.zero_grad(set_to_none=True)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention is slow in bf16 on CPUs, going backward
             with torch.autocast("cpu", torch.bfloat16):
-                out = model(augment(photos[rows], gen), labels[rows])
+                out = model(
+                    augment(photos[rows], gen).contiguous(memory_format=torch.channels_last), labels[rows]
+                )
             (out["image"] + args.token_weight * out["token"]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -177,7 +186,7 @@ def main() -> None:
     random.seed(0)
     model = Trainer(names)
     if args.init:
-        model.clip.load_state_dict({k: v.float() for k, v in load_file(args.init).items()}, strict=False)
+        model.clip.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
     train(model, photos, labels, args)
     save(model, args.out)
 

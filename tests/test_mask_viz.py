@@ -1,0 +1,115 @@
+"""`zssbir mask-viz`: works with nothing at hand, on a prepared set, on own pictures, and with a run's encoder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from puxim_helpers import tiny_clip, tiny_set
+
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.viz.masks import COLUMNS, MaskPicture, contact_sheet, html_page, panels
+from zssbir_cli.workflows import masks
+from zssbir_cli.workflows.masks import MaskRequest, components, mask_viz
+
+
+def picture(height: int = 40, width: int = 80, title: str = "cat") -> MaskPicture:
+    scores = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    keep = scores > 0.7
+    photo = np.full((height, width, 3), 90, np.uint8)
+    return MaskPicture(photo, title, "note", scores, keep, scores, 1 - scores)
+
+
+def test_panels_keep_the_aspect_ratio_and_show_the_mask() -> None:
+    shown = panels(picture(), 200)
+    assert {p.shape for p in shown} == {(100, 200, 3)}
+    kept = shown[2]
+    assert (kept[90, 190] == 90).all()  # the last cell is kept: the photo itself
+    assert (kept[10, 10] > 200).all()  # the first is masked
+    assert (shown[4][10, 10] == shown[4][10, 60]).all()
+    assert not (shown[1][50, 10] == shown[1][50, 190]).all()
+
+
+def test_sheet_and_page(tmp_path: Path) -> None:
+    rows = [picture(), picture(90, 60, "<b>dog & co")]
+    sheet = contact_sheet(rows, tmp_path / "s.png", "heading")
+    with Image.open(sheet) as image:
+        assert image.width > 1200
+    text = html_page(rows, tmp_path / "p.html", "a < b").read_text()
+    assert text.count("<img") == 2 * len(COLUMNS)
+    assert "&lt;b&gt;dog &amp; co" in text
+    assert "<b>dog" not in text
+    assert not re.search(r"https?://|<script", text)
+
+
+def test_components_point_to_what_is_kept() -> None:
+    keep = torch.tensor([True, True, False, False, False])
+    tokens = torch.tensor([[5.0, 0, 1], [4.0, 1, 0], [0.0, 0, 1], [0, 1, 0], [0, 0, 0.5]])
+    plain, normalised = components(tokens, keep)
+    assert plain[keep].min() > plain[~keep].max()
+    assert normalised.shape == (5,)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(masks, "load_surgery_clip", lambda *a, **k: tiny_clip())
+    return tmp_path
+
+
+def test_prepared_set_is_found(here: Path) -> None:
+    tiny_set(here / "data" / "tiny")
+    found = mask_viz(MaskRequest(count=2))
+    assert [r["class"] for r in found.rows] == ["cat", "dog"]
+    assert sorted(p.name for p in (here / "mask-viz").iterdir()) == ["masks.html", "masks.png"]
+    row = found.rows[0]
+    assert np.shape(row["scores"]) == (4, 4)
+    assert (row["kept"], row["tokens"]) == (16 - 12, 16)
+    named = mask_viz(MaskRequest(classes=["hot-air_balloon"], texts=["cat", "dog"], out=here / "o", count=1))
+    assert [(r["class"], r["text"]) for r in named.rows] == [("hot-air_balloon", t) for t in ("cat", "dog")]
+    assert named.rows[0]["scores"] != named.rows[1]["scores"]
+    with pytest.raises(UsageError, match=r"--classes lion: not a class"):
+        mask_viz(MaskRequest(classes=["lion"]))
+
+
+def test_own_pictures(here: Path) -> None:
+    folder = here / "pets" / "cat"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (90, 50), "red").save(folder / "a.JPG", "JPEG")
+    Image.new("RGBA", (40, 60), (0, 0, 255, 80)).save(folder / "b.png")
+    found = mask_viz(MaskRequest(images=[here / "pets"]))
+    assert [r["text"] for r in found.rows] == ["cat", "cat"]  # the folder's name
+    (folder / "c.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"c\.jpg: not an image"):
+        mask_viz(MaskRequest(images=[folder]))
+    (here / "empty").mkdir()
+    with pytest.raises(DataError, match="no pictures"):
+        mask_viz(MaskRequest(images=[here / "empty"]))
+    with pytest.raises(DataError, match="cannot be read"):
+        mask_viz(MaskRequest(images=[here / "nope.jpg"]))
+
+
+def test_without_anything_it_draws_as_typed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "zssbir_cli", "mask-viz", "--json", "--count", "2"]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")) == [
+        "mask-viz/masks.html",
+        "mask-viz/masks.png",
+    ]
+    assert [p["class"] for p in answer["photos"]] == ["teapot", "sailboat"]
+    assert 0 <= answer["photos"][0]["iou"] <= 1
