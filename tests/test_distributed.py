@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from engine_helpers import Toy, make_run, toy_data, toy_fit, toy_method
+from torch import nn
 from torch.nn import functional
 
 from zssbir_cli.engine import distributed
+from zssbir_cli.engine.checkpoint import load_weights
 from zssbir_cli.engine.embed import embed_all
 from zssbir_cli.engine.precision import Precision
 from zssbir_cli.engine.runlog import RunDir, read_metrics
@@ -186,6 +188,29 @@ def resumed(root: Path) -> dict:
     method, result = toy_fit(run, resume=True, method=toy_method(seed=distributed.rank() + 5))
     assert result.steps == 10
     return {k: v.clone() for k, v in method.state_dict().items()}
+
+
+class Collecting(Toy):
+    """Batch norm that collects its statistics in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16, momentum=1.0), nn.Linear(16, 6))
+
+
+def collected(root: Path) -> dict:
+    torch.manual_seed(0)
+    method = Collecting()
+    toy_fit(make_run(root), method=method, epochs=1)
+    return {k: v.clone() for k, v in method.state_dict().items()}
+
+
+def test_statistics_of_batch_norm_are_shared_by_the_ranks(tmp_path):
+    first, second = run_ranks(tmp_path / "out", 2, collected, tmp_path / "run")
+    saved = load_weights(RunDir.latest(tmp_path / "run") / "checkpoints" / "last")
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+        assert torch.equal(first[key], saved[key]), key
 
 
 class SignalledToy(Toy):

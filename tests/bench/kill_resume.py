@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import faults_worker  # noqa: E402
-from engine_helpers import make_run, toy_fit  # noqa: E402
+import faults_worker
+from engine_helpers import make_run, toy_fit
 
-from zssbir_cli.engine import checkpoint  # noqa: E402
-from zssbir_cli.engine.runlog import RunDir, read_metrics  # noqa: E402
+from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.runlog import RunDir, read_metrics
 
 
 def start(root: Path, what: str) -> multiprocessing.Process:
@@ -86,7 +86,9 @@ def main() -> None:
                 process.join()
                 break
             equal = process.exitcode == 0 and same(outcome(RunDir.latest(target)), expected)
-            print(f"run {runs}: {mine} kills, then {'equal' if equal else 'DIFFERENT'} (exit {process.exitcode})")
+            print(
+                f"run {runs}: {mine} kills, then {'equal' if equal else 'DIFFERENT'} (exit {process.exitcode})"
+            )
             failures += [] if equal else [runs]
             runs += 1
     print(f"{kills} kills ({writing} in the middle of writing a checkpoint) in {runs} runs: ", end="")

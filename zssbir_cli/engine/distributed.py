@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from zssbir_cli.errors import UsageError, ZssbirError
 
@@ -172,6 +173,18 @@ def all_max_(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x, op=dist.ReduceOp.MAX)
     return x
+
+
+def average_statistics(module: nn.Module) -> None:
+    """Make batch norm's running statistics the mean over ranks, where they are being collected: each rank saw
+    its own share of the batches. (Recipes keep them fixed by default, `model.freeze_batchnorm`.)"""
+    if world_size() == 1:
+        return
+    for part in module.modules():
+        if isinstance(part, _BatchNorm) and part.training and part.track_running_stats:
+            for statistic in (part.running_mean, part.running_var):
+                if statistic is not None:
+                    statistic.copy_(all_mean(statistic))
 
 
 def barrier() -> None:

@@ -244,6 +244,7 @@ class _Fit:
     def _save(self, must: bool = False) -> None:
         """Write `checkpoints/last`; a failure is an error only if there is no later chance (`must`)."""
         self.monitor.drain()
+        distributed.average_statistics(self.method)
         self.state.seconds, self.state.rows = self.before + self.reporter.seconds, self.run_dir.rows
         problem = self.saver.save(dataclasses.asdict(self.state), self.state.step // self.per_epoch)
         if problem and must:

@@ -1,5 +1,6 @@
 """Where the time of a training step goes, measured on the real method and data."""
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ def profile_steps(
     On a GPU the host waits for the device after each phase, which makes the sum a little larger than an
     undisturbed step. Raises DataError, DivergedError, UsageError.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # PyTorch's profiler writes about its own life to stderr
     distributed.local_rows(train.batch_size)
     stepper = Stepper(method, optim, train, precision)
     seed_all(train.seed, -1)

@@ -1,6 +1,7 @@
 """One optimizer step: batches to the device, forward, backward, clipping, update; and its random numbers."""
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -52,6 +53,7 @@ class Stepper:
 
     def eval_mode(self) -> None:
         """Make the method ready for embedding."""
+        distributed.average_statistics(self.method)
         self.method.eval()
         choose_attention(self.method, self.precision, training=False)
 
@@ -60,9 +62,11 @@ class Stepper:
         self.train_mode()
         if distributed.world_size() > 1:
             devices = [self.precision.device] if self.precision.device.type == "cuda" else None
-            self.model = DistributedDataParallel(
-                self.method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            with warnings.catch_warnings():  # its successor `forward_sync_buffers` is not in older versions
+                warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+                self.model = DistributedDataParallel(
+                    self.method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
 
     def step(self, next_batch: NextBatch, count: int, progress: Progress, stop: bool) -> bool:
         """One optimizer step over `count` batches. `stop`: this rank was asked to stop.
