@@ -267,7 +267,7 @@ def recipe_for(options: argparse.Namespace) -> Recipe:
                 "cluster_full": 0,
                 "pairing_start": 0,
                 "cc_threshold": 0.0,
-                "clusters": {"k": [max(4, options.images // n) for n in (64, 32, 16)]},
+                "clusters": {"k": [max(2 + i, options.images // n) for i, n in enumerate((64, 32, 16))]},
                 "views": {"local_size": options.size * 3 // 7 // 16 * 16},
             },
             "data": {"size": options.size},

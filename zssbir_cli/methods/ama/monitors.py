@@ -42,7 +42,8 @@ def complaints(values: Mapping[str, float]) -> list[str]:
             )
         if values.get(f"monitor/rank_{modality}", 9.0) < 2.0:
             found.append(
-                f"the {modality} embeddings lie on a line (effective rank below 2): training has collapsed"
+                f"the {modality} embeddings vary along one line only (effective rank below 2): collapsed, or "
+                "hardly trained yet"
             )
     for name, value in values.items():
         if name.startswith("clusters/kept_") and value == 0.0:
