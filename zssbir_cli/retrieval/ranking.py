@@ -7,6 +7,7 @@ One in-place sort of the integers then shows all their ranks, and whether any of
 irrelevant photo.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -52,10 +53,12 @@ def unit_rows(rows: Rows, index: Ints, out: Tensor, what: str) -> None:
 
     Errors: DataError naming the rows that hold NaN or infinity, or whose length is zero.
     """
-    taken = rows[torch.from_numpy(index)] if isinstance(rows, Tensor) else torch.from_numpy(rows[index])
+    source = rows if isinstance(rows, Tensor) else as_tensor(rows)
     target = out[: len(index)]
-    target.copy_(taken)
-    length = torch.linalg.vector_norm(target, dim=1, keepdim=True, dtype=torch.float64)
+    target.copy_(source[torch.from_numpy(index)])
+    length = torch.linalg.vector_norm(target, dim=1, keepdim=True)
+    if not bool((torch.isfinite(length) & (length > 0)).all()):  # float32 may have over- or underflowed
+        length = torch.linalg.vector_norm(target, dim=1, keepdim=True, dtype=torch.float64)
     wrong = ~(torch.isfinite(length) & (length > 0)).squeeze(1)
     if bool(wrong.any()):
         bad = wrong.nonzero().squeeze(1).cpu().numpy()
@@ -63,7 +66,15 @@ def unit_rows(rows: Rows, index: Ints, out: Tensor, what: str) -> None:
         kind = "zero length" if bool(length[first] == 0) else "NaN or infinite values"
         named = ", ".join(str(int(i)) for i in np.sort(index[bad])[:5]) + (", ..." if len(bad) > 5 else "")
         raise DataError(f"{what} embeddings with {kind}: row {named} ({len(bad)} of the rows looked at)")
-    target.div_(length.to(torch.float32))
+    target.div_(length)
+
+
+def as_tensor(rows: npt.NDArray[np.floating]) -> Tensor:
+    """A tensor over an array, without a copy; read-only memory maps too, of which torch warns (nothing here
+    writes)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.from_numpy(np.asarray(rows))
 
 
 def sort_gallery(rows: Rows, labels: Ints, device: torch.device) -> Sorted:

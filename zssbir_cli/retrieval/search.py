@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.retrieval.ranking import product_precision
+from zssbir_cli.retrieval.ranking import as_tensor, product_precision
 
 BLOCK_ROWS = {torch.float32: 65536, torch.float16: 8192}
 """Rows per product: large for rows that are used in place, small (a cache's size) for rows that are converted
@@ -54,7 +54,7 @@ def search(
     unit = (query / length).float()
     k = min(k, total)
     best = _Best(len(unit), k)
-    rows = torch.from_numpy(np.asarray(gallery)) if gallery.flags.writeable else _read_only(gallery)
+    rows = as_tensor(gallery)
     size = total if len(unit) == 1 and rows.dtype == torch.float32 else BLOCK_ROWS[rows.dtype]
     with torch.inference_mode(), product_precision(False):
         for a in range(0, total, size):
@@ -64,15 +64,6 @@ def search(
             if progress:
                 progress(min(a + size, total), total)
     return best.result()
-
-
-def _read_only(gallery: npt.NDArray[np.floating]) -> Tensor:
-    """A tensor over a read-only memory map; torch warns about those, and nothing here writes."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.from_numpy(np.asarray(gallery))
 
 
 class _Best:

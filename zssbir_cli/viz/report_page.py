@@ -35,8 +35,8 @@ figure { margin: 14px 0; } figure svg, figure > img { max-width: 100%; height: a
 figcaption { color: var(--soft); font-size: 13px; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 12px 28px; }
 .strip { display: flex; gap: 6px; align-items: flex-start; overflow-x: auto; padding: 6px 0; }
-.strip div { width: 92px; flex: none; font-size: 11px; line-height: 1.3; color: var(--soft); overflow-wrap: anywhere; }
-.strip img { width: 92px; height: 92px; object-fit: cover; border: 3px solid var(--line); border-radius: 4px; display: block; }
+.strip div { width: 88px; flex: none; font-size: 11px; line-height: 1.3; color: var(--soft); overflow-wrap: anywhere; }
+.strip img { width: 88px; height: 88px; object-fit: cover; border: 3px solid var(--line); border-radius: 4px; display: block; }
 .strip .q { margin-right: 10px; } .strip .q img { object-fit: contain; border-color: var(--ink); background: #fff; }
 .strip .hit img { border-color: var(--hit); } .strip .miss img { border-color: var(--miss); }
 footer { margin-top: 48px; font-size: 12px; color: var(--soft); }

@@ -1,0 +1,28 @@
+"""A run's folder with random weights, as `zssbir train` leaves it, for the tests of embed, eval and search."""
+
+from pathlib import Path
+
+import torch
+
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.engine import checkpoint
+from zssbir_cli.methods.table import build_method
+from zssbir_cli.recipe.loader import load_recipe
+
+
+def make_run(folder: Path, recipe_file: Path, seed: int = 0) -> Path:
+    """Write recipe.yaml, run.json and the checkpoints `best` and `last` of an untrained method."""
+    recipe = load_recipe(recipe_file)
+    torch.manual_seed(seed)
+    method = build_method(recipe)
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(recipe_file.read_text())
+    (folder / "run.json").write_text("{}")
+    prepared = PreparedSet.open(recipe.data.root)
+    facts = {
+        "step": 10, "epoch": 2, "recipe": recipe.model_dump(mode="json"), "metrics": {}, "precision": "fp32",
+        "data": {"name": prepared.manifest.name, "identity": prepared.identity},
+    }  # fmt: skip
+    for name in ("best", "last"):
+        checkpoint.save(folder / "checkpoints" / name, method.retrieval_state(), None, facts)
+    return folder

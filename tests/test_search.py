@@ -1,0 +1,183 @@
+"""Search: exact against a plain sort, ties, memory maps, and the command with galleries of every kind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+from retrieval_helpers import make_run
+
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.retrieval import search as module
+from zssbir_cli.retrieval.search import search
+from zssbir_cli.workflows import embed as embed_workflow
+from zssbir_cli.workflows import search as workflow
+from zssbir_cli.workflows.embed import Request
+
+
+def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
+    x = rng.standard_normal((n, d)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), queries=st.integers(1, 5), rows=st.integers(1, 200), k=st.integers(1, 30))
+def test_equal_to_a_plain_sort(seed: int, queries: int, rows: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    q, g = unit(rng, queries, 12), unit(rng, rows, 12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK_ROWS", {torch.float32: 16, torch.float16: 16})
+        found = search(torch.from_numpy(q * 3), g, k)
+    scores = (q.astype(np.float64) @ g.T.astype(np.float64)).astype(np.float64)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, rows)]
+    np.testing.assert_array_equal(found.rows, order)
+    np.testing.assert_allclose(found.scores, np.take_along_axis(scores, order, 1), atol=1e-6)
+
+
+def test_ties_stand_in_gallery_order_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    g = np.repeat(unit(rng, 4, 8), 30, axis=0)[rng.permutation(120)]
+    q = torch.from_numpy(unit(rng, 2, 8))
+    results = []
+    for size in (7, 64, 1000):
+        monkeypatch.setattr(module, "BLOCK_ROWS", {torch.float32: size, torch.float16: size})
+        found = search(q, g, 40)
+        assert (np.diff(found.scores, axis=1) <= 0).all()
+        for rows, scores in zip(found.rows, found.scores, strict=True):
+            same = np.diff(scores) == 0
+            assert (np.diff(rows)[same] > 0).all()
+        results.append(found.rows)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_memory_map_of_either_precision(tmp_path: Path, dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    rows = unit(rng, 500, 16).astype(dtype)
+    rows.tofile(tmp_path / "g.bin")
+    mapped = np.memmap(tmp_path / "g.bin", dtype, "r", 0, (500, 16))
+    q = torch.from_numpy(unit(rng, 3, 16))
+    found = search(q, mapped, 10)
+    exact = q.numpy() @ rows.astype(np.float32).T
+    np.testing.assert_array_equal(found.rows, np.argsort(-exact, axis=1, kind="stable")[:, :10])
+    assert search(q[:1], mapped, 10).rows[0].tolist() == found.rows[0].tolist()
+
+
+def test_what_cannot_be_searched_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    g = unit(rng, 20, 4)
+    with pytest.raises(DataError, match="5 dimensions, the gallery 4"):
+        search(torch.ones(1, 5), g, 3)
+    with pytest.raises(DataError, match="query 1 has no direction"):
+        search(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0]]), g, 3)
+    with pytest.raises(UsageError, match="-k must be"):
+        search(torch.ones(1, 4), g, 0)
+    g[7] = np.nan
+    with pytest.raises(DataError, match=r"NaN \(row 7\)"):
+        search(torch.ones(2, 4), g, 3)
+
+
+def draw(path: Path, fill: int = 0) -> Path:
+    image = Image.new("L", (60, 60), 255)
+    ImageDraw.Draw(image).ellipse((10, 15, 50, 45), outline=fill, width=3)
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_recipe: Path) -> Path:
+    return make_run(tmp_path / "runs" / "one", tiny_recipe)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        path = tmp_path / "photos" / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+def test_folder_is_embedded_once_and_reused(tmp_path: Path, run: Path, folder: Path) -> None:
+    sketch = draw(tmp_path / "s.png")
+    first = workflow.search_sketches([sketch], folder, run=run, k=4)
+    assert first.gallery.path is not None
+    stamp = first.gallery.path.stat().st_mtime_ns
+    second = workflow.search_sketches([sketch], folder, run=run, k=4)
+    assert second.gallery.path is not None
+    assert second.gallery.path.stat().st_mtime_ns == stamp
+    assert second.found == first.found
+    assert [h.rank for h in first.found[0].hits] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".html", ".png"])
+def test_results_are_written(tmp_path: Path, run: Path, folder: Path, suffix: str) -> None:
+    result = workflow.search_sketches(
+        [draw(tmp_path / "s.png"), draw(tmp_path / "t.png")], folder, run=run, k=3
+    )
+    out = tmp_path / f"r{suffix}"
+    workflow.write_result(result, out)
+    if suffix == ".json":
+        saved = json.loads(out.read_text())
+        assert saved["exact"] is True
+        assert [len(s["results"]) for s in saved["sketches"]] == [3, 3]
+    elif suffix == ".html":
+        assert out.read_text().count("data:image/jpeg") == 8
+    else:
+        assert Image.open(out).width > 1000
+    with pytest.raises(UsageError, match=r"expected \.html, \.png, \.json"):
+        workflow.check_out(tmp_path / "r.gif")
+
+
+def test_prepared_set_shows_its_unseen_photos_with_classes(
+    tmp_path: Path, run: Path, tiny_demo: Path
+) -> None:
+    result = workflow.search_sketches([draw(tmp_path / "s.png")], tiny_demo, run=run, k=50)
+    assert result.photos == 40
+    hits = result.found[0].hits
+    assert len(hits) == 40
+    assert all(h.source.startswith(f"photo/{h.name}/") for h in hits)
+    workflow.write_result(result, tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 41
+
+
+def test_gallery_of_another_model_is_refused_and_says_why(
+    tmp_path: Path, run: Path, folder: Path, tiny_recipe: Path
+) -> None:
+    other = make_run(tmp_path / "runs" / "two", tiny_recipe, seed=1)
+    file = embed_workflow.run_folder(Request(run), folder, tmp_path / "g.h5", half=False, force=False).path
+    sketch = draw(tmp_path / "s.png")
+    assert workflow.search_sketches([sketch], file, k=2).found[0].hits
+    with pytest.raises(DataError, match=r"g\.h5: made with the weights .* which .*two does not have"):
+        workflow.search_sketches([sketch], file, run=other, k=2)
+
+
+def test_blank_broken_missing_sketches_and_photos(tmp_path: Path, run: Path, folder: Path) -> None:
+    Image.new("L", (30, 30), 255).save(tmp_path / "blank.png")
+    (tmp_path / "bad.png").write_bytes(b"nope")
+    for name, words in (
+        ("blank.png", "blank"),
+        ("bad.png", "bad.png: not an image"),
+        ("no.png", "cannot be read"),
+    ):
+        with pytest.raises(DataError, match=words):
+            workflow.search_sketches([tmp_path / name], folder, run=run)
+    found = workflow.search_sketches([folder / "1.jpg"], folder, run=run, k=1).found[0]
+    assert "looks like a photo" in found.note
+    with pytest.raises(UsageError, match="no such file or folder"):
+        workflow.search_sketches([draw(tmp_path / "s.png")], tmp_path / "nothing", run=run)
+
+
+def test_approximate_index_measures_its_recall(tmp_path: Path, run: Path, folder: Path) -> None:
+    pytest.importorskip("faiss")
+    exact = workflow.search_sketches([draw(tmp_path / "s.png")], folder, run=run, k=3)
+    near = workflow.search_sketches([draw(tmp_path / "s.png")], folder, run=run, k=3, approximate=True)
+    assert near.recall is not None
+    assert near.recall >= 2 / 3
+    assert {h.source for h in near.found[0].hits} & {h.source for h in exact.found[0].hits}
