@@ -48,6 +48,8 @@ def search(
     if out is not None:
         workflow.write_result(result, out)
         note(f"written: {out}")
+    for name, reason in result.skipped:
+        note(f"skipped {name}: {reason}")
     for found in result.found:
         if found.note:
             note(f"{found.sketch}: {found.note}")

@@ -19,7 +19,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }  # fmt: skip
 MARKERS = 20
-"""Classes that get their own colour in a map."""
+"""Colours of a map with more than 10 classes."""
 
 
 def class_bars(names: Sequence[str], ap: Floats, precision: Floats, label: str) -> Figure:
@@ -100,7 +100,8 @@ def embedding_map(
     points: Floats, labels: npt.NDArray[np.integer], sketch: npt.NDArray[np.bool_], names: Sequence[str]
 ) -> Figure:
     """A map [N, 2] of sketches (triangles) and photos (dots), a colour per class; labels index `names`."""
-    colors = [mpl.colormaps["tab20"](i % MARKERS) for i in range(len(names))]
+    palette = mpl.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    colors = [palette(i % MARKERS) for i in range(len(names))]
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(6.6, 4.6), layout="constrained")
         axes = figure.subplots()

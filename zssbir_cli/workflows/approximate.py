@@ -56,7 +56,7 @@ def _open_index(faiss: Any, stored: Embeddings, rows: Rows) -> Any:
 
 def build_index(faiss: Any, rows: Rows) -> Any:
     """An IVF index with 8-bit codes over rows [N, D] (inner product); probes a sixteenth of its lists."""
-    lists = max(1, min(4096, round(4 * len(rows) ** 0.5)))
+    lists = max(1, min(4096, round(4 * len(rows) ** 0.5), len(rows) // 40))
     width = rows.shape[1]
     quantizer = faiss.IndexFlatIP(width)
     index = faiss.IndexIVFScalarQuantizer(

@@ -59,6 +59,8 @@ def measure(
         if progress:
             progress("ranking", done, len(query.labels))
 
+    if progress:
+        progress("ranking", 0, len(query.labels))
     metrics = evaluate(
         query.rows, gallery.rows, query.labels, gallery.labels,
         k=k, curve_levels=CURVE_LEVELS, fast=fast, device=device, progress=count,

@@ -31,6 +31,8 @@ from zssbir_cli.workflows.embed import (
 from zssbir_cli.workflows.eval_inputs import latest_run
 
 FORMATS = (".html", ".png", ".json")
+SHOW_PROGRESS = 500_000
+"""Photos of a gallery from which on a search shows its progress."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class SearchResult:
     photos: int
     recall: float | None = None
     """With an approximate index: its measured share of the exact results."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Files of the gallery's folder that could not be read, and why (when it was embedded just now)."""
 
 
 def search_sketches(
@@ -85,7 +89,7 @@ def search_sketches(
     """
     paths, notes = _checked_sketches(sketches)
     options = Request(run or Path(), which, device, "auto", workers)
-    embedder, stored = _open_gallery(gallery, options, run is not None, runs, progress)
+    embedder, stored, skipped = _open_gallery(gallery, options, run is not None, runs, progress)
     rows, start = _photo_rows(stored)
     if not len(rows):
         raise DataError(f"{gallery}: holds no photos")
@@ -98,7 +102,12 @@ def search_sketches(
         nearest, recall = approximate_search(stored, rows, queries, k)
     else:
         nearest = search(
-            queries, rows, k, progress=(lambda d, t: progress("searching", d, t)) if progress else None
+            queries,
+            rows,
+            k,
+            progress=(lambda d, t: progress("searching", d, t))
+            if progress and len(rows) > SHOW_PROGRESS
+            else None,
         )
     found = []
     for i, path in enumerate(paths):
@@ -108,7 +117,7 @@ def search_sketches(
             for j, row in enumerate(numbers)
         )
         found.append(Found(path, hits, notes[i]))
-    return SearchResult(stored, tuple(found), len(rows), recall)
+    return SearchResult(stored, tuple(found), len(rows), recall, skipped)
 
 
 def _class_of(stored: Embeddings, row: int) -> str:
@@ -137,12 +146,12 @@ def _checked_sketches(sketches: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def _open_gallery(
     gallery: Path, options: Request, named: bool, runs: Path, progress: Progress | None
-) -> tuple[Embedder, Embeddings]:
-    """The gallery's embeddings and the weights that made them."""
+) -> tuple[Embedder, Embeddings, tuple[tuple[str, str], ...]]:
+    """The gallery's embeddings, the weights that made them, and what had to be skipped."""
     if gallery.is_file():
         stored = read_embeddings(gallery)
         request = _request_for(stored, gallery, options, named, runs)
-        return request.open(choose_device(request.device)), stored
+        return request.open(choose_device(request.device)), stored, ()
     if not gallery.is_dir():
         raise UsageError(f"--gallery {gallery}: no such file or folder")
     request = options if named else _with_run(options, latest_run(runs))
@@ -152,10 +161,10 @@ def _open_gallery(
         prepared = PreparedSet.open(gallery)
         path = embeddings_path(request.run, request.which, prepared, Part.TEST)
         if path.exists() and is_fresh(found := read_embeddings(path), embedder.checkpoint.sha256, prepared):
-            return embedder, found
-        return embedder, embed_part(embedder, prepared, Part.TEST, path, progress)
+            return embedder, found, ()
+        return embedder, embed_part(embedder, prepared, Part.TEST, path, progress), ()
     result = run_folder(request, gallery, None, half=False, force=False, progress=progress)
-    return embedder, read_embeddings(result.path)
+    return embedder, read_embeddings(result.path), result.skipped
 
 
 def _with_run(request: Request, run: Path, which: str | None = None) -> Request:
