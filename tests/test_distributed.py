@@ -17,6 +17,7 @@ from zssbir_cli.engine import distributed
 from zssbir_cli.engine.checkpoint import load_weights
 from zssbir_cli.engine.embed import embed_all
 from zssbir_cli.engine.precision import Precision
+from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.stop import Interrupted
 from zssbir_cli.errors import DivergedError, UsageError
@@ -200,8 +201,9 @@ class Collecting(Toy):
 
 def collected(root: Path) -> dict:
     torch.manual_seed(0)
-    method = Collecting()
-    toy_fit(make_run(root), method=method, epochs=1)
+    method, hooks = Collecting(), Silent()
+    toy_fit(make_run(root), method=method, epochs=1, hooks=hooks)
+    assert any("batch norm" in n for n in hooks.notes) == distributed.is_main()
     return {k: v.clone() for k, v in method.state_dict().items()}
 
 

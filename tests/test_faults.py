@@ -1,5 +1,6 @@
 """What goes wrong in long runs, one fault each: docs/reliability.md lists them."""
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -148,6 +149,35 @@ def test_full_disk_to_the_end_keeps_the_checkpoint_before(tmp_path):
     assert "the one before it is intact; free some space and continue with --resume" in error
     assert checkpoint.inspect(run.checkpoints / "last").step == 10
     assert not list(run.checkpoints.glob("*.partial"))
+
+
+def test_a_really_full_disk(tmp_path):
+    """A tmpfs that is filled up by somebody else while the run trains, and emptied again."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+
+    class Neighbour(Silent):
+        def report(self, report) -> None:
+            if report.step == 8:
+                with (small / "big").open("wb", 0) as file, contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * 4096)
+            if report.step == 12:
+                (small / "big").unlink()
+
+    try:
+        straight, _ = toy_fit(make_run(tmp_path / "a"), epochs=3)
+        run, hooks = make_run(small / "runs"), Neighbour()
+        method, _ = toy_fit(run, epochs=3, hooks=hooks)
+        assert any("No space left" in n or "os error 28" in n for n in hooks.notes), hooks.notes
+        assert same_weights(straight, method)
+        assert checkpoint.inspect(run.checkpoints / "last").step == 15
+        assert rows(run.path) == rows(RunDir.latest(tmp_path / "a"))
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
 
 
 class Failing(ToyItems):

@@ -178,13 +178,15 @@ def all_max_(x: Tensor) -> Tensor:
 def average_statistics(module: nn.Module) -> None:
     """Make batch norm's running statistics the mean over ranks, where they are being collected: each rank saw
     its own share of the batches. (Recipes keep them fixed by default, `model.freeze_batchnorm`.)"""
-    if world_size() == 1:
-        return
-    for part in module.modules():
-        if isinstance(part, _BatchNorm) and part.training and part.track_running_stats:
-            for statistic in (part.running_mean, part.running_var):
-                if statistic is not None:
-                    statistic.copy_(all_mean(statistic))
+    for part in collecting_norms(module) if world_size() > 1 else ():
+        for statistic in (part.running_mean, part.running_var):
+            if statistic is not None:
+                statistic.copy_(all_mean(statistic))
+
+
+def collecting_norms(module: nn.Module) -> list[_BatchNorm]:
+    """Batch-norm layers that are collecting statistics: those of this rank's share of the batch."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
 
 
 def barrier() -> None:

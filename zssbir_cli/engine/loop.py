@@ -130,6 +130,10 @@ class _Fit:
         self.run_dir.trim(self.state.rows)
         self.before = self.state.seconds
         self.stepper.wrap()
+        if distributed.world_size() > 1 and distributed.collecting_norms(self.method):
+            self.reporter.note(
+                "note: batch norm uses each rank's share of the batch: results depend on their number"
+            )
         self.reporter.start(self.state.step)
         try:
             with on_signals() as stop:

@@ -1,0 +1,203 @@
+"""What stands around the loop: list of runs, comparison, profile, TensorBoard, compiling, attention
+kernels."""
+
+import builtins
+import json
+
+import pytest
+import torch
+from engine_helpers import make_run, toy_data, toy_fit, toy_method
+from torch import nn
+from typer.testing import CliRunner
+
+from zssbir_cli.cli.app import app
+from zssbir_cli.cli.train_progress import print_profile
+from zssbir_cli.engine.precision import Precision, choose_attention
+from zssbir_cli.engine.profile import PHASES, profile_steps
+from zssbir_cli.engine.report import Silent
+from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.tensorboard import TensorBoardHooks
+from zssbir_cli.errors import UsageError
+from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
+from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
+from zssbir_cli.workflows.runs import compare_runs, find_run, list_runs
+
+CPU = torch.device("cpu")
+
+
+def make_real_run(root, *settings, finished: bool = True, rows=()) -> RunDir:
+    recipe = load_recipe(find_recipe("demo.yaml"), list(settings))
+    record = {"data": {"name": "demo"}, "versions": {"torch": "2.6"}}
+    resolved = recipe.model_dump(mode="json")
+    run = RunDir.create(
+        root, recipe.name, recipe=resolved, recipe_yaml=dump_recipe(recipe), data={}, record=record
+    )
+    for row in rows:
+        run.append(row)
+    if finished:
+        run.update_record({"finished": {"steps": 20}})
+    return run
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    a = make_real_run(
+        tmp_path,
+        rows=[
+            {"step": 10, "epoch": 1.0, "loss": 2.0},
+            {"step": 10, "epoch": 1.0, "val/mAP@all": 0.4},
+            {"step": 20, "epoch": 2.0, "loss": float("nan"), "val/mAP@all": 0.3},
+        ],
+    )
+    (a.path / "eval").mkdir()
+    measures = [
+        {"name": "mAP@all", "convention": "sake", "value": 0.9},
+        {"name": "mAP@all", "convention": "voc", "value": 0.5},
+    ]
+    (a.path / "eval" / "zs.json").write_text(json.dumps({"measures": measures}))
+    b = make_real_run(tmp_path, "optim.lr=0.5", finished=False)
+    return a, b
+
+
+def test_runs_are_listed_with_their_numbers(tmp_path, two_runs):
+    a, b = list_runs(tmp_path)
+    assert (a.recipe, a.method, a.data, a.step, a.loss, a.best_val) == (
+        "demo",
+        "triplet",
+        "demo",
+        20,
+        2.0,
+        0.4,
+    )
+    assert (a.results, a.state, b.state, b.step, b.loss) == ({"zs": 0.5}, "finished", "stopped", 0, None)
+
+
+def test_a_damaged_run_does_not_hide_the_others(tmp_path, two_runs):
+    a, _ = two_runs
+    (a.path / "recipe.yaml").write_text("name: [")
+    assert [r.state for r in list_runs(tmp_path)] == ["unreadable", "stopped"]
+
+
+def test_comparison_names_what_differs(tmp_path, two_runs):
+    a, b = two_runs
+    b.update_record({"versions": {"torch": "2.7"}})
+    found = compare_runs(a.path, b.path)
+    assert found.recipe == [("optim.lr", "0.001", "0.5")]
+    assert found.record == [("versions.torch", "2.6", "2.7")]
+    assert ("best_val", "0.4", "-") in found.outcome
+    assert ("eval zs: mAP@all", "0.5", "-") in found.outcome
+
+
+def test_runs_on_the_command_line(tmp_path, two_runs):
+    a = two_runs[0].path.name
+    result = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path)])
+    assert result.exit_code == 0
+    assert a in result.stdout
+    assert "zs 0.5000" in result.stdout
+    listed = json.loads(CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "--json"]).stdout)
+    assert [r["best_val"] for r in listed] == [0.4, None]
+    result = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "compare", a, "latest", "--json"])
+    assert json.loads(result.stdout)["recipe"] == [["optim.lr", "0.001", "0.5"]]
+
+
+def test_a_run_is_found_by_path_name_part_or_latest(tmp_path, two_runs):
+    a, b = (r.path for r in two_runs)
+    assert find_run(str(a), tmp_path) == find_run(a.name, tmp_path) == a
+    assert find_run("latest", tmp_path) == b
+    with pytest.raises(UsageError, match="several runs"):
+        find_run("demo", tmp_path)
+    with pytest.raises(UsageError, match="no run under"):
+        find_run("nothing", tmp_path)
+    with pytest.raises(UsageError, match="no such folder"):
+        list_runs(tmp_path / "nowhere")
+
+
+def test_profile_accounts_for_the_whole_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    found = profile_steps(
+        toy_method(),
+        toy_data(),
+        optim=OptimConfig(accumulate=2),
+        train=TrainConfig(batch_size=12),
+        workers=0,
+        precision=Precision("fp32", CPU),
+        probe=None,
+        steps=4,
+    )
+    assert set(found.phases) == {*PHASES, "other"}
+    assert sum(found.phases.values()) == pytest.approx(found.step_ms, rel=0.2)
+    assert found.phases["forward"] > 0
+    assert any("aten::" in name for name, _ in found.operators)
+    assert found.images_per_s == pytest.approx(24 / found.step_ms * 1e3)
+    assert not list(tmp_path.iterdir()), "profiling writes nothing"
+    print_profile(found)
+    assert "forward" in capsys.readouterr().out
+
+
+def test_tensorboard_events_hold_the_reports(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    hooks = TensorBoardHooks(tmp_path / "tb", Silent())
+    toy_fit(make_run(tmp_path), epochs=1, hooks=hooks, validate=lambda m: {"val/mAP@all": 0.25})
+    hooks.close()
+    events = accumulator.EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4, 5]
+    assert events.Scalars("val/mAP@all")[0].value == 0.25
+
+
+def test_tensorboard_without_the_package_is_said_before_training(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("torch.utils.tensorboard"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError, match=r"pip install 'zssbir\[tensorboard\]'"):
+        TensorBoardHooks(tmp_path, Silent())
+
+
+def test_attention_trains_with_explicit_products_in_bf16_on_a_cpu():
+    import timm
+
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0)
+    blocks = [m for m in vit.modules() if hasattr(m, "fused_attn")]
+    assert blocks
+    x = torch.rand(2, 3, 32, 32)
+    fused = vit.eval()(x)
+    choose_attention(vit, Precision("bf16", CPU), training=True)
+    assert not any(b.fused_attn for b in blocks)
+    assert torch.allclose(vit(x), fused, atol=1e-4)
+    choose_attention(vit, Precision("bf16", CPU), training=False)
+    assert all(b.fused_attn for b in blocks)
+    choose_attention(vit, Precision("fp32", CPU), training=True)
+    assert all(b.fused_attn for b in blocks)
+
+
+def test_compile_replaces_the_backbones_forward_and_keeps_parameter_names(monkeypatch):
+    from zssbir_cli.models.encoder import build_encoder
+    from zssbir_cli.recipe.schema import ModelConfig
+    from zssbir_cli.workflows.train import compile_encoders
+
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = build_encoder(ModelConfig(backbone="resnet10t", weights="none"), 32, False)
+
+    calls = []
+
+    def fake(function):
+        def wrapped(x):
+            calls.append(tuple(x.shape))
+            return function(x)
+
+        return wrapped
+
+    monkeypatch.setattr(torch, "compile", fake)
+    holder = Holder()
+    names = set(holder.state_dict())
+    compile_encoders(holder)
+    holder.encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    assert calls == [(2, 3, 32, 32)]
+    assert set(holder.state_dict()) == names
