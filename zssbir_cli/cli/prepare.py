@@ -136,7 +136,7 @@ def _show(result: "Prepared") -> None:
     """The summary of a prepared set, on stdout."""
     from zssbir_cli.cli.console import note, table
     from zssbir_cli.cli.info import show_published
-    from zssbir_cli.data.build import REPORT_NAME
+    from zssbir_cli.data.journal import REPORT_NAME
     from zssbir_cli.workflows.info import describe
 
     found = describe(result.root)

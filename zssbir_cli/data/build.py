@@ -19,7 +19,7 @@ from PIL import Image
 
 from zssbir_cli import __version__
 from zssbir_cli.data.clean import Cleaned, CleanOptions, clean
-from zssbir_cli.data.journal import Journal, Note, ShardRecord, lock
+from zssbir_cli.data.journal import REPORT_NAME, Journal, Note, ShardRecord, lock
 from zssbir_cli.data.leaks import find_image_leaks, refuse
 from zssbir_cli.data.manifest import Manifest, ShardInfo, write_atomically, write_manifest
 from zssbir_cli.data.plan import GROUPS, Plan
@@ -29,7 +29,6 @@ from zssbir_cli.types import Modality, Part
 
 CHUNK_IMAGES = 32
 CHUNK_BYTES = 4 << 20
-REPORT_NAME = "report.txt"
 Progress = Callable[[int, int], None]
 
 

@@ -10,11 +10,13 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zssbir_cli.data.manifest import SHARD_PATTERN, ShardInfo, write_atomically
-from zssbir_cli.data.shards import content_digest
+from zssbir_cli.data.manifest import MANIFEST_NAME, SHARD_PATTERN, ShardInfo, write_atomically
+from zssbir_cli.data.shards import file_sha256
 from zssbir_cli.errors import DataError
 
 WORK = ".work"
+LOCK = ".lock"
+REPORT_NAME = "report.txt"
 Note = tuple[str, str, str]  # skipped | changed, source path, reason
 
 
@@ -72,7 +74,7 @@ class Journal:
             data = (self.work / (shard.name + ".json")).read_bytes()
             record = ShardRecord.model_validate_json(data)
             whole = record.info.file == shard.name and shard.stat().st_size == record.info.bytes
-            return record if whole and content_digest(shard) == record.info.sha256 else None
+            return record if whole and file_sha256(shard) == record.info.file_sha256 else None
         except (OSError, ValidationError, DataError):
             return None
 
@@ -93,11 +95,17 @@ class Journal:
                 path.unlink(missing_ok=True)
 
 
+def is_ours(path: Path) -> bool:
+    """Whether an unfinished `prepare` leaves such a file behind."""
+    name = path.name.removesuffix(".partial")
+    return name in (WORK, LOCK, REPORT_NAME, MANIFEST_NAME) or re.match(SHARD_PATTERN, name) is not None
+
+
 class lock:
     """Context manager: only one `prepare` may write a folder at a time. No-op where flock does not exist."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / ".lock"
+        self.path = folder / LOCK
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> "lock":

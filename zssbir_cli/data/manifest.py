@@ -50,7 +50,7 @@ class ClassInfo(_Frozen):
 
 
 class ShardInfo(_Frozen):
-    """A shard file. `sha256` is of what it holds (see `shards.content_digest`), not of the file."""
+    """A shard file. `sha256` is of what it holds (`shards.content_digest`), `file_sha256` of its bytes."""
 
     file: str = Field(pattern=SHARD_PATTERN)
     part: Part
@@ -58,6 +58,7 @@ class ShardInfo(_Frozen):
     count: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: Sha256
+    file_sha256: Sha256 | None = None
 
 
 class SourceInfo(_Frozen):

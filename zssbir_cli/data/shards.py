@@ -139,6 +139,7 @@ def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
             file.attrs["dataset"], file.attrs["split"] = writer.dataset, writer.split
             file.attrs["part"], file.attrs["sha256"] = str(writer.part), digest
         size = _sync(partial)
+        file_digest = file_sha256(partial)
         index = read_index(partial)
         if index.sha256 != digest or len(index.labels) != n:
             raise DataError(f"{partial} does not read back as written (a failing disk?)")
@@ -153,6 +154,7 @@ def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
         count=n,
         bytes=size,
         sha256=digest,
+        file_sha256=file_digest,
     )
 
 

@@ -9,7 +9,7 @@ from zssbir_cli.data.build import available_cores
 from zssbir_cli.data.leaks import find_image_leaks
 from zssbir_cli.data.manifest import ShardInfo
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
-from zssbir_cli.data.shards import content_digest
+from zssbir_cli.data.shards import content_digest, file_sha256
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality, Part
 
@@ -59,6 +59,7 @@ def verify(
 def _bad_shard(root: Path, info: ShardInfo) -> str:
     try:
         same = content_digest(root / info.file) == info.sha256
+        same &= info.file_sha256 in (None, file_sha256(root / info.file))
     except DataError as error:
         return str(error)
     return "" if same else f"{root / info.file}: its checksum is not the manifest's"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.data.build import BuildOptions, available_cores, build
-from zssbir_cli.data.journal import WORK, Journal
+from zssbir_cli.data.journal import WORK, Journal, is_ours
 from zssbir_cli.data.layout import find_images, to_items
 from zssbir_cli.data.leaks import refuse
 from zssbir_cli.data.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -177,7 +177,7 @@ def _finished(plan: Plan, out: Path, options: BuildOptions, say: Say) -> Manifes
         DataError: `out` holds another set or other files.
     """
     if not (out / MANIFEST_NAME).exists():
-        if out.exists() and not (out / WORK).is_dir() and any(out.iterdir()):
+        if out.exists() and not all(is_ours(path) for path in out.iterdir()):
             raise DataError(f"{out} is not empty and not a prepared set; choose another folder with --out")
         return None
     try:

@@ -129,7 +129,7 @@ def _attempt(address: str, partial: Path) -> None:
         tag.unlink(missing_ok=True)  # what is here does not fit the file there: start over
         raise ConnectionError("the server refuses to resume") from None
     with contextlib.closing(reply):
-        facts = _facts(address, reply, have)
+        facts = _facts(address, reply, have, tag)
         _check_space(address, partial, facts)
         if facts.start == 0:
             tag.unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def _attempt(address: str, partial: Path) -> None:
     tag.unlink(missing_ok=True)
 
 
-def _facts(address: str, reply: Any, have: int) -> _Reply:
+def _facts(address: str, reply: Any, have: int, tag: Path) -> _Reply:
     kind = reply.headers.get("Content-Type", "")
     if kind.startswith("text/html"):
         text = reply.read(100_000).decode("utf-8", "replace").casefold()
@@ -160,6 +160,7 @@ def _facts(address: str, reply: Any, have: int) -> _Reply:
     if reply.status == 206:
         start, total = _content_range(reply.headers.get("Content-Range", ""), size)
         if start != have:
+            tag.unlink(missing_ok=True)
             raise ConnectionError("the server resumed at another place")
         return _Reply(start, total, validator)
     return _Reply(0, size, validator)
