@@ -12,7 +12,9 @@ def embed(
     part: list[str] = typer.Option(
         [], "--part", help="Parts of the data set: test, val, holdout, train; default: all but train."
     ),
-    run: Path | None = typer.Option(None, "--run", help="A run's folder; default: the latest one."),
+    run: Path | None = typer.Option(
+        None, "--run", "-R", help="A run's folder; default: the latest one. Under torchrun write -R."
+    ),
     checkpoint: str = typer.Option("best", "--checkpoint", help="best, last or epoch-NNNN."),
     data: Path | None = typer.Option(None, "--data", help="Another prepared data set than the run's own."),
     out: Path | None = typer.Option(None, "--out", help="The embeddings file of --images."),
