@@ -136,3 +136,15 @@ def test_progress_counts_every_image(tmp_path: Path) -> None:
     prepare_demo(tmp_path / "p", progress=lambda done, total: seen.append((done, total)), **TINY)
     assert seen[-1] == (3 * len(CLASSES), 3 * len(CLASSES))
     assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+
+
+def test_training_photos_show_no_unseen_class_even_in_the_background() -> None:
+    from zssbir_cli.data.demo.prepare import _jobs, _roles
+    from zssbir_cli.types import Part, Role
+
+    roles = _roles(0, 10, 6)
+    jobs = list(_jobs(roles, 0, 64, 0.5, 2, 2))
+    shown = {part: {roles[o] for j in jobs if j.part == part for o in j.others} for part in Part}
+    assert shown[Part.TRAIN] == {Role.SEEN}
+    assert shown[Part.VAL] == {Role.SEEN, Role.VAL}
+    assert shown[Part.TEST] == {Role.SEEN, Role.VAL, Role.UNSEEN}

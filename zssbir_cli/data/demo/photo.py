@@ -1,5 +1,6 @@
 """Photos of the demo shapes: a lit object on a backdrop, litter, things of other classes; an exact mask."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,21 +30,30 @@ class Scene:
 
 
 def draw_photo(
-    name: str, rng: np.random.Generator, size: int = 128, ambiguity: float = 0.3
+    name: str,
+    rng: np.random.Generator,
+    size: int = 128,
+    ambiguity: float = 0.3,
+    others: Sequence[str] = CLASSES,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """A photo of a new random instance of class `name`.
 
     ambiguity: 0 = no things of other classes in the picture, 1 = five, nearly as large as the object; the
-    same generator state gives the same scene but for them. Returns the photo, uint8 [size, size, 3], and
+    same generator state gives the same scene but for them; others: the classes they are of. Returns the photo, uint8 [size, size, 3], and
     the mask of the object's visible pixels, bool [size, size]. Raises UsageError for an unknown class or
     an ambiguity outside 0-1.
     """
-    scene = draw_scene(name, rng, size, ambiguity)
+    scene = draw_scene(name, rng, size, ambiguity, others=others)
     return scene.photo, scene.mask
 
 
 def draw_scene(
-    name: str, rng: np.random.Generator, size: int = 128, ambiguity: float = 0.3, with_object: bool = True
+    name: str,
+    rng: np.random.Generator,
+    size: int = 128,
+    ambiguity: float = 0.3,
+    with_object: bool = True,
+    others: Sequence[str] = CLASSES,
 ) -> Scene:
     """As `draw_photo`, with the distractors' pixels; `with_object` False leaves only the object's shadow."""
     if not 0 <= ambiguity <= 1:
@@ -56,10 +66,11 @@ def draw_scene(
     canvas: Picture = _backdrop(d, size, stage, light)
     level = luminance(canvas.mean(axis=(0, 1)))
     tile = _object(name, Dice(main), size, stage, light, level)
-    others = _others(name, Dice(crowd), size, ambiguity, stage, light, level)
-    front = _in_front(others, tile, size)
+    crowd_of = [c for c in others if c != name]
+    things = _others(crowd_of, Dice(crowd), size, ambiguity, stage, light, level)
+    front = _in_front(things, tile, size)
     clutter: Plane = np.zeros((size, size), np.float32)
-    for number, other in enumerate(others):
+    for number, other in enumerate(things):
         if number != front:
             canvas = _placed(canvas, other, stage, light)
             clutter = np.maximum(clutter, _cover(other, size))
@@ -70,8 +81,8 @@ def draw_scene(
     visible: Plane = cover
     clutter = clutter * (1 - cover)
     if front is not None:
-        canvas = _placed(canvas, others[front], stage, light)
-        hidden = _cover(others[front], size)
+        canvas = _placed(canvas, things[front], stage, light)
+        hidden = _cover(things[front], size)
         visible, clutter = visible * (1 - hidden), np.maximum(clutter, hidden)
     if d.chance(0.25):
         canvas, veil = _foreground(d, canvas, cover)
@@ -102,10 +113,9 @@ def _object(name: str, d: Dice, size: int, stage: bool, light: Light, level: flo
 
 
 def _others(
-    name: str, d: Dice, size: int, ambiguity: float, stage: bool, light: Light, level: float
+    names: list[str], d: Dice, size: int, ambiguity: float, stage: bool, light: Light, level: float
 ) -> list[Tile]:
     """The first few of a fixed list of distractors; their number and their size grow with `ambiguity`."""
-    names = [c for c in CLASSES if c != name]
     start = d(0, 2 * np.pi)
     tiles = []
     for k in range(int(np.ceil(ambiguity * _MOST_DISTRACTORS - 1e-9))):

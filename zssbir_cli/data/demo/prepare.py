@@ -157,19 +157,27 @@ class _Job:
     seed: int
     size: int
     ambiguity: float
+    others: tuple[str, ...]
 
 
 def _jobs(
     roles: dict[str, Role], seed: int, size: int, ambiguity: float, photos: int, sketches: int
 ) -> Iterator[_Job]:
-    """All work, in the order in which it is stored: by part, modality, class, number."""
+    """All work, in the order in which it is stored: by part, modality, class, number.
+
+    The things lying around in a photo are of classes of its own role or of less hidden ones, so that a
+    training photo shows no unseen class even in its background.
+    """
+    allowed: list[Role] = []
     for part in (Part.TRAIN, Part.VAL, Part.TEST):
+        allowed.append(ROLE_OF_PART[part])
+        others = tuple(name for name in CLASSES if roles[name] in allowed)
         for modality, total in ((Modality.SKETCH, sketches), (Modality.PHOTO, photos)):
             for name in CLASSES:
                 if roles[name] == ROLE_OF_PART[part]:
                     for first in range(0, total, _CHUNK):
                         count = min(_CHUNK, total - first)
-                        yield _Job(name, part, modality, first, count, seed, size, ambiguity)
+                        yield _Job(name, part, modality, first, count, seed, size, ambiguity, others)
 
 
 def _draw(job: _Job) -> list[tuple[bytes, bytes | None]]:
@@ -180,7 +188,7 @@ def _draw(job: _Job) -> list[tuple[bytes, bytes | None]]:
         if job.modality == Modality.SKETCH:
             images.append((_encoded(Image.fromarray(draw_sketch(job.name, rng, job.size)), "PNG"), None))
             continue
-        photo, mask = draw_photo(job.name, rng, job.size, job.ambiguity)
+        photo, mask = draw_photo(job.name, rng, job.size, job.ambiguity, job.others)
         images.append((_encoded(Image.fromarray(photo), "JPEG"), _encoded(Image.fromarray(mask), "PNG")))
     return images
 
