@@ -103,14 +103,19 @@ class RunDir:
             lines = self.metrics_file.read_text().splitlines(keepends=True)
             replace_text(self.metrics_file, "".join(lines[:rows]))
 
+    def record(self) -> dict[str, Any]:
+        """What run.json holds; empty when there is none."""
+        file = self.path / "run.json"
+        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        return found
+
     def update_record(self, values: Json) -> str | None:
         """Add to run.json (rank 0). Returns what went wrong, if anything."""
         if not distributed.is_main():
             return None
         file = self.path / "run.json"
         try:
-            old = json.loads(file.read_text()) if file.exists() else {}
-            write_json(file, {**old, **values})
+            write_json(file, {**self.record(), **values})
         except OSError as error:
             return f"{file}: {error.strerror}"
         return None

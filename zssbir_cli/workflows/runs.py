@@ -118,7 +118,8 @@ def compare_runs(a: Path, b: Path) -> Comparison:
     recipes = [load_recipe(run / "recipe.yaml").model_dump(mode="json") for run in (a, b)]
     records = [json.loads((run / "run.json").read_text()) for run in (a, b)]
     for record in records:
-        record.pop("finished", None)
+        for key in ("finished", "started", "resumed"):
+            record.pop(key, None)
     left, right = summary(a), summary(b)
     names = ["state", "step", "loss", "best_val"]
     outcome = [(n, _show(getattr(left, n)), _show(getattr(right, n))) for n in names]

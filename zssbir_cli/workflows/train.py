@@ -1,11 +1,13 @@
 """`zssbir train`: from a recipe and a prepared data set to a run's folder."""
 
+import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,7 @@ def train(
             )
         else:
             run = RunDir(run_folder(resume), resolved, identity)
+            run.update_record({"resumed": [*run.record().get("resumed", []), run_record(setup, command)]})
         with ExitStack() as stack:
             hooks = hooks or Silent()
             if tensorboard:
@@ -260,6 +263,7 @@ def run_record(setup: Setup, command: Sequence[str]) -> dict[str, Any]:
     """What run.json keeps: versions, machine, git state, data set, seed and command line."""
     manifest = setup.prepared.manifest
     return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "zssbir": __version__,
         "versions": {n: version(n) for n in ("torch", "torchvision", "timm", "numpy", "h5py")},
         "python": platform.python_version(),
@@ -285,8 +289,17 @@ def device_name(device: torch.device) -> str:
     return (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"cpu ({platform.processor() or platform.machine()})"
+        else f"cpu ({cpu_model()}, {os.cpu_count()} cores)"
     )
+
+
+def cpu_model() -> str:
+    """The processor's name, as Linux knows it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def git_state() -> str:
