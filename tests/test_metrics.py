@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.retrieval import ranking
 from zssbir_cli.retrieval.metrics import CONVENTIONS, Metrics, evaluate
 from zssbir_cli.retrieval.precision import values_of_groups, values_of_ranks
 
@@ -216,6 +217,20 @@ def test_blocks_and_threads_change_nothing(threads: int) -> None:
         part = evaluate(q, g, lq, lg, block=block, threads=threads, curve_levels=11)
         np.testing.assert_array_equal(part._values, whole._values)
         np.testing.assert_array_equal(part.curve, whole.curve)
+
+
+def test_the_sort_for_gpus_gives_what_the_one_for_cpus_gives() -> None:
+    """The same scores, with ties of every kind and signed zeros, through both; torch's runs on any device."""
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.choice([-0.5, -0.0, 0.0, 0.25, 0.5, 1.0], (6, 40)).astype(np.float32))
+    scores[3:] = torch.from_numpy(rng.uniform(-1, 1, (3, 40)).astype(np.float32))
+    row_a, flat_a, tied_a = ranking._sorted_cuda(scores.clone(), (7, 19))
+    row_b, flat_b, tied_b = ranking._sorted_cpu(scores.clone().numpy(), (7, 19), np.empty((6, 40), np.int32))
+    np.testing.assert_array_equal(flat_a, flat_b)
+    np.testing.assert_array_equal(tied_a, tied_b)
+    assert set(tied_a // 40) == {0, 1, 2}
+    for i in range(6):
+        np.testing.assert_array_equal(row_a(i), row_b(i))
 
 
 def test_torch_float16_and_unnormalised_rows_are_accepted() -> None:
