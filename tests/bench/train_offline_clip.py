@@ -1,12 +1,13 @@
-"""Train the package's offline CLIP on the demo generator's pictures with captions.
+"""Train the package's offline CLIP on the demo generator's pictures with captions of regions.
 
-    python tests/bench/train_offline_clip.py --pictures 12000 --steps 1500
+    python tests/bench/train_offline_clip.py --pictures 4000 --steps 900
 
-Draws pictures once (cached in --pool, so that a second run starts at once), then trains image and text tower
-from captions alone: no object mask is read. Writes zssbir_cli/models/offline_clip.safetensors (float16).
-
-Only the training classes of the default demo split are captioned; its unseen and validation classes are never
-drawn as the subject and never named. Things of any class may lie around in the pictures, unnamed.
+Draws pictures once (cached in --pool, so that a second run starts at once), then trains image and text tower: the
+class token is told the picture's caption ("a photo of teapot"), the patch tokens on the object the same caption, and
+the patch tokens elsewhere the empty prompt or the article. The second part is more than OpenAI's CLIP gets: captions
+alone did not teach a tower of this size anything in the minutes of CPU time that a student has. Its masks on drawn
+pictures are therefore a good case for the sampler, which docs/puxim.md says. All demo classes are learnt, as
+OpenAI's CLIP has seen all classes of the benchmarks. Writes zssbir_cli/models/offline_clip.safetensors (float16).
 """
 
 import argparse
@@ -26,7 +27,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zssbir_cli.data.demo import CLASSES, draw_photo
-from zssbir_cli.data.demo.prepare import _roles
 from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.models.offline_clip import (
     BLOCKS,
@@ -37,46 +37,45 @@ from zssbir_cli.models.offline_clip import (
     split_words,
 )
 from zssbir_cli.models.surgery import SurgeryTower
-from zssbir_cli.types import Role
 
 DRAWN = 80  # pixels; crops of it are resized to the tower's input
 CHUNK = 250
 BATCH = 64
 CAPTIONS = ("a photo of {}", "a photo of a {}", "a picture of {}", "a {}", "{}", "there is a {} in the scene")
-TOP = 16  # tokens that speak for the picture in the token term, of 64
+NOTHING = ("a photo of", "a photo of a", "", "a", "a picture of")
 
 
-def draw_chunk(job: tuple[int, tuple[str, ...], Path]) -> Path:
+def draw_chunk(job: tuple[int, Path]) -> Path:
     """Draw one chunk of pictures (if its file is not there) and return its file."""
-    number, names, pool = job
+    number, pool = job
     path = pool / f"{number:04d}.npz"
     if not path.exists():
         rng = np.random.default_rng([2026, number])
-        labels = rng.integers(0, len(names), CHUNK)
-        photos = [draw_photo(names[k], rng, DRAWN, float(rng.uniform(0, 0.8)))[0] for k in labels]
+        labels = rng.integers(0, len(CLASSES), CHUNK)
+        drawn = [draw_photo(CLASSES[k], rng, DRAWN, float(rng.uniform(0, 0.9))) for k in labels]
+        photos, masks = (np.stack(x) for x in zip(*drawn, strict=True))
         partial = path.with_suffix(".tmp")
         with partial.open("wb") as file:
-            np.savez(file, photos=np.stack(photos), names=np.array([names[k] for k in labels]))
+            np.savez(file, photos=photos, masks=masks, names=np.array([CLASSES[k] for k in labels]))
         partial.replace(path)
     return path
 
 
-def draw(pool: Path, names: tuple[str, ...], pictures: int, processes: int) -> tuple[Tensor, Tensor]:
-    """uint8 [N, 3, 80, 80] and the index of each picture's class in `names`, [N]."""
+def draw(pool: Path, pictures: int, processes: int) -> tuple[Tensor, Tensor]:
+    """uint8 [N, 4, 80, 80] (colour, and the object's mask as 0 or 255), and the class of each picture, [N]."""
     pool.mkdir(parents=True, exist_ok=True)
-    jobs = [(n, CLASSES, pool) for n in range(-(-pictures // CHUNK))]
+    jobs = [(n, pool) for n in range(-(-pictures // CHUNK))]
     with ProcessPoolExecutor(processes) as executor:
         files = [np.load(path) for path in executor.map(draw_chunk, jobs)]
-    subjects = np.concatenate([f["names"] for f in files])
-    wanted = np.isin(subjects, names)
-    photos = np.concatenate([f["photos"] for f in files])[wanted]
-    labels = torch.tensor([names.index(str(n)) for n in subjects[wanted]])
-    return torch.from_numpy(photos).permute(0, 3, 1, 2).contiguous(), labels
+    labels = torch.tensor([CLASSES.index(str(n)) for f in files for n in f["names"]])
+    stacked = [np.concatenate([f["photos"], 255 * f["masks"][..., None].astype(np.uint8)], -1) for f in files]
+    return torch.from_numpy(np.concatenate(stacked)).permute(0, 3, 1, 2).contiguous(), labels
 
 
-def augment(photos: Tensor, gen: torch.Generator) -> Tensor:
-    """uint8 [B, 3, 80, 80] -> float [B, 3, 64, 64] in about -1..1: crop, flip, turn, light and colour."""
-    n = len(photos)
+def augment(pictures: Tensor, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+    """uint8 [B, 4, 80, 80] -> image, float [B, 3, 64, 64] in about -1..1 (crop, flip, turn, light and colour), and how
+    much of each patch the object covers, [B, 64]."""
+    n = len(pictures)
 
     def rand(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(n, *shape, generator=gen) * (high - low) + low
@@ -86,9 +85,10 @@ def augment(photos: Tensor, gen: torch.Generator) -> Tensor:
     shift = rand(-1, 1, 2) * (1 - scale)[:, None]
     rows = torch.stack([scale * angle.cos() * flip, -scale * angle.sin(), shift[:, 0]], 1)
     columns = torch.stack([scale * angle.sin() * flip, scale * angle.cos(), shift[:, 1]], 1)
-    grid = F.affine_grid(torch.stack([rows, columns], 1), [n, 3, SIZE, SIZE], align_corners=False)
-    x = F.grid_sample(photos.float() / 127.5 - 1, grid, padding_mode="reflection", align_corners=False)
-    return x * rand(0.7, 1.3, 3, 1, 1) + rand(-0.25, 0.25, 1, 1, 1)
+    grid = F.affine_grid(torch.stack([rows, columns], 1), [n, 4, SIZE, SIZE], align_corners=False)
+    x = F.grid_sample(pictures.float() / 127.5 - 1, grid, padding_mode="reflection", align_corners=False)
+    cover = F.avg_pool2d((x[:, 3:] + 1) / 2, 8).flatten(1)
+    return x[:, :3] * rand(0.7, 1.3, 3, 1, 1) + rand(-0.25, 0.25, 1, 1, 1), cover
 
 
 def apart(x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Trainer(nn.Module):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.words = [clean_class_name(name) for name in names]
-        vocabulary = sorted({w for text in (*CAPTIONS, *self.words) for w in split_words(text)})
+        vocabulary = sorted({w for text in (*CAPTIONS, *NOTHING, *self.words) for w in split_words(text)})
         self.tokenizer = WordTokenizer(vocabulary)
         self.clip = build_offline_clip(self.tokenizer.size)
         with torch.no_grad():  # captions differ from the start: loud words, a quiet end token that sums up
@@ -111,21 +111,26 @@ class Trainer(nn.Module):
         self.tower = SurgeryTower(self.clip.visual, BLOCKS)
         self.token_scale = nn.Parameter(torch.tensor(math.log(14.0)))
 
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of the class token and of the best patch tokens over one caption per class."""
-        captions = [random.choice(CAPTIONS).format(w) for w in self.words]
+    def forward(self, images: Tensor, cover: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of the class token, of the object's tokens and of the other tokens over one caption per class
+        and one without a class."""
+        captions = [random.choice(CAPTIONS).format(w) for w in self.words] + [random.choice(NOTHING)]
         text = apart(self.clip.encode_text(self.tokenizer(captions)).float())
         tokens = self.tower(images).float()
         cls, tokens = apart(tokens[:, 0]), apart(tokens[:, 1:].flatten(0, 1)).view_as(tokens[:, 1:])
         logits = self.clip.logit_scale.exp().clamp(max=50) * cls @ text.T
-        similarity = tokens @ text.T
-        best = similarity.topk(TOP, dim=1).values.mean(1)
-        token_logits = self.token_scale.exp().clamp(max=50) * best
+        token_logits = self.token_scale.exp().clamp(max=50) * tokens @ text.T
+        inside, outside = cover > 0.6, cover < 0.1
+        target = labels[:, None].expand_as(cover)[inside]
+        nothing = torch.full((int(outside.sum()),), len(self.words))
         return {
-            "image": F.cross_entropy(logits, labels, label_smoothing=0.02),
-            "token": F.cross_entropy(token_logits, labels, label_smoothing=0.02),
+            "image": F.cross_entropy(logits, labels),
+            "object": F.cross_entropy(token_logits[inside], target),
+            "elsewhere": F.cross_entropy(token_logits[outside], nothing),
             "right": (logits.argmax(1) == labels).float().mean(),
-            "token right": (token_logits.argmax(1) == labels).float().mean(),
+            "token right": (token_logits[inside].argmax(1) == target).float().mean(),
+            "found": (token_logits[inside].argmax(1) != len(self.words)).float().mean(),
+            "left": (token_logits[outside].argmax(1) == len(self.words)).float().mean(),
         }
 
 
@@ -145,10 +150,9 @@ def train(model: Trainer, photos: Tensor, labels: Tensor, args: argparse.Namespa
         optimizer.zero_grad(set_to_none=True)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention is slow in bf16 on CPUs, going backward
             with torch.autocast("cpu", torch.bfloat16):
-                out = model(
-                    augment(photos[rows], gen).contiguous(memory_format=torch.channels_last), labels[rows]
-                )
-            (out["image"] + args.token_weight * out["token"]).backward()
+                images, cover = augment(photos[rows], gen)
+                out = model(images.contiguous(memory_format=torch.channels_last), cover, labels[rows])
+            (0.5 * out["image"] + out["object"] + out["elsewhere"]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 25 == 24:
@@ -170,21 +174,18 @@ def main() -> None:
     """Draw, train, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pool", type=Path, default=Path("offline-clip-pool"))
-    parser.add_argument("--pictures", type=int, default=12000)
+    parser.add_argument("--pictures", type=int, default=4000)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--token-weight", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--init", type=Path, default=None, help="go on from these weights")
-    parser.add_argument("--seen", action="store_true", help="only the default split's training classes")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     args = parser.parse_args()
-    names = tuple(c for c in CLASSES if not args.seen or _roles(0, 10, 6)[c] == Role.SEEN)
-    photos, labels = draw(args.pool, names, args.pictures, args.processes)
-    print(f"{len(photos)} pictures of {len(names)} classes")
+    photos, labels = draw(args.pool, args.pictures, args.processes)
+    print(f"{len(photos)} pictures of {len(CLASSES)} classes")
     torch.manual_seed(0)
     random.seed(0)
-    model = Trainer(names)
+    model = Trainer(CLASSES)
     if args.init:
         model.clip.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
     train(model, photos, labels, args)

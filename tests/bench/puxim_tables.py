@@ -1,0 +1,173 @@
+"""Does masking help? Unseen-class mAP@all of frozen, triplet and PuXIM with several masks, mean and spread over seeds.
+
+    python tests/bench/puxim_tables.py demo --work bench-puxim --seeds 0 1 2
+    python tests/bench/puxim_tables.py real --data data/real80 --weights mobilenetv2.pth --masks cams.h5
+
+Each cell is one short training; finished cells are kept in WORK/cells.json, so the script can be stopped and started
+again. All trainings of a table share data, backbone, batches, steps and the contrastive term: `triplet` is that term
+alone (the baseline's loss), `no mask` adds the interaction with all tokens kept, `puxim` adds masks and
+reconstruction, `random mask` is the same with random tokens, `true mask` (drawn pictures) with the generator's own.
+Convention voc, cosine, all test sketches against all test photos; the last step is evaluated, nothing is selected.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zssbir_cli.data.demo.prepare import prepare_demo
+from zssbir_cli.data.masks import write_scores
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.methods.base import Method
+from zssbir_cli.recipe.loader import find_recipe, load_recipe
+from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.retrieval.metrics import evaluate
+from zssbir_cli.types import Modality, Part
+from zssbir_cli.workflows import train as workflow
+from zssbir_cli.workflows.load import load_run, load_start
+
+LEVELS = (0.1, 0.4, 0.8)
+NO_MASK = ["method.masks=none", "method.reconstruction=0"]
+WAYS: dict[str, list[str]] = {
+    "triplet": [*NO_MASK, "method.interaction=0"],
+    "no mask": NO_MASK,
+    "puxim": [],
+    "random mask": ["method.rule=random"],
+}
+
+
+def unseen_map(recipe: Recipe, method: Method) -> float:
+    """mAP@all (voc) of the test part."""
+    setup = workflow.Setup.build(recipe, torch.device("cpu"))
+    vectors = {
+        m: setup.features(Part.TEST, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]
+        for m in Modality
+    }
+    labels = {m: setup.prepared.images(Part.TEST, m).labels for m in Modality}
+    found = evaluate(
+        vectors[Modality.SKETCH], vectors[Modality.PHOTO], labels[Modality.SKETCH], labels[Modality.PHOTO]
+    )
+    return found.get("mAP@all")
+
+
+def run_cell(settings: list[str], way: str) -> float:
+    """Train (or not) and evaluate one cell."""
+    recipe = load_recipe(find_recipe("puxim-demo"), [*settings, *WAYS.get(way, [])])
+    if way == "frozen":
+        return unseen_map(recipe, load_start(recipe, torch.device("cpu")))
+    with tempfile.TemporaryDirectory() as runs:
+        outcome = workflow.train(recipe, runs=Path(runs), device="cpu")
+        _, method, _ = load_run(outcome.run, torch.device("cpu"), "last")
+        return unseen_map(recipe, method)
+
+
+def true_masks(prepared: PreparedSet, side: int = 12) -> Path:
+    """The demo set's own object masks as a file of scores."""
+    photos = prepared.images(Part.TRAIN, Modality.PHOTO)
+    path = prepared.root / "true-masks.h5"
+    if not path.exists():
+        maps = []
+        for i in range(len(photos)):
+            mask = torch.from_numpy(photos.read_mask(i))[None, None].float()
+            maps.append(torch.nn.functional.adaptive_avg_pool2d(mask, side)[0, 0].numpy())
+        write_scores(path, np.stack(maps), data=prepared.identity, facts={"model": "true masks"})
+    return path
+
+
+class Cells:
+    """Results on disk, written after each cell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def fill(self, row: str, way: str, seed: int, settings: list[str]) -> None:
+        """Compute a cell unless it is there."""
+        key = f"{row}|{way}|{seed}"
+        if key not in self.done:
+            start = time.monotonic()
+            self.done[key] = run_cell([*settings, f"train.seed={seed}"], way)
+            self.path.write_text(json.dumps(self.done, indent=1))
+            print(f"{key}: {self.done[key]:.4f} ({time.monotonic() - start:.0f} s)", flush=True)
+
+    def table(self, rows: list[str], ways: list[str]) -> str:
+        """Markdown: mean, and half the range over seeds where there are several."""
+        lines = ["| | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
+        for row in rows:
+            cells = []
+            for way in ways:
+                values = [v for k, v in self.done.items() if k.startswith(f"{row}|{way}|")]
+                spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+                cells.append(f"{statistics.mean(values):.3f}{spread} (n={len(values)})" if values else "-")
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+def main() -> None:
+    """Fill the cells and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("table", choices=["demo", "real"])
+    parser.add_argument("--work", type=Path, default=Path("bench-puxim"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--photos", type=int, default=24, help="demo: per class")
+    parser.add_argument("--data", type=Path, help="real: a prepared set")
+    parser.add_argument("--weights", default="pretrained", help="real: weights of mobilenetv2_100")
+    parser.add_argument("--masks", help="real: file of scores (see real80_cams.py)")
+    parser.add_argument("--ways", nargs="+", default=None)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    cells = Cells(args.work / f"cells-{args.table}.json")
+    common = [
+        "train.epochs=1",
+        f"train.steps_per_epoch={args.steps}",
+        "train.validate_every=0",
+        "data.workers=0",
+    ]
+    ways = args.ways or ["frozen", "triplet", "no mask", "puxim", "random mask", "true mask"]
+    rows = [f"ambiguity {level}" for level in LEVELS] if args.table == "demo" else [args.data.name]
+    for seed in args.seeds:
+        for level, row in zip(LEVELS, rows, strict=False):
+            for way in ways:
+                if args.table == "real" and way == "true mask":
+                    continue
+                settings = _demo(args, level) if args.table == "demo" else _real(args)
+                if way == "true mask":
+                    root = next(s for s in settings if s.startswith("data.root=")).removeprefix("data.root=")
+                    settings = [*settings, f"method.masks={true_masks(PreparedSet.open(root))}"]
+                cells.fill(row, way, seed, [*settings, *common])
+    print(cells.table(rows, ways))
+
+
+def _demo(args: argparse.Namespace, level: float) -> list[str]:
+    root = args.work / f"demo-{level}"
+    prepare_demo(
+        root,
+        size=96,
+        ambiguity=level,
+        photos_per_class=args.photos,
+        sketches_per_class=args.photos,
+        workers=1,
+    )
+    return [f"data.root={root}", "data.size=64", "model.options={output_stride: 8}"]
+
+
+def _real(args: argparse.Namespace) -> list[str]:
+    return [
+        f"data.root={args.data}",
+        "data.size=96",
+        "model.backbone=mobilenetv2_100",
+        f"model.weights={args.weights}",
+        "model.options={pad_type: same, output_stride: 16}",
+        "optim.lr=2e-4",
+        f"method.masks={args.masks}",
+    ]
+
+
+if __name__ == "__main__":
+    main()
