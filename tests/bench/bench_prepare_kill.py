@@ -34,6 +34,13 @@ def command(source: Path, out: Path) -> list[str]:
     return [sys.executable, "-c", code, "prepare", "sketchy", "--from", str(source), "--out", str(out)]
 
 
+def finish(source: Path, out: Path) -> None:
+    """Run the command undisturbed."""
+    done = subprocess.run(command(source, out), capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"prepare failed: {done.stderr[-2000:]}")
+
+
 def run_killed(source: Path, out: Path, kills: int, rng: random.Random, whole_s: float) -> int:
     """Start and kill until `kills` kills were made or the run finished; returns the kills made."""
     for made in range(kills):
@@ -61,9 +68,7 @@ def main() -> None:
         source, whole = Path(folder) / "Sketchy", Path(folder) / "whole"
         images = write("sketchy", source, args.scale, 48, "folder")
         start = time.monotonic()
-        subprocess.run(
-            command(source, whole), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        finish(source, whole)
         whole_s = time.monotonic() - start
         expected = digests(whole)
         print(f"{images:,} images, {len(expected) - 2} shards, {whole_s:.1f} s undisturbed")
@@ -71,9 +76,7 @@ def main() -> None:
         while made < args.kills:
             out = Path(folder) / f"out-{rounds}"
             made += run_killed(source, out, min(8, args.kills - made), rng, whole_s)
-            subprocess.run(
-                command(source, out), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
+            finish(source, out)
             rounds += 1
             if digests(out) != expected or sorted(p.name for p in out.iterdir()) != sorted(expected):
                 sys.exit(f"round {rounds}: the output differs after {made} kills")

@@ -1,0 +1,185 @@
+"""Loading speed: prepared shards against loose files, and our sampling against the published scan of labels.
+
+    python tests/bench/bench_loading.py FOLDER [--size 224] [--batch 32] [--batches 60] [--rounds 3]
+
+FOLDER holds sketch/<class>/* and photo/<class>/*. Compared, in batches of sketch-photo pairs per second times
+two (images/s), rounds alternating:
+
+  published  loose files: PIL open, convert, bicubic resize, ToTensor, normalise; sketches by OpenCV with crop to
+             the ink and squaring; a photo of the class by a scan of all labels for each item
+  loose      the same transforms as ours on loose files (PIL decode), per-class index
+  shards     this package: memory-mapped shards, uint8 batches
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from zssbir_cli.data.build import BuildOptions
+from zssbir_cli.data.clean import CleanOptions
+from zssbir_cli.data.datasets import RowItems
+from zssbir_cli.data.images import decode_photo, decode_sketch
+from zssbir_cli.data.prepared import ImageSet, PreparedSet
+from zssbir_cli.data.sampling import RowPlan
+from zssbir_cli.data.transforms import resize_photo, square_sketch
+from zssbir_cli.recipe.schema import DataConfig
+from zssbir_cli.types import Modality, Part
+from zssbir_cli.workflows.prepare import Choices, prepare_own
+
+
+class Published(Dataset[Any]):
+    """The way of the published programs: everything per item, from loose files."""
+
+    def __init__(self, folder: Path, sketches: ImageSet, photos: ImageSet, size: int) -> None:
+        self.sketch_paths = [folder / s for s in sketches.sources]
+        self.photo_paths = [folder / s for s in photos.sources]
+        self.sketch_labels, self.photo_labels = sketches.labels.tolist(), photos.labels
+        self.size = size
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize((size, size), transforms.InterpolationMode.BICUBIC),
+                transforms.ToTensor(),
+                transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return 1 << 30
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng(item)
+        sketch = int(rng.integers(len(self.sketch_paths)))
+        same = np.where(self.photo_labels == self.sketch_labels[sketch])[0]
+        photo = Image.open(self.photo_paths[int(rng.choice(same))]).convert("RGB")
+        return self.transform(self._sketch(self.sketch_paths[sketch])), self.transform(photo)
+
+    def _sketch(self, path: Path) -> Image.Image:
+        pixels = cv2.imread(str(path))
+        ink = np.argwhere(pixels.min(2) < 250)
+        if len(ink):
+            (top, left), (bottom, right) = ink.min(0), ink.max(0) + 1
+            pixels = pixels[top:bottom, left:right]
+        side = max(pixels.shape[:2])
+        square = np.full((side, side, 3), 255, np.uint8)
+        y, x = (side - pixels.shape[0]) // 2, (side - pixels.shape[1]) // 2
+        square[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+        return Image.fromarray(square).resize((self.size, self.size))
+
+
+class Loose(Dataset[Any]):
+    """Our transforms on loose files."""
+
+    def __init__(self, folder: Path, items: RowItems) -> None:
+        self.folder, self.items = folder, items
+
+    def __getitem__(self, key: Any) -> dict[str, torch.Tensor]:
+        _, _, (sketch, photo) = key
+        size = self.items.augment.config.size
+        with Image.open(self.folder / self.items.sketches.sources[sketch]) as image:
+            drawn = torch.from_numpy(np.array(image.convert("L")))[None]
+        with Image.open(self.folder / self.items.photos.sources[photo]) as image:
+            seen = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return {"sketch": square_sketch(drawn, size), "photo": resize_photo(seen, size)}
+
+
+def rate(dataset: Dataset[Any], keys: list[list[Any]], workers: int) -> float:
+    """Images per second over the batches of `keys` (the first batch warms up)."""
+    loader = DataLoader(
+        dataset, batch_sampler=keys, num_workers=workers, multiprocessing_context="fork" if workers else None
+    )
+    stream = iter(loader)
+    first = next(stream)
+    batch = len(next(iter(first.values())) if isinstance(first, dict) else first[0])
+    start = time.perf_counter()
+    count = sum(2 * batch for _ in stream)
+    return count / (time.perf_counter() - start)
+
+
+def scan_cost(photos: ImageSet, draws: int = 2000) -> tuple[float, float]:
+    """Microseconds per item: the published scan of all labels, and our index (both repeated to 60,000 labels)."""
+    labels = np.resize(photos.labels, 60_000)
+    wanted = np.random.default_rng(0).choice(labels, draws)
+    start = time.perf_counter()
+    for label in wanted:
+        np.random.choice(np.where(labels == label)[0])
+    scan = (time.perf_counter() - start) / draws
+    plan = RowPlan.build(labels, labels, batch_size=32, steps_per_epoch=draws // 32, seed=0)
+    start = time.perf_counter()
+    plan.batches(0)
+    return scan * 1e6, (time.perf_counter() - start) / (draws // 32 * 32) * 1e6
+
+
+def decode_cost(images: ImageSet, n: int = 1000) -> tuple[float, float]:
+    """Microseconds per image: reading by memory map, and reading plus decoding."""
+    order = np.random.default_rng(0).permutation(len(images))[:n]
+    start = time.perf_counter()
+    for i in order:
+        images.read(int(i))
+    read = time.perf_counter() - start
+    decode = decode_sketch if images.modality is Modality.SKETCH else decode_photo
+    start = time.perf_counter()
+    for i in order:
+        decode(images.read(int(i)))
+    return read / len(order) * 1e6, (time.perf_counter() - start) / len(order) * 1e6
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as out:
+        build = BuildOptions(CleanOptions(quick=True), allow_leak=True)
+        root = prepare_own([args.folder], out=Path(out) / "x", choices=Choices(build=build)).root
+        data = PreparedSet.open(root)
+        sketches, photos = (data.images(Part.TRAIN, m) for m in Modality)
+        for images in (sketches, photos):
+            read, both = decode_cost(images)
+            print(f"{images.modality.name.lower():6s} read {read:5.1f} us, read + decode {both:5.0f} us")
+        scan, index = scan_cost(photos)
+        print(
+            f"choosing a photo among 60,000: scan of labels {scan:.0f} us, class index {index:.2f} us an item"
+        )
+        plan = RowPlan.build(
+            sketches.labels, photos.labels, batch_size=args.batch, steps_per_epoch=args.batches, seed=0
+        )
+        rows = plan.batches(0)
+        keys = [
+            [(0, b * args.batch + i, tuple(map(int, r))) for i, r in enumerate(rows[b])]
+            for b in range(len(rows))
+        ]
+        numbers = [[b * args.batch + i for i in range(args.batch)] for b in range(args.batches)]
+        ours = RowItems(sketches, photos, DataConfig(size=args.size), 0)
+        folder = args.folder
+        for workers in (0, 2):
+            runs: dict[str, list[float]] = {"published": [], "loose": [], "shards": []}
+            for _ in range(args.rounds):
+                runs["published"].append(
+                    rate(Published(folder, sketches, photos, args.size), numbers, workers)
+                )
+                runs["loose"].append(rate(Loose(folder, ours), keys, workers))
+                runs["shards"].append(rate(ours, keys, workers))
+            medians = {name: statistics.median(values) for name, values in runs.items()}
+            text = ", ".join(f"{n} {v:,.0f} ({v / medians['published']:.1f}x)" for n, v in medians.items())
+            print(f"{workers} workers, images/s at {args.size} px: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
