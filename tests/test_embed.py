@@ -18,6 +18,7 @@ from zssbir_cli.data.svg import rasterise
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows import embed as workflow
+from zssbir_cli.workflows import embed_folder as folders
 from zssbir_cli.workflows.embed import Embedder, Request
 
 CPU = torch.device("cpu")
@@ -94,7 +95,7 @@ def test_folder_of_photos_without_classes(tmp_path: Path, run: Path) -> None:
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 no")
     (folder / "notes.txt").write_text("hello")
     Image.new("CMYK", (9, 9)).save(folder / "cmyk.jpg")
-    result = workflow.run_folder(Request(run), folder, None, half=False, force=False)
+    result = folders.run_folder(Request(run), folder, None, half=False, force=False)
     found = read_embeddings(result.path)
     assert found.sources == ("cmyk.jpg", *(f"sub 0/{i}.jpg" for i in (0, 2, 4)), "sub 1/1.jpg", "sub 1/3.jpg")
     assert [name for name, _ in result.skipped] == ["broken.jpg"]
@@ -110,8 +111,8 @@ def test_killed_folder_pass_continues_and_gives_the_same(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = photos(tmp_path / "photos", 9)
-    monkeypatch.setattr(workflow, "CHUNK", 4)
-    whole = workflow.run_folder(
+    monkeypatch.setattr(folders, "CHUNK", 4)
+    whole = folders.run_folder(
         Request(run, workers=0), folder, tmp_path / "whole.h5", half=False, force=False
     )
     append, calls = Stage.append, []
@@ -125,9 +126,9 @@ def test_killed_folder_pass_continues_and_gives_the_same(
     monkeypatch.setattr(Stage, "append", dies)
     target = tmp_path / "part.h5"
     with pytest.raises(KeyboardInterrupt):
-        workflow.run_folder(Request(run, workers=0), folder, target, half=False, force=False)
+        folders.run_folder(Request(run, workers=0), folder, target, half=False, force=False)
     assert not target.exists()
-    result = workflow.run_folder(Request(run, workers=0), folder, target, half=False, force=False)
+    result = folders.run_folder(Request(run, workers=0), folder, target, half=False, force=False)
     assert result.resumed == 4
     assert calls == [4, 4, 4, 1]
     np.testing.assert_array_equal(read_embeddings(target).embedding, read_embeddings(whole.path).embedding)
@@ -145,12 +146,12 @@ def test_stage_of_other_weights_or_half_written_is_not_continued(tmp_path: Path)
 
 def test_fresh_file_is_kept_and_changed_folder_is_not(tmp_path: Path, run: Path) -> None:
     folder = photos(tmp_path / "photos")
-    first = workflow.run_folder(Request(run), folder, None, half=False, force=False)
+    first = folders.run_folder(Request(run), folder, None, half=False, force=False)
     before = first.path.stat().st_mtime_ns
-    workflow.run_folder(Request(run), folder, None, half=False, force=False)
+    folders.run_folder(Request(run), folder, None, half=False, force=False)
     assert first.path.stat().st_mtime_ns == before
     photos(folder / "more", 1)
-    assert workflow.run_folder(Request(run), folder, None, half=False, force=False).images == 6
+    assert folders.run_folder(Request(run), folder, None, half=False, force=False).images == 6
 
 
 def test_parts_of_the_runs_data_set(tmp_path: Path, run: Path) -> None:
@@ -169,18 +170,18 @@ def test_parts_of_the_runs_data_set(tmp_path: Path, run: Path) -> None:
 def test_empty_and_wholly_unreadable_folders(tmp_path: Path, run: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no images below"):
-        workflow.run_folder(Request(run), tmp_path / "empty", None, half=False, force=False)
+        folders.run_folder(Request(run), tmp_path / "empty", None, half=False, force=False)
     (tmp_path / "empty" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of the 1 images can be read"):
-        workflow.run_folder(Request(run), tmp_path / "empty", None, half=False, force=False)
+        folders.run_folder(Request(run), tmp_path / "empty", None, half=False, force=False)
     with pytest.raises(DataError, match="not a folder"):
-        workflow.run_folder(Request(run), tmp_path / "nothing", None, half=False, force=False)
+        folders.run_folder(Request(run), tmp_path / "nothing", None, half=False, force=False)
 
 
 def test_half_is_close_and_half_as_large(tmp_path: Path, run: Path) -> None:
     folder = photos(tmp_path / "photos")
-    full = workflow.run_folder(Request(run), folder, tmp_path / "f.h5", half=False, force=False)
-    half = workflow.run_folder(Request(run), folder, tmp_path / "h.h5", half=True, force=False)
+    full = folders.run_folder(Request(run), folder, tmp_path / "f.h5", half=False, force=False)
+    half = folders.run_folder(Request(run), folder, tmp_path / "h.h5", half=True, force=False)
     a, b = read_embeddings(full.path).embedding, read_embeddings(half.path).embedding
     assert b.dtype == np.float16
     np.testing.assert_allclose(a, b, atol=1e-3)

@@ -39,7 +39,9 @@ def embed(
     request = workflow.Request(folder, checkpoint, device, precision, workers, batch)
     with stages() as progress:
         if images is not None:
-            result = workflow.run_folder(request, images, out, half=half, force=force, progress=progress)
+            from zssbir_cli.workflows.embed_folder import run_folder
+
+            result = run_folder(request, images, out, half=half, force=force, progress=progress)
             lines = [str(result.path)]
             skipped = result.skipped
         else:

@@ -19,15 +19,8 @@ from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.report_page import Thumb, contact_sheet, escape, page, strip
 from zssbir_cli.workflows import pictures
-from zssbir_cli.workflows.embed import (
-    Embedder,
-    Progress,
-    Request,
-    embed_part,
-    embeddings_path,
-    is_fresh,
-    run_folder,
-)
+from zssbir_cli.workflows.embed import Embedder, Progress, Request, embed_part, embeddings_path, is_fresh
+from zssbir_cli.workflows.embed_folder import run_folder
 from zssbir_cli.workflows.eval_inputs import latest_run
 
 FORMATS = (".html", ".png", ".json")
