@@ -73,6 +73,18 @@ def test_six_steps_resumed_equal_ten(tmp_path, name, stop_at):
     assert rows(run) == rows(RunDir(RunDir.latest(tmp_path / "a")))
 
 
+def test_means_between_reports_survive_a_stop(tmp_path):
+    """With 20 steps an epoch every second step is reported; the stop after step 5 falls between two
+    reports."""
+    straight, _ = toy_fit(make_run(tmp_path / "a"), data=toy_data(steps=20), epochs=1)
+    run = make_run(tmp_path / "b")
+    with pytest.raises(Interrupted, match="after step 5 of 20"):
+        toy_fit(run, data=toy_data(steps=20), epochs=1, hooks=StopAt(4))
+    resumed, _ = toy_fit(run, data=toy_data(steps=20), epochs=1, resume=True)
+    assert same_weights(straight, resumed)
+    assert rows(run) == rows(RunDir(RunDir.latest(tmp_path / "a")))
+
+
 def test_same_seed_same_run_and_other_seed_another(tmp_path):
     one, _ = toy_fit(make_run(tmp_path), method=toy_method(dropout=0.3), epochs=1)
     two, _ = toy_fit(make_run(tmp_path), method=toy_method(dropout=0.3), epochs=1, workers=2)
@@ -219,6 +231,27 @@ def test_best_is_chosen_by_validation(tmp_path):
     assert result.best == {"val/mAP@all": 0.7, "val/other": 1.0}
     assert result.metrics["val/mAP@all"] == 0.5
     assert json.loads((run.checkpoints / "best" / "meta.json").read_text())["step"] == 10
+
+
+def test_a_validation_that_is_not_a_number_never_wins(tmp_path):
+    values = iter([math.nan, 0.2, math.nan])
+    _, result = toy_fit(make_run(tmp_path), epochs=3, validate=lambda m: {"val/mAP@all": next(values)})
+    assert (result.best, result.best_step) == ({"val/mAP@all": 0.2}, 10)
+
+
+def test_a_signal_during_validation_stops_before_the_next_epoch(tmp_path):
+    def signalled(method):
+        if method.epochs_begun == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"val/mAP@all": 0.5}
+
+    straight, _ = toy_fit(make_run(tmp_path / "a"), validate=lambda m: {"val/mAP@all": 0.5})
+    run = make_run(tmp_path / "b")
+    with pytest.raises(Interrupted, match="after step 5 of 10"):
+        toy_fit(run, validate=signalled)
+    resumed, _ = toy_fit(run, validate=signalled, resume=True, method=toy_method(seed=8))
+    assert same_weights(straight, resumed)
+    assert rows(run) == rows(RunDir(RunDir.latest(tmp_path / "a")))
 
 
 def test_files_of_a_run(tmp_path):

@@ -1,11 +1,13 @@
 """The training loop: `fit`, the only one there is."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -52,6 +54,12 @@ class State:
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = -1
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    """What selects the best; a value that is not a number loses to any other."""
+    value = metrics[SELECT]
+    return value if math.isfinite(value) else -math.inf
 
 
 def fit(
@@ -164,6 +172,8 @@ class _Fit:
                 if every and self.state.step % every == 0 and self.state.step % self.per_epoch:
                     self._save()
             self._end_epoch(epoch)
+            if stop and distributed.world_size() == 1 and epoch + 1 < self.train.epochs:
+                self._leave(stop)  # asked during validation: do not begin what the next epoch begins with
 
     def _open_stream(self) -> Stream:
         epoch, group = divmod(self.state.step, self.per_epoch)
@@ -234,7 +244,7 @@ class _Fit:
         with self._retrieval_weights():
             metrics = distributed.from_main(validate(self.method))
             self.state.metrics = dict(metrics)
-            if not self.state.best or metrics[SELECT] > self.state.best[SELECT]:
+            if not self.state.best or _score(metrics) > _score(self.state.best):
                 self.state.best = dict(metrics)
                 self._save_best()
         self.reporter.validated(self.state.step, metrics)
@@ -261,8 +271,11 @@ class _Fit:
         if problem:
             self.reporter.note(f"warning: {problem}; training goes on and tries again at the next checkpoint")
 
-    def _save_and_leave(self, stop: StopRequest) -> None:
+    def _save_and_leave(self, stop: StopRequest) -> NoReturn:
         self._save(must=True)
+        self._leave(stop)
+
+    def _leave(self, stop: StopRequest) -> NoReturn:
         name = stop.signal.name if stop.signal else "a signal to another rank"
         raise Interrupted(
             f"stopped by {name} after step {self.state.step} of {self.total}; the state is saved: "
