@@ -154,7 +154,8 @@ class _Fit:
             if self.stream is not None:
                 self.stream.close()
         result = self._result()
-        self._complain(self.run_dir.update_record({"finished": dataclasses.asdict(result)}))
+        if self.reporter.first < self.total:  # resuming a finished run changes nothing
+            self._complain(self.run_dir.update_record({"finished": dataclasses.asdict(result)}))
         return result
 
     def _epochs(self, stop: StopRequest) -> None:
@@ -171,7 +172,7 @@ class _Fit:
                 every = self.train.checkpoint_every
                 if every and self.state.step % every == 0 and self.state.step % self.per_epoch:
                     self._save()
-            self._end_epoch(epoch)
+            self._end_epoch(epoch, stop)
             if stop and distributed.world_size() == 1 and epoch + 1 < self.train.epochs:
                 self._leave(stop)  # asked during validation: do not begin what the next epoch begins with
 
@@ -218,7 +219,7 @@ class _Fit:
             ) from error
         return batch
 
-    def _end_epoch(self, epoch: int) -> None:
+    def _end_epoch(self, epoch: int, stop: StopRequest) -> None:
         self.monitor.drain()
         start = time.perf_counter()
         every, last = self.train.validate_every, epoch + 1 == self.train.epochs
@@ -228,7 +229,7 @@ class _Fit:
         elif (epoch + 1) % every == 0 or last:
             self._validate(self.validate)
         self.state.epochs_ended = epoch + 1
-        self._save(must=last)
+        self._save(must=last or bool(stop))
         if self.train.keep_every and (epoch + 1) % self.train.keep_every == 0:
             self._complain(self.saver.keep(f"epoch-{epoch + 1:04d}"))
         self.reporter.pause(start)
