@@ -15,71 +15,53 @@ def prepare(
         metavar="SOURCE...",
         help="demo, sketchy, tuberlin, quickdraw, or your own folder or archive with sketch/<class>/* and "
         "photo/<class>/*.",
-        show_default=False,
     ),
-    out: Path = typer.Option(None, help="Output folder.  [default: data/NAME]", show_default=False),
-    name: str = typer.Option(
-        None, help="Name of the prepared set.  [default: from the source]", show_default=False
-    ),
+    out: Path = typer.Option(None, help="Output folder.  [default: data/NAME]"),
+    name: str = typer.Option(None, help="Name of the prepared set.  [default: from the source]"),
     unseen: str = typer.Option(
         None,
         metavar="NAMES|FILE|N|FRACTION",
         help="Own data: test classes as names with commas, a file of names, a number, or a fraction.  [default: 0.2]",
-        show_default=False,
     ),
-    split: str = typer.Option(None, help="Benchmarks: the named split; see --list.", show_default=False),
+    split: str = typer.Option(None, help="Benchmarks: the named split; see --list."),
     given: list[Path] = typer.Option(
         None,
         "--from",
         metavar="DIR|ARCHIVE",
-        help="Benchmarks: what you have already; give it several times for several pieces.",
-        show_default=False,
+        help="Benchmarks: what you have already; may be given several times.",
     ),
     lists: list[Path] = typer.Option(
-        None,
-        metavar="DIR",
-        help="Benchmarks: published file lists; they decide which images belong.",
-        show_default=False,
+        None, metavar="DIR", help="Benchmarks: published file lists; they decide which images belong."
     ),
     val_classes: int = typer.Option(
-        None,
-        help="Seen classes held out for model selection.  [default: a tenth for own data, 0 for benchmarks]",
-        show_default=False,
+        None, help="Seen classes held out for model selection.  [default: a tenth; benchmarks: 0]"
     ),
     holdout: int = typer.Option(
-        None,
-        help="Sketches per seen class kept out of training.  [default: 0 for own data, as published for benchmarks]",
-        show_default=False,
+        None, help="Sketches per seen class kept out of training.  [default: 0; benchmarks: as published]"
     ),
-    subset: int = typer.Option(None, help="At most N images per class and modality.", show_default=False),
-    seed: int = typer.Option(0, help="Seed of every random choice."),
-    size: int = typer.Option(
-        None, help="Bring the shorter side down to N pixels.  [default: keep]", show_default=False
-    ),
+    subset: int = typer.Option(None, help="At most N images per class and modality."),
     ambiguity: float = typer.Option(
         None,
         min=0,
         max=1,
-        help="demo: how many and how large the things of other classes in the photos are.  [default: 0.3]",
-        show_default=False,
+        help="demo: how many and how large other things in the photos are.  [default: 0.3]",
     ),
+    seed: int = typer.Option(0, help="Seed of every random choice."),
+    size: int = typer.Option(None, help="Bring the shorter side down to N pixels.  [default: keep]"),
     workers: int = typer.Option(0, help="Threads; 0 = one per core."),
     strict: bool = typer.Option(False, "--strict", help="An unusable image is an error."),
     dedup: bool = typer.Option(
-        False, "--dedup", help="Leave out repeated images (EXTEND repeats the originals)."
+        False, "--dedup", help="Leave out repeated images (EXTEND repeats originals)."
     ),
     allow_leak: bool = typer.Option(False, "--allow-leak", help="Record leaks instead of refusing them."),
     quick: bool = typer.Option(
-        False, "--quick", help="Check stored files by structure and checksum, without decoding them."
+        False, "--quick", help="Check stored files by checksum, without decoding them."
     ),
     show_list: bool = typer.Option(
         False, "--list", help="Show data sets, splits, counts and papers, and exit."
     ),
     verify: Path = typer.Option(
-        None,
-        metavar="DIR",
-        help="Read a prepared set completely, report problems, and exit.",
-        show_default=False,
+        None, metavar="DIR", help="Read a prepared set completely and report problems."
     ),
 ) -> None:
     """Turn sketches and photos into a prepared data set: shards and a manifest."""

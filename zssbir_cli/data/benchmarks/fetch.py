@@ -1,6 +1,5 @@
 """Where a benchmark's files are: in the usual places, or on the web (tried in turn), or a clear message."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,10 +153,3 @@ def by_hand(dataset: str, tried: list[str]) -> str:
         f"Then continue with: zssbir prepare {dataset} {example} (a folder or any archive will do, several --from are "
         f"taken together)"
     )
-
-
-def free_bytes(folder: Path) -> int:
-    """Free disk below the nearest existing folder."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
