@@ -85,6 +85,25 @@ def test_other_splits_subsets_and_generalised_protocols(run: Path) -> None:
         call("eval", "--classes", "spoonerism", "--no-report")
 
 
+def test_other_seen_classes_of_the_same_size_are_embedded_anew(run: Path, tiny_demo: Path) -> None:
+    manifest = read_manifest(tiny_demo)
+    unseen = manifest.classes_of(Role.UNSEEN)[0].name
+    sources = set()
+    for seen in [c.name for c in manifest.classes_of(Role.SEEN)][:2]:
+        call("eval", "--split", "gzs-distractors", "--classes", f"{unseen},{seen}", "--json", "--no-report")
+    for file in (run / "embeddings").glob("*train*"):
+        sources |= {Path(s).parent.name for s in read_embeddings(file).sources}
+    assert len(sources) == 2
+
+
+def test_exact_embeddings_replace_rounded_ones_when_asked_for(run: Path) -> None:
+    call("eval", "--precision", "bf16", "--json", "--no-report")
+    (file,) = (run / "embeddings").iterdir()
+    before = read_embeddings(file).info.precision
+    call("eval", "--precision", "fp32", "--json", "--no-report")
+    assert (before, read_embeddings(file).info.precision) == ("bf16", "fp32")
+
+
 def test_another_data_set_excludes_and_lists_the_trained_classes(
     tmp_path: Path, run: Path, tiny_demo: Path
 ) -> None:

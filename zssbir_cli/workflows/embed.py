@@ -119,9 +119,10 @@ def embeddings_path(run: Path, which: str, prepared: PreparedSet, part: Part, se
     return run / "embeddings" / f"{which}-{prepared.manifest.name}-{prepared.identity[:8]}-{tail}.h5"
 
 
-def is_fresh(found: Embeddings, checkpoint: str, prepared: PreparedSet) -> bool:
-    """Whether embeddings belong to these weights and this data set."""
-    return found.info.checkpoint == checkpoint and found.info.data_identity == prepared.identity
+def is_fresh(found: Embeddings, checkpoint: str, prepared: PreparedSet, precision: str = "auto") -> bool:
+    """Whether embeddings belong to these weights and this data set, and are not bf16 where fp32 is asked for."""
+    exact = precision != "fp32" or found.info.precision == "fp32"
+    return exact and found.info.checkpoint == checkpoint and found.info.data_identity == prepared.identity
 
 
 def embed_part(
@@ -216,16 +217,16 @@ def run_parts(
         paths = []
         for part in chosen:
             path = embeddings_path(request.run, request.which, prepared, part)
-            if force or not _is_done(path, embedder, prepared):
+            if force or not _is_done(path, embedder, prepared, request.precision):
                 embed_part(embedder, prepared, part, path, progress)
             paths.append(path)
     return paths
 
 
-def _is_done(path: Path, embedder: Embedder, prepared: PreparedSet) -> bool:
+def _is_done(path: Path, embedder: Embedder, prepared: PreparedSet, precision: str) -> bool:
     try:
         found = read_embeddings(path) if path.exists() else None
     except DataError:
         found = None
-    fresh = found is not None and is_fresh(found, embedder.checkpoint.sha256, prepared)
+    fresh = found is not None and is_fresh(found, embedder.checkpoint.sha256, prepared, precision)
     return bool(distributed.from_main(fresh))

@@ -126,7 +126,8 @@ def _kept(path: Path, embedder: Embedder, images: Path) -> FolderResult | None:
     except DataError:
         return None
     same = found.info.data_identity == PhotoFolder(images, embedder.recipe.data.size).digest[:16]
-    if found.info.checkpoint != embedder.checkpoint.sha256 or not same:
+    rounded = embedder.precision.name == "fp32" and found.info.precision != "fp32"
+    if found.info.checkpoint != embedder.checkpoint.sha256 or not same or rounded:
         return None
     return FolderResult(path, len(found), (), len(found))
 

@@ -1,5 +1,6 @@
 """What is evaluated: queries and gallery of a protocol with a run's weights, or of a file of embeddings."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,12 +183,13 @@ class _Source:
     def _rows(self, choice: Choice, task: Task) -> tuple[Embeddings, Ints]:
         """Embeddings that hold a choice, and its rows in them. Parts of the test protocols are kept whole."""
         whole = choice.part in (Part.TEST, Part.VAL)
-        name = "" if whole else f"{task.name}-s{self.options.seed}-{choice.modality.name.lower()}"
+        drawn = hashlib.sha256(choice.index.tobytes()).hexdigest()[:8]
+        name = "" if whole else f"{task.name}-{choice.modality.name.lower()}-{drawn}"
         path = embeddings_path(self.run, self.options.which, self.prepared, choice.part, name)
         found = self._open.get(path)
         if found is None and path.exists():
             found = _readable(path)
-            stale = found is None or not is_fresh(found, self.sha256, self.prepared)
+            stale = found is None or not is_fresh(found, self.sha256, self.prepared, self.options.precision)
             found = (
                 None
                 if stale or (not whole and found is not None and len(found) != len(choice.index))
