@@ -58,8 +58,14 @@ def run_ranks(out: Path, world: int, task, *arguments) -> list:
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(120)
+    try:
+        for process in processes:
+            process.join(120)
+    finally:
+        hung = [p.pid for p in processes if p.is_alive()]
+        for process in processes:
+            process.kill()
+    assert not hung, "ranks wait for each other for ever"
     errors = [p.read_text() for p in sorted(out.glob("*.txt"))]
     assert not errors, "\n".join(errors)
     return [torch.load(out / f"{r}.pt", weights_only=False) for r in range(world)]

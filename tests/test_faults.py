@@ -54,6 +54,7 @@ def wait_for(process: "multiprocessing.Process", root: Path, step: int) -> None:
 
 def ended(process: "multiprocessing.Process") -> int:
     process.join(60)
+    process.kill()
     return process.exitcode
 
 
