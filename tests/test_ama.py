@@ -286,6 +286,26 @@ def test_clusters_shrink_with_the_data_and_say_so():
     assert {"clusters/similarity_sketch_2", "clusters/similarity_photo_15"} <= set(values)
 
 
+def test_a_warm_start_continues_from_the_last_centroids():
+    features = {
+        m: F.normalize(torch.randn(60, 64, generator=torch.Generator().manual_seed(m)), dim=1)
+        for m in Modality
+    }
+    found = {}
+    for warm in (True, False):
+        r = helpers.recipe(
+            method__clusters__k=[3, 8], method__clusters__warm_start=warm, method__clusters__iterations=1
+        )
+        method, _, _ = helpers.build(r)
+        clusters = {m: method._clusters(m) for m in Modality}
+        runs = []
+        for _ in range(2):
+            recluster(clusters, features, r.method.clusters, print)
+            runs.append(clusters[Modality.PHOTO].prototypes()[1])
+        found[warm] = torch.allclose(*runs)  # one pass assigns and moves nothing
+    assert found == {True: True, False: False}
+
+
 def test_a_plan_visits_every_image_once_per_pass():
     plan = UnpairedPlan(sketches=10, photos=24, batch_size=4, steps_per_epoch=6, seed=3)
     first, second = plan.batches(0), plan.batches(1)

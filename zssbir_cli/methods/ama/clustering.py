@@ -101,9 +101,11 @@ def recluster(
         jobs += [(modality, level, k) for level, k in enumerate(levels)]
     seeds = torch.randint(2**62, (len(jobs),)).tolist()
     world, mine = distributed.world_size(), {}
-    for number, (modality, _, k) in enumerate(jobs):
+    for number, (modality, level, k) in enumerate(jobs):
         if number % world == distributed.rank():
-            mine[number] = _best_of(features[modality], k, config, seeds[number])
+            last = clusters[modality].prototypes()[level]
+            warm = last if config.warm_start and len(last) == k else None
+            mine[number] = _best_of(features[modality], k, config, seeds[number], warm)
     values: dict[str, float] = {}
     for number, (modality, level, k) in enumerate(jobs):
         x = features[modality]
@@ -115,8 +117,10 @@ def recluster(
     return values
 
 
-def _best_of(x: Tensor, k: int, config: ClusterConfig, seed: int) -> KMeansResult:
+def _best_of(x: Tensor, k: int, config: ClusterConfig, seed: int, warm: Tensor | None) -> KMeansResult:
     generator = torch.Generator().manual_seed(seed)
+    if warm is not None:
+        return kmeans(x, k, generator=generator, iterations=config.iterations, initial=warm)
     runs = [kmeans(x, k, generator=generator, iterations=config.iterations) for _ in range(config.restarts)]
     return max(runs, key=lambda run: run.similarity)
 

@@ -64,6 +64,9 @@ class ClusterConfig(_Section):
     iterations: int = Field(20, ge=1, description="Passes over the data at most.")
     restarts: int = Field(1, ge=1, description="Starts, of which the best is kept (published: 5).")
     every: int = Field(1, ge=1, description="Epochs between clusterings.")
+    warm_start: bool = Field(
+        False, description="Start from the last epoch's centroids: fewer passes, at times a worse optimum."
+    )
 
 
 class AmaConfig(_Section):
