@@ -299,6 +299,7 @@ def main() -> None:
                     continue
                 start = time.perf_counter()
                 run()
+                print(f"  {name} {what} {time.perf_counter() - start:.2f} s", file=sys.stderr, flush=True)
                 if repeat or what == "clustering":
                     times.setdefault((name, what), []).append(time.perf_counter() - start)
     steps = options.images // options.batch
