@@ -13,7 +13,14 @@ import torch
 from PIL import Image
 from puxim_helpers import tiny_clip, tiny_set
 
+from zssbir_cli.data.datasets import load_image
+from zssbir_cli.data.transforms import resize_photo
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.methods.puxim.config import PuximConfig
+from zssbir_cli.methods.puxim.method import Puxim
+from zssbir_cli.models.encoder import build_encoder
+from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
+from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.masks import COLUMNS, MaskPicture, contact_sheet, html_page, panels
 from zssbir_cli.workflows import masks
 from zssbir_cli.workflows.masks import MaskRequest, components, mask_viz
@@ -113,3 +120,32 @@ def test_without_anything_it_draws_as_typed(tmp_path: Path) -> None:
     ]
     assert [p["class"] for p in answer["photos"]] == ["teapot", "sailboat"]
     assert 0 <= answer["photos"][0]["iou"] <= 1
+
+
+def test_a_runs_encoder_is_shown_by_default(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest run decides data set, mask ratio and tokens; its folder gets the pictures."""
+    prepared = tiny_set(here / "elsewhere")
+    model = ModelConfig(
+        backbone="vit_tiny_patch16_224", weights="none", options={"embed_dim": 24, "depth": 1, "num_heads": 2}
+    )
+    config = PuximConfig(mask_ratio=0.5, interaction=0)
+    recipe = Recipe(name="r", method=config, data=DataConfig(root=str(prepared.root), size=32), model=model)
+    run = here / "runs" / "one"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    (here / "runs" / "latest").symlink_to("one")
+    encoder = build_encoder(model, 32)
+    method = Puxim(config, encoder).eval()
+    monkeypatch.setattr(masks, "load_run", lambda path, device: (recipe, method, None))
+    found = mask_viz(MaskRequest(count=3))
+    assert sorted(p.name for p in (run / "masks").iterdir()) == ["masks.html", "masks.png"]
+    assert "tokens of one" in found.heading
+    assert "lowest 50%" in found.heading
+    row = found.rows[0]
+    assert (row["tokens"], row["kept"]) == (4, 1)  # 2 x 2 patches of the encoder, int(0.5 * 4) + 1 masked
+    tokens = encoder(
+        resize_photo(load_image(prepared.images(Part.TRAIN, Modality.PHOTO), 0), 32)[None]
+    ).tokens[0]
+    energy = tokens.square().mean(1)
+    expected = sorted([row["energy_kept"], row["energy_masked"]])
+    assert min(energy).item() <= expected[0] <= expected[1] <= max(energy).item() + 1e-4

@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("table", choices=["demo", "real"])
     parser.add_argument("--work", type=Path, default=Path("bench-puxim"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="demo: ambiguity")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--photos", type=int, default=24, help="demo: per class")
     parser.add_argument("--data", type=Path, help="real: a prepared set")
@@ -130,9 +131,9 @@ def main() -> None:
         "data.workers=0",
     ]
     ways = args.ways or ["frozen", "triplet", "no mask", "puxim", "random mask", "true mask"]
-    rows = [f"ambiguity {level}" for level in LEVELS] if args.table == "demo" else [args.data.name]
+    rows = [f"ambiguity {level}" for level in args.levels] if args.table == "demo" else [args.data.name]
     for seed in args.seeds:
-        for level, row in zip(LEVELS, rows, strict=False):
+        for level, row in zip(args.levels, rows, strict=False):
             for way in ways:
                 if args.table == "real" and way == "true mask":
                     continue
@@ -154,7 +155,7 @@ def _demo(args: argparse.Namespace, level: float) -> list[str]:
         sketches_per_class=args.photos,
         workers=1,
     )
-    return [f"data.root={root}", "data.size=64", "model.options={output_stride: 8}"]
+    return [f"data.root={root}", "data.size=64"]
 
 
 def _real(args: argparse.Namespace) -> list[str]:
