@@ -41,16 +41,22 @@ def finish(source: Path, out: Path) -> None:
         sys.exit(f"prepare failed: {done.stderr[-2000:]}")
 
 
-def run_killed(source: Path, out: Path, kills: int, rng: random.Random, whole_s: float) -> int:
-    """Start and kill until `kills` kills were made or the run finished; returns the kills made."""
+def run_killed(source: Path, out: Path, kills: int, rng: random.Random, files: int) -> int:
+    """Start and kill until `kills` kills were made or the run finished; returns the kills made.
+
+    The moment: when a random number of files lies in the output folder, plus up to 50 ms.
+    """
     for made in range(kills):
         process = subprocess.Popen(command(source, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(rng.uniform(0.3, 0.6 * whole_s))
+        present = len(list(out.glob("*"))) if out.exists() else 0
+        target = rng.randint(min(present, files), files)
+        while process.poll() is None and (not out.exists() or len(list(out.glob("*"))) < target):
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
+        if process.poll() is not None:
             return made
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     return kills
 
 
@@ -75,7 +81,7 @@ def main() -> None:
         made = rounds = 0
         while made < args.kills:
             out = Path(folder) / f"out-{rounds}"
-            made += run_killed(source, out, min(8, args.kills - made), rng, whole_s)
+            made += run_killed(source, out, min(8, args.kills - made), rng, len(expected))
             finish(source, out)
             rounds += 1
             if digests(out) != expected or sorted(p.name for p in out.iterdir()) != sorted(expected):
