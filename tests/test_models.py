@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.models.contours import contours
 from zssbir_cli.models.encoder import build_encoder
 from zssbir_cli.models.weights import read_state
 from zssbir_cli.recipe.schema import ModelConfig
@@ -47,6 +48,24 @@ def test_grey_images_equal_their_rgb_copy_and_normalisation_is_exact() -> None:
         [0.2, 0.2, 0.1]
     ).view(1, 3, 1, 1)
     torch.testing.assert_close(encoder.normalise(grey), wanted)
+
+
+def test_contours_make_photo_edges_and_drawn_lines_alike() -> None:
+    step = torch.full((1, 3, 48, 48), 0.2)
+    step[..., 24:] = 0.8  # an edge of a photo
+    line = torch.ones(1, 3, 48, 48)
+    line[..., 23:25] = 0.0  # a drawn line at the same place
+    faint = 1 - (1 - line) * 0.5
+    maps = [contours(x) for x in (step, line, faint)]
+    for found in maps:
+        assert found.shape == (1, 3, 48, 48)
+        row = found[0, 0, 24]
+        assert 22 <= int(row.argmax()) <= 26
+        assert float(row.max()) > 2
+        assert float(row[:10].max()) < 0.5
+        assert float(found[0, 2].max()) < 0.1  # no horizontal contour
+    assert float((maps[1] - maps[2]).abs().max()) < 0.5  # bold and faint alike
+    assert float(contours(torch.full((1, 3, 16, 16), 0.7)).max()) < 1e-3
 
 
 def test_batchnorm_is_frozen_with_weights_and_learns_without(tmp_path: Path) -> None:

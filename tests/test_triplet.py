@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from zssbir_cli.methods.table import build_method
-from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, cross_modal_contrast
+from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, supervised_contrast
 from zssbir_cli.recipe.loader import parse_recipe
 from zssbir_cli.types import Modality
 
@@ -47,24 +47,27 @@ def test_triplet_is_zero_when_all_is_well_and_without_negatives() -> None:
 
 
 def test_contrast_by_hand_and_against_a_loop() -> None:
-    eye = torch.eye(2, dtype=torch.float64)
-    wanted = math.log(1 + math.exp(-2.0))
-    assert float(cross_modal_contrast(eye, eye, torch.tensor([0, 1]), 2.0)) == pytest.approx(wanted)
-    s, p, labels = unit(6, 4, 2), unit(6, 4, 3), torch.tensor([0, 0, 1, 1, 1, 2])
-    total = 0.0
-    for a, b in ((s, p), (p, s)):
-        c = 3.0 * a @ b.T
-        for i in range(6):
-            same = [j for j in range(6) if labels[j] == labels[i]]
-            total -= sum(float(c[i, j] - c[i].logsumexp(0)) for j in same) / len(same) / 6 / 2
-    assert float(cross_modal_contrast(s, p, labels, 3.0)) == pytest.approx(total)
+    eye = torch.eye(2, dtype=torch.float64).repeat(2, 1)
+    wanted = math.log(1 + 2 * math.exp(-2.0))  # one positive at cosine 1, two negatives at 0
+    assert float(supervised_contrast(eye, torch.tensor([0, 1, 0, 1]), 2.0)) == pytest.approx(wanted)
+    z, labels = unit(7, 4, 2), torch.tensor([0, 0, 1, 1, 1, 2, 0])  # class 2 has a single row
+    c, rows = 3.0 * z @ z.T, []
+    for i in range(7):
+        others = [j for j in range(7) if j != i]
+        same = [j for j in others if labels[j] == labels[i]]
+        if same:
+            whole = torch.logsumexp(c[i, others], 0)
+            rows.append(-sum(float(c[i, j] - whole) for j in same) / len(same))
+    assert len(rows) == 6
+    assert float(supervised_contrast(z, labels, 3.0)) == pytest.approx(sum(rows) / 6)
 
 
 def test_gradients() -> None:
     labels = torch.tensor([0, 1, 1, 2])
     s, p = unit(4, 3, 4).requires_grad_(), unit(4, 3, 5).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: batch_triplet(a, b, labels, 0.7), (s, p))
-    assert torch.autograd.gradcheck(lambda a, b: cross_modal_contrast(a, b, labels, 5.0), (s, p))
+    twice = labels.repeat(2)
+    assert torch.autograd.gradcheck(lambda a, b: supervised_contrast(torch.cat([a, b]), twice, 5.0), (s, p))
     assert torch.autograd.gradcheck(cosine_distance, (s, p))
 
 

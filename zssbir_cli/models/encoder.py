@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.models.contours import contours
 from zssbir_cli.models.hub import go_offline_without_network
 from zssbir_cli.models.weights import load_weights, read_state
 from zssbir_cli.recipe.schema import ModelConfig
@@ -37,11 +38,17 @@ class Encoder(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], freeze_batchnorm: bool
-    ):
+        self,
+        backbone: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        freeze_batchnorm: bool,
+        as_contours: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.freeze_batchnorm = freeze_batchnorm
+        self.as_contours = as_contours
         width: Any = backbone.num_features
         self.dim = int(getattr(backbone, "head_hidden_size", None) or width)
         self.token_dim = int(width)
@@ -54,7 +61,10 @@ class Encoder(nn.Module):
         return self.features(self.normalise(images))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, 1 or 3, H, W] -> float32 [B, 3, H, W], zero mean and unit variance by mean / std."""
+        """uint8 [B, 1 or 3, H, W] -> float32 [B, 3, H, W]: zero mean and unit variance by mean / std, or contour
+        maps less 1 (about zero mean on contours)."""
+        if self.as_contours:
+            return contours(images.float().expand(-1, 3, -1, -1) / 255) - 1
         return ((images.float() - self.mean) / self.std).expand(-1, 3, -1, -1)
 
     def features(self, x: Tensor) -> Features:
@@ -82,7 +92,9 @@ class Encoder(nn.Module):
         """Token grid (rows, columns) for square inputs of `size` pixels."""
         was_training = self.training
         self.eval()
-        grid: tuple[int, int] = self(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)).grid
+        grid: tuple[int, int] = self(
+            torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)
+        ).grid
         self.train(was_training)
         return grid
 
@@ -106,7 +118,8 @@ def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
     defaults = getattr(backbone, "pretrained_cfg", {}) or {}
     mean = config.mean or tuple(defaults.get("mean", (0.5, 0.5, 0.5)))
     std = config.std or tuple(defaults.get("std", (0.5, 0.5, 0.5)))
-    return Encoder(backbone, mean, std, config.freeze_batchnorm and config.weights != "none")
+    frozen = config.freeze_batchnorm and config.weights != "none"
+    return Encoder(backbone, mean, std, frozen, config.input == "contours")
 
 
 def _create(config: ModelConfig, size: int, pretrained: bool) -> nn.Module:

@@ -57,6 +57,11 @@ class ModelConfig(Strict):
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="Further arguments of `timm.create_model`, e.g. {pad_type: same}."
     )
+    input: Literal["rgb", "contours"] = Field(
+        "rgb",
+        description="`contours` turns sketches and photos into maps of their edges first: for networks that start "
+        "from random weights.",
+    )
     mean: tuple[float, float, float] | None = Field(
         None, description="Input mean in 0-1 per channel; default: what timm records for the weights."
     )

@@ -71,7 +71,7 @@ class PuximConfig(BaseModel):
         "classes in the batch, all of them for the triplet term, so that a third less is encoded.",
     )
     contrast: float = Field(
-        0.0, ge=0, description="Weight of the cross-modal contrastive loss over the batch (as in `triplet`)."
+        0.0, ge=0, description="Weight of the supervised contrastive loss over the batch (as in `triplet`)."
     )
     scale: float = Field(16.0, gt=0, description="Inverse temperature of the contrastive loss.")
     classes_per_batch: int | None = Field(

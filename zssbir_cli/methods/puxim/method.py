@@ -18,7 +18,7 @@ from zssbir_cli.methods.puxim.losses import reconstruction_loss, triplet_loss
 from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
 from zssbir_cli.methods.puxim.stem import add_stem
 from zssbir_cli.methods.puxim.vxl import LazyScorer
-from zssbir_cli.methods.triplet.losses import batch_triplet, cross_modal_contrast
+from zssbir_cli.methods.triplet.losses import batch_triplet, supervised_contrast
 from zssbir_cli.models.encoder import Encoder, Features, build_encoder
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
@@ -88,7 +88,8 @@ class Puxim(Method):
             negative = z[2 * len(sketch) :]
             out["triplet"] = c.triplet, triplet_loss(sketch, photo, negative, c.margin, c.distance)
         if c.contrast > 0:
-            out["contrast"] = c.contrast, cross_modal_contrast(sketches, photos, labels, c.scale)
+            both = torch.cat([sketches, photos])
+            out["contrast"] = c.contrast, supervised_contrast(both, labels.repeat(2), c.scale)
         return out
 
     def _pairs(self, batch: Batch, n: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,9 @@ class TripletConfig(BaseModel):
     margin: float = Field(0.2, ge=0, description="Margin of the triplet loss on cosine distances.")
     triplet_weight: float = Field(1.0, ge=0, description="Weight of the triplet loss.")
     contrast_weight: float = Field(
-        0.0, ge=0, description="Weight of the cross-modal contrastive loss over the classes of the batch."
+        0.0,
+        ge=0,
+        description="Weight of the supervised contrastive loss over all sketches and photos of the batch.",
     )
     scale: float = Field(16.0, gt=0, description="Inverse temperature of the contrastive loss.")
     preserve_weight: float = Field(

@@ -27,22 +27,22 @@ def batch_triplet(sketch: Tensor, photo: Tensor, labels: Tensor, margin: float) 
     return total
 
 
-def cross_modal_contrast(sketch: Tensor, photo: Tensor, labels: Tensor, scale: float) -> Tensor:
-    """Supervised contrastive loss between the modalities of a batch, in both directions.
+def supervised_contrast(embeddings: Tensor, labels: Tensor, scale: float) -> Tensor:
+    """Supervised contrastive loss over a batch of sketches and photos together.
 
-    sketch, photo: [B, D], unit length, row i of both from class labels[i]. With c_ij = scale * cos(s_i, p_j)
-    and P(i) the rows of i's class: mean_i of -1/|P(i)| sum_{j in P(i)} log softmax_j(c_ij), averaged with
-    the same of c transposed. Source: Khosla et al. 2020 (L_out), across modalities.
+    embeddings: [N, D], unit length; labels: [N]. With c_ij = scale * cos(z_i, z_j) and P(i) the other rows of
+    i's class: the mean over the rows with a non-empty P of -1/|P(i)| sum_{j in P(i)} log softmax_{j != i}(c_ij).
+    Source: Khosla et al. 2020 (L_out).
 
-        >>> one = torch.ones(1, 2) / 2**0.5
-        >>> float(cross_modal_contrast(one, one, torch.tensor([0]), 16.0))
+        >>> one = torch.ones(2, 2) / 2**0.5
+        >>> float(supervised_contrast(one, torch.tensor([0, 0]), 16.0))
         0.0
     """
-    scores = scale * sketch @ photo.T
-    target = (labels[:, None] == labels[None]).to(scores.dtype)
-    target = target / target.sum(1, keepdim=True)
-    terms = [-(target * s.log_softmax(1)).sum(1).mean() for s in (scores, scores.T)]
-    return (terms[0] + terms[1]) / 2
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    scores = (scale * embeddings @ embeddings.T).masked_fill(itself, -torch.inf)
+    same = (labels[:, None] == labels[None]) & ~itself
+    terms = scores.log_softmax(1).masked_fill(~same, 0).sum(1) / same.sum(1).clamp(min=1)
+    return -terms.sum() / same.any(1).sum().clamp(min=1)
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:

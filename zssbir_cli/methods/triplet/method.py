@@ -9,7 +9,7 @@ from torch.nn import functional
 from zssbir_cli.engine.distributed import gather
 from zssbir_cli.methods.base import Batch, Method, StepOutput
 from zssbir_cli.methods.triplet.config import TripletConfig
-from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, cross_modal_contrast
+from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, supervised_contrast
 from zssbir_cli.models.encoder import Encoder, build_encoder
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
@@ -56,7 +56,8 @@ class Triplet(Method):
         if config.triplet_weight:
             out["triplet"] = config.triplet_weight * batch_triplet(*everything, config.margin)
         if config.contrast_weight:
-            out["contrast"] = config.contrast_weight * cross_modal_contrast(*everything, config.scale)
+            both, twice = torch.cat(everything[:2]), everything[2].repeat(2)
+            out["contrast"] = config.contrast_weight * supervised_contrast(both, twice, config.scale)
         return out
 
     @torch.no_grad()
