@@ -37,7 +37,7 @@ def main() -> None:
     recipe = Recipe(
         name="bench", method=TripletConfig(), model=ModelConfig(backbone=args.backbone, weights="none")
     )
-    method = build(recipe, 2, False).eval()
+    method = build(recipe, load_weights=False).eval()
     fast = with_bf16_weights(method)
     coarse = torch.rand(args.images, 3, 12, 12)
     images = torch.nn.functional.interpolate(coarse, size=(args.size, args.size), mode="bicubic").clamp(0, 1)
