@@ -49,10 +49,8 @@ def panels(picture: MaskPicture, side: int = 224) -> list[npt.NDArray[np.uint8]]
         overlay = _outlined(overlay, picture.truth, size)
     keep = _blocks(picture.keep, size)
     faded = np.rint(0.12 * photo + 0.88 * BLANK).astype(np.uint8)
-    low, high = float(picture.features.min()), float(picture.features.max())
-    features = _coloured(_blocks(_unit(picture.features, low, high), size), FEATURE)
-    inside = picture.normalised[picture.keep]
-    normalised = _unit(picture.normalised, float(inside.min()), float(inside.max()))
+    features = _coloured(_blocks(_unit(picture.features), size), FEATURE)
+    normalised = _unit(picture.normalised, picture.normalised[picture.keep])
     return [
         photo,
         overlay,
@@ -157,9 +155,10 @@ def _fit(width: int, height: int, side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _unit(values: npt.NDArray[Any], low: float | None = None, high: float | None = None) -> Floats:
-    low = float(values.min()) if low is None else low
-    high = float(values.max()) if high is None else high
+def _unit(values: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> Floats:
+    """Values on 0-1 by the range of `like` (default: themselves); the top 8 % saturate, so that one loud patch does
+    not darken all others."""
+    low, high = np.percentile(values if like is None else like, (1, 92))
     return np.clip((values - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
 
 
