@@ -58,7 +58,9 @@ class Puxim(Method):
         photos = torch.cat([batch["photo"], batch["negative"]]) if "negative" in batch else batch["photo"]
         features = self.encoder(torch.cat([batch["sketch"].expand(-1, 3, -1, -1), photos]))
         keep = self._keep(batch, photos, features)
-        c, losses, extra = self.config, self._embedding_losses(batch, features.embedding), {}
+        c, extra = self.config, {}
+        with torch.autocast(photos.device.type, enabled=False):  # similarities need more than bf16
+            losses = self._embedding_losses(batch, features.embedding)
         if c.reconstruction > 0:
             losses["reconstruction"] = (
                 c.reconstruction,
@@ -77,7 +79,7 @@ class Puxim(Method):
     def _embedding_losses(self, batch: Batch, embedding: Tensor) -> dict[str, tuple[float, Tensor]]:
         """Triplet and contrastive term, each with its weight; `embedding` [2B or 3B, D]."""
         c, out = self.config, {}
-        z = self.projection(embedding)
+        z = self.projection(embedding if embedding.dtype.itemsize >= 4 else embedding.float())
         sketch, photo = z[: len(batch["sketch"])], z[len(batch["sketch"]) : 2 * len(batch["sketch"])]
         sketches = photos = labels = z
         if c.contrast > 0 or c.negatives == "batch":
