@@ -1,6 +1,6 @@
 """The VxL sampler's scores: computed once for all training photos, or in every step."""
 
-import logging
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,6 @@ from zssbir_cli.methods.puxim.config import VxlConfig
 from zssbir_cli.models.surgery_clip import ClassScorer, SurgeryClip, load_surgery_clip
 from zssbir_cli.types import Modality, Part, Role
 
-log = logging.getLogger("zssbir")
 BATCH = 32
 
 
@@ -83,13 +82,19 @@ def _compute(config: VxlConfig, prepared: PreparedSet, photos: ImageSet, cache: 
     device = choose_device("auto")
     scorer = class_scorer(load_vxl(config, device), config, prepared)
     total, done, start, spoke = sum(map(len, missing)), 0, time.monotonic(), time.monotonic()
-    log.info("masks: scoring %d photos with %s, once (%s)", total, scorer.clip.name, cache.path)
+    _say(f"masks: scoring {total:,} photos with {scorer.clip.name}, once ({cache.path})")
     for chunk in missing:
         cache.put(chunk, score_photos(scorer, photos, chunk, device))
         done += len(chunk)
         if time.monotonic() - spoke > 10 or done == total:
             spoke = time.monotonic()
-            log.info("masks: %d of %d photos, %.0f per second", done, total, done / (spoke - start))
+            _say(f"masks: {done:,} of {total:,} photos, {done / max(spoke - start, 1e-9):,.0f}/s")
+
+
+def _say(text: str) -> None:
+    """A line on stderr, from one process."""
+    if distributed.is_main():
+        print(text, file=sys.stderr, flush=True)
 
 
 def score_photos(
