@@ -76,7 +76,8 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(work)
         line = ("prepare", str(pictures), "--unseen", "3", "--val-classes", "2", "--workers", "0")
         assert run(patch, *line) == 0
-        assert {f for f in files(work) if not f.endswith(".h5")} == {"data/shapes/manifest.json"}
+        plain = {f for f in files(work) if not f.endswith(".h5")}
+        assert plain == {"data/shapes/manifest.json", "data/shapes/report.txt"}
         (work / "tiny.yaml").write_text(RECIPE)
         assert run(patch, "train", "--recipe", "tiny.yaml") == 0
     return work
@@ -88,13 +89,13 @@ def latest(work: Path) -> Path:
 
 def test_prepare_leaves_the_parts_and_names_the_broken_file(trained: Path) -> None:
     root = trained / "data" / "shapes"
-    assert files(root) == {"manifest.json"} | {
+    assert files(root) == {"manifest.json", "report.txt"} | {
         f"{part}-{kind}-00000.h5" for part in ("train", "val", "test") for kind in ("sketch", "photo")
     }
     manifest = json.loads((root / "manifest.json").read_text())
     roles = [c["role"] for c in manifest["classes"]]
     assert (roles.count("seen"), roles.count("val"), roles.count("unseen")) == (3, 2, 3)
-    assert "broken.jpg" in json.dumps(manifest)
+    assert "broken.jpg" in (root / "report.txt").read_text()
 
 
 def test_train_leaves_a_complete_run(trained: Path) -> None:

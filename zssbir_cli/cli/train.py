@@ -17,7 +17,9 @@ def train(
     ),
     runs: Path = typer.Option(Path("runs"), "--runs", help="Where the run's folder is made."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
-    check: bool = typer.Option(False, "--check", help="Do everything but train, write nothing."),
+    check: bool = typer.Option(
+        False, "--check", help="Do everything but train; makes no run (missing mask scores are kept)."
+    ),
     overfit: int | None = typer.Option(
         None, "--overfit", min=1, help="For debugging: train on the first N batches again and again."
     ),

@@ -119,14 +119,14 @@ class Method(nn.Module, ABC):
         """The part of `state_dict()` that `embed` needs; default: everything."""
         return self.state_dict()
 
-    def before_load(self, weights: Mapping[str, Tensor]) -> None:  # noqa: B027
+    def before_load(self, weights: Mapping[str, Tensor]) -> None:
         """Called with a checkpoint's tensors before they are copied in: give buffers whose size depends on the
         data (AMA's clusters) the size they have there."""
 
-    def before_step(self, progress: Progress) -> None:  # noqa: B027
+    def before_step(self, progress: Progress) -> None:
         """Called before each optimizer step (schedules)."""
 
-    def after_step(self, progress: Progress) -> None:  # noqa: B027
+    def after_step(self, progress: Progress) -> None:
         """Called after each optimizer step (EMA teacher)."""
 
     def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zssbir_cli import __version__
+from zssbir_cli.data.benchmarks.splits import SPLITS
 from zssbir_cli.data.datasets import EvalImages
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.engine import distributed
@@ -102,10 +103,18 @@ def open_data(recipe: Recipe) -> PreparedSet:
     root = Path(recipe.data.root).expanduser()
     if not (root / "manifest.json").is_file():
         raise DataError(
-            f"{root}: no prepared data set here; run `zssbir prepare {root.name}` first, or point the recipe to "
-            f"yours with --set data.root=FOLDER"
+            f"{root}: no prepared data set here; run `zssbir prepare {_source_of(root.name)}` first, or point the "
+            f"recipe to yours with --set data.root=FOLDER"
         )
     return PreparedSet.open(root)
+
+
+def _source_of(name: str) -> str:
+    """What to prepare so that data/`name` appears: a data set, a named split of one, or a folder."""
+    split = SPLITS.get(name)
+    if split is not None:
+        return f"{split.dataset} --split {name}"
+    return name if name in ("demo", *(s.dataset for s in SPLITS.values())) else f"PICTURES --name {name}"
 
 
 def validator(setup: Setup) -> Validate | None:
@@ -237,7 +246,8 @@ def run_folder(path: Path) -> Path:
 
 
 def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
-    """Do everything but train: open the data, build the method, and take one forward pass."""
+    """Do everything but train: open the data, build the method (missing mask scores are computed and kept), and
+    take one forward pass."""
     setup = Setup.build(recipe, choose_device(device))
     method, data = build(setup)
     method.to(setup.precision.device).train()

@@ -33,7 +33,7 @@ def draw_photo(
     name: str,
     rng: np.random.Generator,
     size: int = 128,
-    ambiguity: float = 0.3,
+    ambiguity: float = 0.2,
     others: Sequence[str] = CLASSES,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """A photo of a new random instance of class `name`.
@@ -51,7 +51,7 @@ def draw_scene(
     name: str,
     rng: np.random.Generator,
     size: int = 128,
-    ambiguity: float = 0.3,
+    ambiguity: float = 0.2,
     with_object: bool = True,
     others: Sequence[str] = CLASSES,
 ) -> Scene:
@@ -101,7 +101,7 @@ def _backdrop(d: Dice, size: int, stage: bool, light: Light) -> Picture:
 
 
 def _object(name: str, d: Dice, size: int, stage: bool, light: Light, level: float) -> Tile:
-    parts = _turned(build(name, d.rng), d, 14 if stage else 38)
+    parts = _turned(build(name, d.rng), d, 10 if stage else 24)
     half = size * d(0.29, 0.44)
     low, high = _extent(parts)
     scale = half / float((high - low).max() / 2)

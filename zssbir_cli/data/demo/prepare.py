@@ -36,7 +36,7 @@ def prepare_demo(
     *,
     seed: int = 0,
     size: int = 128,
-    ambiguity: float = 0.3,
+    ambiguity: float = 0.2,
     photos_per_class: int = 40,
     sketches_per_class: int = 30,
     unseen: int | Sequence[str] = 10,
