@@ -129,7 +129,9 @@ def _to_folder(out: Path) -> Callable[[str, bytes], object]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dataset", choices=list(CLASSES))
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", type=float, default=1.0)
