@@ -99,15 +99,15 @@ def write(dataset: str, out: Path, scale: float, side: int, pack: str) -> int:
     number = 0
     if pack == "folder":
         save: Callable[[str, bytes], object] = _to_folder(out)
-        for number, (path, data) in enumerate(images(dataset, scale, side), 1):
+        for number, (path, data) in enumerate(images(dataset, scale, side), 1):  # noqa: B007
             save(path, data)
     elif pack == "zip":
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-            for number, (path, data) in enumerate(images(dataset, scale, side), 1):
+            for number, (path, data) in enumerate(images(dataset, scale, side), 1):  # noqa: B007
                 archive.writestr(path, data)
     else:
         with tarfile.open(out, "w" if pack == "tar" else "w:gz") as archive:
-            for number, (path, data) in enumerate(images(dataset, scale, side), 1):
+            for number, (path, data) in enumerate(images(dataset, scale, side), 1):  # noqa: B007
                 member = tarfile.TarInfo(path)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))

@@ -148,5 +148,5 @@ def jitter_color(image: Tensor, rng: np.random.Generator, strength: float) -> Te
     matrix = (saturation * torch.eye(3) + (1 - saturation) * grey).float() * (brightness * contrast)
     flat = image.float().flatten(1)
     mean = float(brightness * (torch.tensor([0.299, 0.587, 0.114]) @ flat.mean(1)))
-    out = (matrix @ flat + mean * (1 - contrast)).clamp_(0, 255)
+    out: Tensor = (matrix @ flat + mean * (1 - contrast)).clamp_(0, 255)
     return out.round_().to(torch.uint8).view(image.shape)

@@ -108,7 +108,7 @@ def _fit_positions(name: str, value: Tensor, target: Tensor) -> Tensor:
         return value
     if value.shape[2] != target.shape[2]:
         return value
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     side = int(target.shape[1] ** 0.5)
     prefix = target.shape[1] - side * side

@@ -159,7 +159,8 @@ def _unit(values: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> Flo
     """Values on 0-1 by the range of `like` (default: themselves); the top 8 % saturate, so that one loud patch does
     not darken all others."""
     low, high = np.percentile(values if like is None else like, (1, 92))
-    return np.clip((values - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
+    scaled: Floats = np.clip((values - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
+    return scaled
 
 
 def _smooth(values: Floats, size: tuple[int, int]) -> Floats:

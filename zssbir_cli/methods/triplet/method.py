@@ -39,8 +39,8 @@ class Triplet(Method):
         both = torch.cat([self.encoder.normalise(batch["sketch"]), photo])
         raw = self.encoder.features(both).embedding
         with torch.autocast(raw.device.type, enabled=False):
-            z = functional.normalize(self.projection(raw.float()), dim=1)
-            losses = self._batch_losses(*z.chunk(2), labels)
+            sketch, photo_z = functional.normalize(self.projection(raw.float()), dim=1).chunk(2)
+            losses = self._batch_losses(sketch, photo_z, labels)
         if self.start is not None:
             with torch.no_grad():
                 target = self.start.features(photo).embedding
