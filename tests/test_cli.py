@@ -132,10 +132,21 @@ def test_json_output_is_only_json(
     assert isinstance(json.loads(capsys.readouterr().out), dict)
 
 
-def test_mask_viz_alone(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mask_viz_of_real_photos_without_a_network_says_what_to_do(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(trained)
+    assert run(monkeypatch, "mask-viz") == 4
+    error = capsys.readouterr().err
+    assert "without a network" in error
+    assert "openai" in error
+    assert not (latest(trained) / "masks").exists()
+
+
+def test_mask_viz_alone_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "mask-viz") == 0
-    assert {"masks/masks.png", "masks/masks.html"} <= files(latest(trained))
+    assert files(tmp_path) == {"mask-viz/masks.png", "mask-viz/masks.html"}
 
 
 def test_the_same_seed_gives_the_same_run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

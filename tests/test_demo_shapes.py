@@ -91,7 +91,7 @@ def test_the_mask_is_where_the_object_changes_the_photo(ambiguity: float) -> Non
         changed = (shown.photo != empty.photo).any(axis=2)
         near = grown(shown.mask)
         # anti-aliased outlines may reach one pixel beyond the mask and, behind blurred things, a few more
-        assert (changed & ~near).sum() <= 0.02 * shown.mask.sum()
+        assert (changed & ~near).sum() <= 0.03 * shown.mask.sum()
         assert (changed & shown.mask).sum() >= 0.9 * shown.mask.sum()
         assert (empty.mask == shown.mask).all()
         assert not (shown.mask & shown.clutter).any()

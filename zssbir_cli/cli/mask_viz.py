@@ -38,7 +38,7 @@ def mask_viz(
     from zssbir_cli.workflows.masks import MaskRequest, mask_viz
 
     outcome = mask_viz(
-        MaskRequest(images, classes, text, run, data, model, weights, ratio, count, out, device), say=note
+        MaskRequest(images, classes, text, run, data, model, weights, ratio, count, out, device)
     )
     if json_:
         print(json.dumps({"sheet": str(outcome.sheet), "page": str(outcome.page), "photos": outcome.rows}))

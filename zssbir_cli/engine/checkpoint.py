@@ -64,7 +64,9 @@ def save(
     try:
         _remove(partial)
         partial.mkdir(parents=True)
-        save_file(_storable(weights), partial / MODEL, metadata={"format": "pt", "step": str(facts["step"])})
+        # one key: safetensors writes several in random order, and equal weights must be equal bytes
+        about = json.dumps({"format": "pt", "step": facts["step"]})
+        save_file(_storable(weights), partial / MODEL, metadata={"zssbir": about})
         files = [MODEL]
         if state is not None:
             torch.save(dict(state), partial / STATE)

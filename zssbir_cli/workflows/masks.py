@@ -1,6 +1,6 @@
 """`zssbir mask-viz`: what the VxL sampler keeps of some photos, and what an encoder's tokens hold there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.transforms import resize_photo
 from zssbir_cli.engine.precision import choose_device
 from zssbir_cli.engine.runlog import RunDir
-from zssbir_cli.errors import CheckpointError, DataError, UsageError
+from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.methods.puxim.config import PuximConfig, VxlConfig
 from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
 from zssbir_cli.models.clip_text import clean_class_name
@@ -68,8 +68,8 @@ class MaskOutcome:
     rows: list[dict[str, Any]]
 
 
-def mask_viz(request: MaskRequest, say: Callable[[str], None] = lambda text: None) -> MaskOutcome:
-    """Score photos, draw them, and write `masks.png` and `masks.html`; `say` is told what the user must know.
+def mask_viz(request: MaskRequest) -> MaskOutcome:
+    """Score photos, draw them, and write `masks.png` and `masks.html`.
 
     Raises:
         UsageError, DataError, CheckpointError: nothing to show, an unreadable photo, or a model that cannot be had.
@@ -87,7 +87,7 @@ def mask_viz(request: MaskRequest, say: Callable[[str], None] = lambda text: Non
     prepared = None if request.images else _prepared(root, run)
     shots = list(_shots(request, prepared))
     vxl = _vxl(request, config.vxl, prepared)
-    clip, vxl = _load_clip(request, vxl, device, say)
+    clip = load_surgery_clip(vxl.model, vxl.weights, size=vxl.size, blocks=vxl.blocks, device=device)
     ratio = config.mask_ratio if request.ratio is None else request.ratio
     pictures, rows = [], []
     for shot in shots:
@@ -129,23 +129,6 @@ def _prepared(root: Path | None, run: Path | None) -> PreparedSet | None:
         )
     found = sorted(Path("data").glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
     return PreparedSet.open(found[-1].parent) if found else None
-
-
-def _load_clip(
-    request: MaskRequest, vxl: VxlConfig, device: torch.device, say: Callable[[str], None]
-) -> tuple[SurgeryClip, VxlConfig]:
-    """The sampler; where the default one cannot be had (no network), the offline one, and `say` says so."""
-    try:
-        return load_surgery_clip(vxl.model, vxl.weights, size=vxl.size, blocks=vxl.blocks, device=device), vxl
-    except CheckpointError:
-        if request.model is not None or request.weights is not None:
-            raise
-    say(
-        f"warning: {vxl.model} ({vxl.weights}) cannot be had without a network: these masks are by the small CLIP of "
-        "the package, which knows drawn pictures only; give --vxl-weights FILE for real photos"
-    )
-    vxl = vxl.model_copy(update={"model": OFFLINE, "size": None})
-    return load_surgery_clip(OFFLINE, vxl.weights, size=None, blocks=vxl.blocks, device=device), vxl
 
 
 def _vxl(request: MaskRequest, config: VxlConfig, prepared: PreparedSet | None) -> VxlConfig:

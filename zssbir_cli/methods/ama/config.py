@@ -87,8 +87,12 @@ class AmaConfig(_Section):
         "shared", description="DINO centre: one for both modalities (published) or one each."
     )
     center_momentum: float = Field(0.9, ge=0, lt=1, description="EMA momentum of the centre.")
-    student_temperature: float = Field(0.1, gt=0)
-    teacher_temperature: float = Field(0.04, gt=0)
+    student_temperature: float = Field(
+        0.1, gt=0, description="Temperature of the student's outputs in self-distillation."
+    )
+    teacher_temperature: float = Field(
+        0.04, gt=0, description="Temperature of the teacher's outputs in self-distillation."
+    )
     distill_sketch: float = Field(2.0, ge=0, description="Weight of self-distillation, sketches.")
     distill_photo: float = Field(1.0, ge=0, description="Weight of self-distillation, photos.")
     cluster: float = Field(0.5, ge=0, description="Weight of contrastive clustering at the end of its ramp.")
@@ -107,7 +111,9 @@ class AmaConfig(_Section):
     guidance: float = Field(0.02, ge=0, description="Weight of similarity guidance.")
     neighbours: int = Field(10, ge=2, description="Neighbours of similarity guidance's context.")
     alignment: float = Field(0.1, ge=0, description="Weight of mutual alignment.")
-    alignment_temperature: float = Field(0.01, gt=0)
+    alignment_temperature: float = Field(
+        0.01, gt=0, description="Temperature of the cluster assignments in mutual alignment."
+    )
     pairing_start: int = Field(40, ge=0, description="Epoch from which guidance and alignment count.")
 
     @model_validator(mode="after")
