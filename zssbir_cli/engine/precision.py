@@ -57,8 +57,8 @@ def cpu_has_bf16() -> bool:
 def choose_attention(module: nn.Module, precision: "Precision", *, training: bool) -> None:
     """Let timm's attention blocks use explicit products when they train in bf16 on a CPU.
 
-    There the backward pass of PyTorch's fused attention is several times slower; docs/benchmarks.md has the
-    numbers. Fused attention everywhere else.
+    There the backward pass of PyTorch's fused attention is several times slower (compare the two with
+    tests/bench/bench_attention.py). Fused attention everywhere else.
     """
     if precision.device.type == "cpu" and precision.name == "bf16":
         for part in module.modules():
