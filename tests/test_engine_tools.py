@@ -82,7 +82,7 @@ def test_comparison_names_what_differs(tmp_path, two_runs):
     a, b = two_runs
     b.update_record({"versions": {"torch": "2.7"}})
     found = compare_runs(a.path, b.path)
-    assert found.recipe == [("optim.lr", "0.001", "0.5")]
+    assert found.recipe == [("optim.lr", "0.003", "0.5")]
     assert found.record == [("versions.torch", "2.6", "2.7")]
     assert ("best_val", "0.4", "-") in found.outcome
     assert ("eval zs: mAP@all", "0.5", "-") in found.outcome
@@ -97,7 +97,7 @@ def test_runs_on_the_command_line(tmp_path, two_runs):
     listed = json.loads(CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "--json"]).stdout)
     assert [r["best_val"] for r in listed] == [0.4, None]
     result = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "compare", a, "latest", "--json"])
-    assert json.loads(result.stdout)["recipe"] == [["optim.lr", "0.001", "0.5"]]
+    assert json.loads(result.stdout)["recipe"] == [["optim.lr", "0.003", "0.5"]]
 
 
 def test_a_run_is_found_by_path_name_part_or_latest(tmp_path, two_runs):
