@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import load_recipe, shipped_recipes
 from zssbir_cli.workflows.train import train
 
@@ -30,3 +31,13 @@ def test_shipped_recipe_takes_a_step(path: Path, tiny_demo: Path, tmp_path: Path
     outcome = train(load_recipe(path, tiny(path, tiny_demo)), runs=tmp_path / "runs", device="cpu")
     assert outcome.result.steps == 2
     assert (outcome.run / "checkpoints" / "best" / "model.safetensors").is_file()
+
+
+def test_labels_do_not_choose_the_checkpoint_of_an_unsupervised_method(
+    tiny_demo: Path, tmp_path: Path
+) -> None:
+    path = next(p for p in shipped_recipes() if p.stem == "ama-demo")
+    recipe = load_recipe(path, (*tiny(path, tiny_demo), "train.validate_every=1"))
+    with pytest.raises(UsageError, match="ama learns without labels"):
+        train(recipe, runs=tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()

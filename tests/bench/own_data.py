@@ -42,7 +42,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 CPU = torch.device("cpu")
 
 
-def test_map(setup: Setup, method: Method) -> dict[str, float]:
+def unseen_map(setup: Setup, method: Method) -> dict[str, float]:
     """mAP@all on the unseen classes in each convention."""
     parts = {m: setup.prepared.images(Part.TEST, m) for m in Modality}
     vectors = {m: setup.features(Part.TEST, m, lambda x, m=m: method.embed(x, m)) for m in Modality}  # type: ignore[misc]
@@ -69,11 +69,11 @@ def cell(args: argparse.Namespace, seed: int, row: str) -> dict[str, object]:
     )
     recipe = load_recipe(find_recipe("mobilenet.yaml"), settings)
     setup = Setup(recipe, PreparedSet.open(folder), Precision.choose("fp32", CPU))
-    start = test_map(setup, load_start(recipe, CPU))
+    start = unseen_map(setup, load_start(recipe, CPU))
     began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
     outcome = train(recipe, runs=args.work / "runs", device="cpu")
     wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_utime - used
-    trained = test_map(setup, load_run(outcome.run, CPU)[1])
+    trained = unseen_map(setup, load_run(outcome.run, CPU)[1])
     return {
         "row": row, "seed": seed, "frozen": start, "trained": trained,
         "ratio": {c: round(trained[c] / start[c], 2) for c in CONVENTIONS},

@@ -7,7 +7,7 @@ A new method is one folder under `methods/` (config.py, method.py, data.py, its 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypedDict
+from typing import ClassVar, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,9 @@ class Method(nn.Module, ABC):
     """Base class of all methods. `state_dict()` holds all that resuming needs: teachers, centres and
     prototypes are frozen submodules or buffers. `train()` must keep teachers in eval mode. Every trainable
     parameter takes part in every step."""
+
+    uses_labels: ClassVar[bool] = True
+    """False for an unsupervised method: then no label chooses its checkpoint either."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> StepOutput:

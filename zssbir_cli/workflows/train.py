@@ -29,7 +29,7 @@ from zssbir_cli.engine.report import Hooks, Silent
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.step import seed_all
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
-from zssbir_cli.errors import DataError, ZssbirError
+from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.methods.base import Method
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.models.encoder import Encoder
@@ -207,9 +207,15 @@ def draw_curves(run: RunDir) -> None:
 
 
 def build(setup: Setup) -> tuple[Method, Any]:
-    """The method (seeded) and its training data."""
+    """The method (seeded) and its training data. UsageError when labels would choose the checkpoint of a method
+    that learns without labels."""
     seed_all(setup.recipe.train.seed)
     method = build_method(setup.recipe)
+    if setup.recipe.train.validate_every and not method.uses_labels:
+        raise UsageError(
+            f"train.validate_every = {setup.recipe.train.validate_every}: {setup.recipe.method.name} learns without "
+            "labels, and validation would choose its checkpoint by them; use --set train.validate_every=0"
+        )
     if setup.recipe.train.compile:
         compile_encoders(method)
     return method, build_train_data(setup.recipe, setup.prepared)

@@ -44,6 +44,8 @@ class AmaMethod(Method):
     `photo_drawing` [B, d, 1, S, S]; int64: `<modality>_index` [B].
     """
 
+    uses_labels = False
+
     centers: Tensor
 
     def __init__(self, config: AmaConfig, student: Encoder) -> None:
