@@ -1,5 +1,6 @@
 """Checkpoints: complete or not there, verified, refused with a reason, the one before offered."""
 
+import copy
 import json
 import pickle
 
@@ -14,6 +15,7 @@ from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.resume import differing_keys
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.errors import CheckpointError
+from zssbir_cli.recipe.schema import Recipe
 
 FACTS = {"step": 7, "epoch": 1, "recipe": {"a": 1}, "data": {}, "metrics": {}, "precision": "fp32"}
 
@@ -167,6 +169,22 @@ def test_another_recipe_or_data_set_is_refused_naming_the_keys(tmp_path):
     assert "sizes" not in message
     free = {"name": "new", "optim": {"lr": 1e-4, "name": "adam"}, "data": {"workers": 8}, "sizes": [1, 2]}
     toy_fit(RunDir(run.path, free, {"identity": "a"}), epochs=1, resume=True)
+
+
+def test_a_key_that_is_newer_than_the_checkpoint_has_its_default(tmp_path):
+    """A run of a version that did not know `model.input` goes on; with another value it is refused."""
+    now = Recipe.model_validate({"name": "old", "method": {"name": "triplet"}}).model_dump(mode="json")
+    old = copy.deepcopy(now)
+    del old["model"]["input"]
+    run = RunDir.create(
+        tmp_path, "old", recipe=old, recipe_yaml="", data={"name": "d", "identity": "0"}, record={}
+    )
+    straight, _ = toy_fit(run, epochs=2)
+    resumed, _ = toy_fit(RunDir(run.path, now, run.data), epochs=2, resume=True, method=toy_method(seed=3))
+    assert same_weights(straight, resumed)
+    now["model"]["input"] = "contours"
+    with pytest.raises(CheckpointError, match=r"other settings \(model.input: rgb -> contours\)"):
+        toy_fit(RunDir(run.path, now, run.data), epochs=2, resume=True)
 
 
 def test_differing_keys_of_nested_mappings():

@@ -181,6 +181,7 @@ def test_check_writes_nothing(
         (["train", "--recipe", "demo", "--device", "tpu"], 2, ["tpu", "auto, cpu, cuda"]),
         (["train", "--resume", "nowhere"], 2, ["nowhere", "zssbir runs"]),
         (["eval", "--split", "zs"], 2, ["run", "zssbir train"]),
+        (["eval", "--split", "nonsense"], 2, ["--split nonsense", "zs, val, gzs-"]),
         (["prepare", "nowhere"], 3, ["nowhere"]),
         (["info", "nowhere"], 3, ["nowhere"]),
     ],

@@ -13,7 +13,7 @@ from PIL import Image
 from prepare_helpers import encode, make_folder, photo, sketch
 
 from zssbir_cli.data.build import BuildOptions
-from zssbir_cli.data.clean import MAX_SIDE, CleanOptions, clean
+from zssbir_cli.data.clean import MAX_SIDE, CleanOptions, clean, plain_end
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
@@ -202,6 +202,37 @@ def test_damaged_files_never_crash_and_what_is_kept_decodes(
     elif not options.quick:
         decode = decode_sketch if sketchy else decode_photo
         assert decode(np.frombuffer(result.data, np.uint8)).ndim == 3
+
+
+MORE_SEEDS = [encode(ramp(m), "JPEG") for m in ("L", "RGB", "CMYK")] + [
+    encode(ramp(m), "PNG") for m in ("1", "L", "RGB", "P")
+]
+MORE_SEEDS += [encode(ramp(), "JPEG", exif=b"Exif\0\0MM")]
+
+
+@FUZZ
+@given(
+    seed=st.sampled_from(SEEDS + MORE_SEEDS),
+    edits=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=3),
+    size=st.sampled_from([None, 16, 32, 64]),
+)
+def test_a_quick_look_at_the_header_agrees_with_a_whole_one(
+    seed: bytes, edits: list[tuple[int, int]], size: int | None
+) -> None:
+    raw = bytearray(seed)
+    for at, value in edits:
+        raw[at] = value
+    end = plain_end(bytes(raw), size)
+    if end is not None:
+        slow = clean(bytes(raw), Modality.PHOTO, CleanOptions(size))
+        assert slow.data is None or slow.data == bytes(raw)[:end]
+
+
+@pytest.mark.parametrize("raw", [photo(3), sketch(3), encode(ramp("L"), "JPEG"), encode(ramp(), "PNG")])
+def test_plain_files_need_no_more_than_a_quick_look(raw: bytes) -> None:
+    assert plain_end(raw, None) == plain_end(raw + b"tail", None) == len(raw)
+    assert plain_end(raw, 8) is None
+    assert all(plain_end(raw[:n], None) is None for n in range(0, len(raw), 7))
 
 
 @FUZZ

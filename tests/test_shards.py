@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prepare_helpers import tiny_png
 
+from zssbir_cli.data import prepared
 from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.manifest import ClassInfo, Manifest, read_manifest, write_manifest
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
@@ -270,3 +271,26 @@ def test_damaged_manifests_give_clear_errors_only(
     (folder / "manifest.json").write_bytes(raw)
     error = _error_of(lambda: read_manifest(folder).identity)
     assert error == "" or "manifest.json" in error
+
+
+def test_a_shard_cut_short_while_in_use_is_named(root: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(root, tmp_path / "set"))
+    images = PreparedSet.open(copy).images(Part.TRAIN, Modality.PHOTO)
+    first = bytes(images.read(0))
+    os.truncate(copy / "train-photo-00000.h5", 1000)
+    with pytest.raises(
+        DataError, match=r"train-photo-00000\.h5 was cut short; run the same `zssbir prepare`"
+    ):
+        images.read(0)
+    assert first
+    assert len(images.read(3))  # the next shard is whole
+
+
+def test_more_shards_than_may_be_open(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = PreparedSet.open(root).images(Part.TRAIN, Modality.PHOTO)
+    every = [bytes(images.read(i)) for i in range(len(images))]
+    monkeypatch.setattr(prepared, "OPEN_FILES", 1)
+    images = PreparedSet.open(root).images(Part.TRAIN, Modality.PHOTO)
+    order = [*range(len(images)), *reversed(range(len(images)))]
+    assert [bytes(images.read(i)) for i in order] == [every[i] for i in order]
+    assert len(images._files) == 1

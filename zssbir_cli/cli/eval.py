@@ -57,9 +57,11 @@ def evaluate(
 
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.stages import stages
+    from zssbir_cli.retrieval.protocols import check_protocol
     from zssbir_cli.workflows import eval_inputs, results
     from zssbir_cli.workflows import evaluate as workflow
 
+    check_protocol(split)
     if compare is not None:
         compared = results.compare(*(results.find_result(name, split) for name in compare))
         print(json.dumps(results.compared_json(compared), indent=1)) if json_ else _print_comparison(compared)

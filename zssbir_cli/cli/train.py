@@ -52,7 +52,8 @@ def train(
         print(
             f"{loaded.name}: ready to train {found.steps} steps in {found.precision} on {found.device}: "
             f"{found.train_sketches} sketches and {found.train_photos} photos of seen classes, {found.val_classes} "
-            f"validation classes, {found.trainable / 1e6:.1f} M trainable parameters, first loss {found.loss:.4g}"
+            f"validation classes, {found.trainable / 1e6:.1f} M trainable parameters; one step on trial: loss {found.loss:.4g}, "
+            f"{found.memory_mb:,} MiB"
         )
         return
     if profile is not None:

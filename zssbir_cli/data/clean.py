@@ -81,6 +81,10 @@ def _clean(raw: bytes, modality: Modality, options: CleanOptions) -> tuple[bytes
         raise _Skip("zero bytes")
     if len(raw) > MAX_FILE_BYTES:
         raise _Skip(f"enormous: over {MAX_FILE_BYTES >> 20} MiB")
+    if options.quick:
+        end = plain_end(raw, options.size)
+        if end is not None:
+            return raw[:end], "" if end == len(raw) else TAIL_CUT
     with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -109,12 +113,51 @@ def _keep(image: Image.Image, raw: bytes, *, quick: bool) -> tuple[bytes, str]:
         if image.format == "JPEG":  # at an eighth of its size, which still reads every coefficient
             image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
-    return raw[:end], "" if end == len(raw) else "data behind the end of the image removed"
+    return raw[:end], "" if end == len(raw) else TAIL_CUT
+
+
+TAIL_CUT = "data behind the end of the image removed"
 
 
 def image_end(raw: bytes) -> int | None:
     """Where a JPEG's or PNG's last byte is; None when it is cut short, or a PNG's checksums are wrong."""
     return _jpeg_end(raw) if raw[:2] == b"\xff\xd8" else _png_end(raw)
+
+
+def plain_end(raw: bytes, size: int | None) -> int | None:
+    """`image_end` of a file that by its header can be stored as it is (see `is_plain`) and is small enough;
+    None for any other file, and for all that takes a closer look."""
+    header = _jpeg_header(raw) if raw[:2] == b"\xff\xd8" else _png_header(raw)
+    if header is None or not all(header) or header[0] * header[1] > MAX_PIXELS:
+        return None
+    return image_end(raw) if _target(*header, size) == header else None
+
+
+def _png_header(raw: bytes) -> tuple[int, int] | None:
+    """Width and height of an 8-bit grey or RGB PNG without transparency or animation."""
+    if raw[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or len(raw) < 33 or raw[24] != 8 or raw[25] not in (0, 2):
+        return None
+    at = 33
+    while raw[at + 4 : at + 8] != b"IDAT":
+        if at + 12 > len(raw) or raw[at + 4 : at + 8] in (b"tRNS", b"acTL", b"IEND"):
+            return None
+        at += 12 + int.from_bytes(raw[at : at + 4], "big")
+    return int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big")
+
+
+def _jpeg_header(raw: bytes) -> tuple[int, int] | None:
+    """Width and height of an 8-bit grey or three-colour JPEG without camera data (which may turn it)."""
+    at = 2
+    while at + 10 <= len(raw) and raw[at] == 0xFF:
+        marker = raw[at + 1]
+        if marker in (0xC0, 0xC1, 0xC2):
+            plain = raw[at + 4] == 8 and raw[at + 9] in (1, 3)
+            size = int.from_bytes(raw[at + 7 : at + 9], "big"), int.from_bytes(raw[at + 5 : at + 7], "big")
+            return size if plain and b"Exif\0" not in raw[:at] else None
+        if not 0xC4 <= marker <= 0xFE or marker in (0xD8, 0xD9, 0xDA):
+            return None
+        at += 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+    return None
 
 
 def _jpeg_end(raw: bytes) -> int | None:

@@ -1,5 +1,6 @@
 """The layout of a user's own data: `sketch/<class>/*` and `photo/<class>/*`, in a folder or an archive."""
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,10 +27,10 @@ PART_OF_ROLE = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TES
 
 @dataclass
 class Found:
-    """The images of a user's data by class: rows (path, source, entry, modality, size)."""
+    """The images of a user's data: for each class and modality, source and entry numbers."""
 
     names: dict[str, str] = field(default_factory=dict)  # class key -> the name shown
-    rows: dict[str, list[tuple[str, int, int, Modality, int]]] = field(default_factory=dict)
+    entries: dict[str, dict[Modality, list["array[int]"]]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -46,14 +47,16 @@ def find_images(sources: Sequence[Source]) -> Found:
             if isinstance(place, str):
                 ignored[place] += 1
                 continue
-            modality, name, path = place
+            modality, name, _ = place
             key = class_key(name)
             found.names.setdefault(key, name)
-            row = (path, number, entry, modality, source.listing.sizes[entry])
-            found.rows.setdefault(key, []).append(row)
+            of_class = found.entries.setdefault(key, {})
+            if modality not in of_class:
+                of_class[modality] = [array("i") for _ in sources]
+            of_class[modality][number].append(entry)
     found.warnings += [f"{n} {why}" for why, n in sorted(ignored.items()) if why]
     _drop_one_sided(found)
-    if not found.rows:
+    if not found.entries:
         where = ", ".join(str(s.path) for s in sources)
         raise DataError(
             f"{where}: no class has both sketches and photos; expected sketch/<class>/* and photo/<class>/* "
@@ -82,16 +85,21 @@ def _place(path: str) -> tuple[Modality, str, str] | str:
 
 def _drop_one_sided(found: Found) -> None:
     """Leave out classes without sketches or without photos, with a warning."""
-    for key in sorted(found.rows):
-        kinds = {row[3] for row in found.rows[key]}
-        if len(kinds) == 1:
-            lacking = "photos" if Modality.SKETCH in kinds else "sketches"
+    for key in sorted(found.entries):
+        if len(found.entries[key]) == 1:
+            lacking = "photos" if Modality.SKETCH in found.entries[key] else "sketches"
             found.warnings.append(f"class {found.names[key]!r} has no {lacking}; left out")
-            del found.rows[key], found.names[key]
+            del found.entries[key], found.names[key]
 
 
 def to_items(
-    found: Found, classes: Sequence[ClassInfo], *, holdout: int, subset: int | None, seed: int
+    found: Found,
+    sources: Sequence[Source],
+    classes: Sequence[ClassInfo],
+    *,
+    holdout: int,
+    subset: int | None,
+    seed: int,
 ) -> Items:
     """Choose each image's part from its class's role.
 
@@ -99,14 +107,26 @@ def to_items(
     class and modality. Both draw by `seed`, independently of the order of files.
     """
     items, by_name = Items(), {c.name: c for c in classes}
-    for key in sorted(found.rows):
+    for key in sorted(found.entries):
         info = by_name[found.names[key]]
         for modality in Modality:
-            rows = sorted(r for r in found.rows[key] if r[3] is modality)
+            rows = _by_path(sources, found.entries[key][modality])
             order = np.random.default_rng([seed, info.id, int(modality)]).permutation(len(rows))
             for place, i in enumerate(order[:subset]):
-                path, source, entry, _, size = rows[i]
+                path, source, entry = rows[i]
                 held = info.role is Role.SEEN and modality is Modality.SKETCH and place < holdout
                 part = Part.HOLDOUT if held else PART_OF_ROLE[info.role]
+                size = sources[source].listing.sizes[entry]
                 items.add(path, source, entry, info.id, part, modality, size)
     return items
+
+
+def _by_path(sources: Sequence[Source], entries: Sequence["array[int]"]) -> list[tuple[str, int, int]]:
+    """(path without the top folder, source, entry) of one class's images, sorted."""
+    rows = []
+    for number, source in enumerate(sources):
+        for entry in entries[number]:
+            place = _place(source.listing.paths[entry])
+            assert not isinstance(place, str)
+            rows.append((place[2], number, entry))
+    return sorted(rows)

@@ -1,8 +1,9 @@
-"""Reading a prepared data set: images by number, through memory maps that no process shares."""
+"""Reading a prepared data set: images by number, read straight from the shards' files."""
 
+import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,16 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality, Part
 
 UInt8 = npt.NDArray[np.uint8]
+OPEN_FILES = 256
+"""Most shards that one image set keeps open."""
 
 
 class ImageSet:
     """The images of one part and modality, across shards, in the manifest's order.
 
-    Can be pickled and survives fork: it holds arrays and paths, and maps the files on the first read in each
-    process. `labels`: int32 [N].
+    Can be pickled and survives fork: files are opened at the first read and read at given positions, so that
+    processes which share one do not disturb each other. Not memory maps: a file that is cut short while it is
+    in use would kill the process. `labels`: int32 [N].
     """
 
     def __init__(self, part: Part, modality: Modality, shards: list[ShardIndex]) -> None:
@@ -29,7 +33,7 @@ class ImageSet:
         )
         self._shards = shards
         self._starts = np.cumsum([0] + [len(s.labels) for s in shards])
-        self._maps: dict[int, UInt8] = {}
+        self._files: dict[int, BinaryIO] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,7 +44,7 @@ class ImageSet:
         return [name for shard in self._shards for name in read_sources(shard.path)]
 
     def read(self, i: int) -> UInt8:
-        """Encoded bytes of image `i`: a read-only uint8 [n] view of the file."""
+        """Encoded bytes of image `i`, uint8 [n], read-only. Raises DataError (unreadable, cut short)."""
         shard, row = self._locate(i)
         index = self._shards[shard]
         return self._bytes(shard, index.blob_at, index.offsets, row)
@@ -62,16 +66,28 @@ class ImageSet:
         return shard, i - int(self._starts[shard])
 
     def _bytes(self, shard: int, at: int, offsets: npt.NDArray[np.int64], row: int) -> UInt8:
-        if shard not in self._maps:
-            path = self._shards[shard].path
-            try:
-                self._maps[shard] = np.memmap(path, np.uint8, mode="r")
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read: {error}") from None
-        return self._maps[shard][at + int(offsets[row]) : at + int(offsets[row + 1])]
+        path, start, size = (
+            self._shards[shard].path,
+            at + int(offsets[row]),
+            int(offsets[row + 1] - offsets[row]),
+        )
+        try:
+            data = os.pread(self._file(shard, path), size, start)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        if len(data) != size:
+            raise DataError(f"{path} was cut short; run the same `zssbir prepare` command again")
+        return np.frombuffer(data, np.uint8)
+
+    def _file(self, shard: int, path: Path) -> int:
+        if shard not in self._files:
+            if len(self._files) >= OPEN_FILES:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[shard] = path.open("rb", buffering=0)
+        return self._files[shard].fileno()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "sources")} | {"_maps": {}}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_files", "sources")} | {"_files": {}}
 
 
 class PreparedSet:

@@ -28,14 +28,15 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass
 class _Pending:
-    """Images of the shard being filled."""
+    """Images of the shard being filled; images, masks and digests each as one run of bytes."""
 
-    blobs: list[bytes] = field(default_factory=list)
+    blob: bytearray = field(default_factory=bytearray)
+    offsets: list[int] = field(default_factory=lambda: [0])
+    mask_blob: bytearray = field(default_factory=bytearray)
+    mask_offsets: list[int] = field(default_factory=lambda: [0])
+    digests: bytearray = field(default_factory=bytearray)
     labels: list[int] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    masks: list[bytes] = field(default_factory=list)
-    size: int = 0
 
 
 class ShardWriter:
@@ -77,26 +78,27 @@ class ShardWriter:
         for all images or for none.
         """
         p = self._pending
-        if bool(p.masks) != (mask is not None) and p.blobs:
+        if bool(p.mask_blob) != (mask is not None) and p.labels:
             raise ValueError("masks must be given for all images of a shard or for none")
-        p.blobs.append(data)
+        p.blob += data
+        p.offsets.append(len(p.blob))
         p.labels.append(label)
         p.sources.append(source)
-        p.digests.append(digest if digest is not None else hashlib.sha256(data).digest())
+        p.digests += digest if digest is not None else hashlib.sha256(data).digest()
         if mask is not None:
-            p.masks.append(mask)
-        p.size += len(data)
-        full = p.size >= self._max_bytes or len(p.blobs) >= self._max_images
+            p.mask_blob += mask
+            p.mask_offsets.append(len(p.mask_blob))
+        full = len(p.blob) >= self._max_bytes or len(p.labels) >= self._max_images
         return self.flush() if full else None
 
     @property
     def waiting(self) -> int:
         """Images not yet on disk."""
-        return len(self._pending.blobs)
+        return len(self._pending.labels)
 
     def flush(self) -> ShardInfo | None:
         """Write the images that wait as a shard; returns its record, or None when none wait."""
-        if not self._pending.blobs:
+        if not self._pending.labels:
             return None
         name = f"{self.part}-{self.modality.name.lower()}-{self._next:05d}.h5"
         info = _write_shard(self, self.folder / name)
@@ -117,16 +119,17 @@ class ShardWriter:
 
 def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
     p = writer._pending
-    n = len(p.blobs)
+    n = len(p.labels)
     arrays: dict[str, npt.NDArray[np.generic]] = {
-        "blob": _joined(p.blobs),
-        "offsets": _offsets(p.blobs),
+        "blob": np.frombuffer(p.blob, np.uint8),
+        "offsets": np.asarray(p.offsets, np.int64),
         "label": np.asarray(p.labels, np.int32),
         "modality": np.full(n, int(writer.modality), np.uint8),
-        "digest": np.frombuffer(b"".join(p.digests), np.uint8).reshape(n, 32),
+        "digest": np.frombuffer(p.digests, np.uint8).reshape(n, 32),
     }
-    if p.masks:
-        arrays |= {"mask_blob": _joined(p.masks), "mask_offsets": _offsets(p.masks)}
+    if p.mask_blob:
+        arrays["mask_blob"] = np.frombuffer(p.mask_blob, np.uint8)
+        arrays["mask_offsets"] = np.asarray(p.mask_offsets, np.int64)
     sources = [clean_source(s) for s in p.sources]
     digest = _digest(arrays, sources)
     partial = path.with_name(path.name + ".partial")
@@ -164,14 +167,6 @@ def clean_source(source: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def _joined(blobs: list[bytes]) -> UInt8:
-    return np.frombuffer(b"".join(blobs), np.uint8)
-
-
-def _offsets(blobs: list[bytes]) -> Int64:
-    return np.concatenate([[0], np.cumsum([len(b) for b in blobs])]).astype(np.int64)
-
-
 def _digest(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -197,7 +192,7 @@ def file_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What is needed to read a shard's images by memory map."""
+    """What is needed to read a shard's images from the file itself."""
 
     path: Path
     blob_at: int
@@ -250,7 +245,7 @@ def _read_index(path: Path, file: h5py.File) -> ShardIndex:
 
 
 def _contiguous(path: Path, dataset: h5py.Dataset) -> tuple[int, int]:
-    """Position and size in bytes of a dataset that can be memory-mapped."""
+    """Position and size in bytes of a dataset that lies in one piece."""
     at, size = dataset.id.get_offset(), dataset.shape[0] if dataset.ndim == 1 else -1
     if at is None or dataset.dtype != np.uint8 or size < 0 or at + size > path.stat().st_size:
         raise DataError(f"{path} is damaged: {dataset.name} is not contiguous bytes inside the file")

@@ -5,9 +5,9 @@ All functions take and return uint8 tensors [C, H, W]; randomness comes from a N
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as tvf
@@ -31,10 +31,11 @@ def square_sketch(image: Tensor, size: int, crop: bool = True) -> Tensor:
     height, width = bottom - top, right - left
     side = max(height, width)
     margin = round(side * MARGIN) + 1 if crop else 0
-    canvas = torch.full((1, side + 2 * margin, side + 2 * margin), 255, dtype=torch.uint8)
     y, x = margin + (side - height) // 2, margin + (side - width) // 2
-    canvas[:, y : y + height, x : x + width] = image[:, top:bottom, left:right]
-    return stretch(tvf.resize(canvas, [size, size], antialias=True))
+    below, beside = side + 2 * margin - height - y, side + 2 * margin - width - x
+    cut = image[0, top:bottom, left:right].numpy()
+    canvas = cv2.copyMakeBorder(cut, y, below, x, beside, cv2.BORDER_CONSTANT, value=(255,))
+    return stretch(tvf.resize(torch.from_numpy(canvas)[None], [size, size], antialias=True))
 
 
 def ink_box(image: Tensor) -> tuple[int, int, int, int] | None:
@@ -42,23 +43,27 @@ def ink_box(image: Tensor) -> tuple[int, int, int, int] | None:
 
     Ink is what is at least a quarter as dark as the darkest pixel, and not fainter than `FAINT`.
     """
-    darkness = 255 - image[0].numpy()
-    ink = darkness >= max(FAINT, int(darkness.max()) // 4)
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    if not len(rows):
-        return None
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    pixels = image[0].numpy()
+    least = max(FAINT, (255 - int(pixels.min())) // 4)
+    _, ink = cv2.threshold(pixels, 255 - least, 255, cv2.THRESH_BINARY_INV)
+    left, top, width, height = cv2.boundingRect(ink)
+    return (top, left, top + height, left + width) if width else None
 
 
 def stretch(image: Tensor) -> Tensor:
-    """Make the typical ink of a sketch [1, H, W] black: resizing turns thin lines grey."""
-    darkness = 255 - image.numpy()
-    ink = darkness[darkness >= FAINT]
-    if not len(ink):
+    """Make the typical ink of a sketch [1, H, W] (its 90th percentile of darkness) black: resizing turns thin
+    lines grey."""
+    pixels = image[0].numpy()
+    darkness = np.bincount(pixels.ravel(), minlength=256)[::-1].copy()
+    darkness[:FAINT] = 0
+    below = np.cumsum(darkness)
+    if not below[-1]:
         return image
-    level = max(float(FAINT), float(np.percentile(ink, 90)))
-    table = 255 - np.minimum(np.arange(256) * (255 / level), 255).round().astype(np.uint8)
-    return torch.from_numpy(table[darkness])
+    place, share = divmod(0.9 * (below[-1] - 1), 1)
+    low, high = np.searchsorted(below, [place, min(place + 1, below[-1] - 1)], side="right")
+    level = max(float(FAINT), float(low + share * (high - low)))
+    table = 255 - np.minimum(np.arange(255, -1, -1) * (255 / level), 255).round().astype(np.uint8)
+    return torch.from_numpy(cv2.LUT(np.ascontiguousarray(pixels), table))[None]
 
 
 def resize_photo(image: Tensor, size: int) -> Tensor:
@@ -115,7 +120,7 @@ def crop_map(scores: Tensor, crop: Crop, grid: tuple[int, int]) -> Tensor:
 
 
 def jitter_sketch(image: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
-    """Rotate (to 30 degrees), scale (to 25 %), shift (to 10 %) and thicken or thin the lines of a sketch
+    """Rotate (to 30 degrees), scale (to 25 %), shift (to 10 %) and thicken the lines of a sketch
     [1, H, W], each by a random share of `strength` (0-1)."""
     if strength <= 0:
         return image
@@ -124,18 +129,17 @@ def jitter_sketch(image: Tensor, rng: np.random.Generator, strength: float) -> T
     zoom = np.exp(np.log(1.25) * strength * rng.uniform(-1, 1))
     shift = 0.1 * size * strength * rng.uniform(-1, 1, 2)
     cos, sin, centre = np.cos(angle) / zoom, np.sin(angle) / zoom, (size - 1) / 2
-    affine = (
-        cos, -sin, centre - cos * (centre + shift[0]) + sin * (centre + shift[1]),
-        sin, cos, centre - sin * (centre + shift[0]) - cos * (centre + shift[1]),
-    )  # fmt: skip
-    picture = Image.fromarray(image[0].numpy()).transform(
-        (size, size), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR, fillcolor=255
+    affine = np.array(
+        [
+            [cos, -sin, centre - cos * (centre + shift[0]) + sin * (centre + shift[1])],
+            [sin, cos, centre - sin * (centre + shift[0]) - cos * (centre + shift[1])],
+        ]
     )
-    out = torch.from_numpy(np.array(picture))[None]
-    width = rng.random()
-    if width < 0.25 * strength:
-        out = 255 - functional.max_pool2d((255 - out)[None].float(), 3, 1, 1)[0].to(torch.uint8)
-    return out
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    out = cv2.warpAffine(image[0].numpy(), affine, (size, size), flags=flags, borderValue=(255,))
+    if rng.random() < 0.25 * strength:
+        out = cv2.erode(out, np.ones((3, 3), np.uint8))  # the minimum around each pixel: thicker lines
+    return torch.from_numpy(out)[None]
 
 
 def jitter_color(image: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
@@ -144,9 +148,10 @@ def jitter_color(image: Tensor, rng: np.random.Generator, strength: float) -> Te
     if strength <= 0:
         return image
     brightness, contrast, saturation = 1 + 0.4 * strength * rng.uniform(-1, 1, 3)
-    grey = torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
-    matrix = (saturation * torch.eye(3) + (1 - saturation) * grey).float() * (brightness * contrast)
-    flat = image.float().flatten(1)
-    mean = float(brightness * (torch.tensor([0.299, 0.587, 0.114]) @ flat.mean(1)))
-    out: Tensor = (matrix @ flat + mean * (1 - contrast)).clamp_(0, 255)
-    return out.round_().to(torch.uint8).view(image.shape)
+    pixels = image.permute(1, 2, 0).numpy()
+    grey = np.array([0.299, 0.587, 0.114])
+    mean = brightness * float(grey @ cv2.mean(pixels)[:3])
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = (saturation * np.eye(3) + (1 - saturation) * grey) * (brightness * contrast)
+    matrix[:, 3] = mean * (1 - contrast)
+    return torch.from_numpy(cv2.transform(pixels, matrix)).permute(2, 0, 1)

@@ -15,10 +15,12 @@ from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.precision import Precision
 from zssbir_cli.engine.report import memory_mb
 from zssbir_cli.engine.step import Stepper, seed_all
-from zssbir_cli.methods.base import Method, Probe, Progress, TrainData
+from zssbir_cli.methods.base import Batch, Method, Probe, Progress, TrainData
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 
 PHASES = ("data", "copy", "forward", "backward", "optimizer")
+TRACED = 3
+"""Steps under PyTorch's profiler."""
 
 
 @dataclass(frozen=True)
@@ -59,70 +61,80 @@ def profile_steps(
     seed_all(train.seed, -1)
     method.before_epoch(0, probe)
     stepper.wrap()
-    total, done = warmup + steps + 3, 0
-    spent: dict[str, list[float]] = defaultdict(list)
-    current: dict[str, float] = defaultdict(float)
     cuda = precision.device.type == "cuda"
-
-    def wait() -> None:
-        if cuda:
-            torch.cuda.synchronize(precision.device)
-
-    @contextmanager
-    def phase(name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        wait()
-        current[name] += time.perf_counter() - start
-
-    batches = min(data.plan.steps_per_epoch, total * optim.accumulate)
+    total = (warmup + steps + TRACED) * optim.accumulate
+    batches = min(data.plan.steps_per_epoch, total)
     with closing(
-        training_stream(
-            data, first=0, stop=total * optim.accumulate, workers=workers, pin=cuda, overfit=batches
-        )
+        training_stream(data, first=0, stop=total, workers=workers, pin=cuda, overfit=batches)
     ) as stream:
-
-        def next_batch(_: int) -> dict[str, torch.Tensor]:
-            with phase("data"):
-                batch: dict[str, torch.Tensor] = next(stream)
-            return batch
-
-        def take() -> None:
-            nonlocal done
-            current.clear()
-            wait()
-            start = time.perf_counter()
-            progress = Progress(done, total, 0, 1)
-            stepper.step(next_batch, optim.accumulate, progress, stop=False)
-            wait()
-            current["step"] = time.perf_counter() - start
-            done += 1
-            for name, seconds in current.items():
-                spent[name].append(seconds)
-
-        stepper.phase = phase
+        timer = _Timer(stepper, stream, optim.accumulate)
         for _ in range(warmup):
-            take()
-        spent.clear()
+            timer.step()
+        timer.spent.clear()
         for _ in range(steps):
-            take()
-        measured = {name: median(values) * 1e3 for name, values in spent.items()}
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if cuda:
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with torch.profiler.profile(activities=activities) as recorded:
-            for _ in range(3):
-                take()
+            timer.step()
+        measured = {name: median(values) * 1e3 for name, values in timer.spent.items()}
+        operators = timer.trace(top)
     step_ms = measured.pop("step")
     phases = {name: measured.get(name, 0.0) for name in PHASES}
     phases["other"] = max(0.0, step_ms - sum(phases.values()))
-    key = "self_device_time_total" if cuda else "self_cpu_time_total"
-    events = sorted(recorded.key_averages(), key=lambda e: -getattr(e, key))[:top]
     return StepProfile(
         steps=steps,
         step_ms=step_ms,
         phases=phases,
-        operators=[(e.key, getattr(e, key) / 3e3) for e in events],
+        operators=operators,
         images_per_s=train.batch_size * optim.accumulate / step_ms * 1e3,
         memory_mb=memory_mb(precision.device),
     )
+
+
+class _Timer:
+    """Takes real steps and notes the seconds of each phase in `spent`."""
+
+    def __init__(self, stepper: Stepper, stream: Iterator[Batch], batches: int) -> None:
+        self.stepper, self.stream, self.batches, self.done = stepper, stream, batches, 0
+        self.device = stepper.precision.device
+        self.spent: dict[str, list[float]] = defaultdict(list)
+        self.current: dict[str, float] = defaultdict(float)
+        stepper.phase = self.phase
+
+    def step(self) -> None:
+        """One optimizer step."""
+        self.current.clear()
+        self._wait()
+        start = time.perf_counter()
+        self.stepper.step(self._next_batch, self.batches, Progress(self.done, self.done + 1, 0, 1), stop=False)
+        self._wait()
+        self.current["step"] = time.perf_counter() - start
+        self.done += 1
+        for name, seconds in self.current.items():
+            self.spent[name].append(seconds)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time one phase, until the device has done its part."""
+        start = time.perf_counter()
+        yield
+        self._wait()
+        self.current[name] += time.perf_counter() - start
+
+    def trace(self, top: int) -> list[tuple[str, float]]:
+        """The `top` operators of `TRACED` further steps with their own milliseconds a step."""
+        cuda = self.device.type == "cuda"
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if cuda:
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as recorded:
+            for _ in range(TRACED):
+                self.step()
+        key = "self_device_time_total" if cuda else "self_cpu_time_total"
+        events = sorted(recorded.key_averages(), key=lambda e: -getattr(e, key))[:top]
+        return [(e.key, getattr(e, key) / TRACED / 1e3) for e in events]
+
+    def _next_batch(self, _: int) -> Batch:
+        with self.phase("data"):
+            return next(self.stream)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

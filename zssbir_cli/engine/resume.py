@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from zssbir_cli.engine import checkpoint, distributed
@@ -12,6 +13,7 @@ from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.step import Stepper
 from zssbir_cli.errors import CheckpointError, DivergedError
+from zssbir_cli.recipe.schema import Recipe
 
 FREE_KEYS = (
     "name",
@@ -47,10 +49,23 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def migrated(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recipe as an older version of this package wrote it, with the keys that have been added since.
+
+    A new key's default must mean what was done before there was the key. A recipe that no longer reads as one
+    comes back as it is.
+    """
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
+
+
 def check_same(info: CheckpointInfo, run: RunDir) -> None:
     """Raise CheckpointError when the checkpoint comes from another recipe or data set than the run has
     now."""
-    changed = [d for d in differing_keys(info.recipe, run.recipe) if d.split(":")[0] not in FREE_KEYS]
+    old, new = migrated(info.recipe), migrated(run.recipe)
+    changed = [d for d in differing_keys(old, new) if d.split(":")[0] not in FREE_KEYS]
     changed += [f"data set {d}" for d in differing_keys(info.data, run.data)]
     if changed:
         shown = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")

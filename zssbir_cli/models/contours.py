@@ -25,8 +25,15 @@ def contours(images: Tensor) -> Tensor:
         _sobel(functional.avg_pool2d(grey, 2)), size=grey.shape[2:], mode="bilinear"
     )
     magnitude = (fine.square().sum(1, keepdim=True) + coarse.square().sum(1, keepdim=True)).div(2).sqrt()
-    around = functional.avg_pool2d(magnitude, WINDOW, 1, WINDOW // 2, count_include_pad=False) + FLOOR
-    return torch.cat([magnitude, fine.abs()], 1) / around
+    return torch.cat([magnitude, fine.abs()], 1) / (_around(magnitude) + FLOOR)
+
+
+def _around(values: Tensor) -> Tensor:
+    """Mean over the window around each pixel (what lies inside the image): rows first, then columns."""
+    for size in ((WINDOW, 1), (1, WINDOW)):
+        pad = (size[0] // 2, size[1] // 2)
+        values = functional.avg_pool2d(values, size, 1, pad, count_include_pad=False)
+    return values
 
 
 def _sobel(grey: Tensor) -> Tensor:

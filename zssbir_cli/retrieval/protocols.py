@@ -48,13 +48,18 @@ class Task:
     notes: tuple[str, ...] = ()
 
 
+def check_protocol(name: str) -> None:
+    """Raise UsageError for a name that is not in `PROTOCOLS`."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"--split {name}: one of {', '.join(PROTOCOLS)}")
+
+
 def build_task(name: str, stock: Stock, seed: int = 0) -> Task:
     """The task of a protocol over the images of a data set.
 
     Errors: UsageError for an unknown protocol; DataError when the set lacks what the protocol needs.
     """
-    if name not in PROTOCOLS:
-        raise UsageError(f"--split {name}: one of {', '.join(PROTOCOLS)}")
+    check_protocol(name)
     part = Part.VAL if name == "val" else Part.TEST
     queries, gallery = _all(stock, part, Modality.SKETCH), _all(stock, part, Modality.PHOTO)
     if not len(queries.index) or not len(gallery.index):

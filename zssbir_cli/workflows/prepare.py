@@ -84,7 +84,7 @@ def prepare_own(
             seed=choices.seed,
         )
         held = choices.holdout or 0
-        items = to_items(found, classes, holdout=held, subset=choices.subset, seed=choices.seed)
+        items = to_items(found, sources, classes, holdout=held, subset=choices.subset, seed=choices.seed)
         unseen = sum(c.role == "unseen" for c in classes)
         split = f"{unseen}-unseen" + (
             "" if choices.unseen and "," in choices.unseen else f"-seed{choices.seed}"

@@ -1,5 +1,6 @@
 """`zssbir train`: from a recipe and a prepared data set to a run's folder."""
 
+import math
 import os
 import platform
 import subprocess
@@ -25,12 +26,12 @@ from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.loop import FitResult, Validate, fit
 from zssbir_cli.engine.precision import Precision, choose_device
 from zssbir_cli.engine.profile import StepProfile, profile_steps
-from zssbir_cli.engine.report import Hooks, Silent
+from zssbir_cli.engine.report import Hooks, Silent, memory_mb
 from zssbir_cli.engine.runlog import RunDir, read_metrics
-from zssbir_cli.engine.step import seed_all
+from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
-from zssbir_cli.errors import DataError, UsageError, ZssbirError
-from zssbir_cli.methods.base import Method
+from zssbir_cli.errors import DataError, DivergedError, UsageError, ZssbirError
+from zssbir_cli.methods.base import Method, Progress
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.recipe.loader import dump_recipe
@@ -60,6 +61,7 @@ class CheckOutcome:
     train_photos: int
     val_classes: int
     loss: float
+    memory_mb: int
     precision: str
     device: str
 
@@ -253,23 +255,31 @@ def run_folder(path: Path) -> Path:
 
 def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
     """Do everything but train: open the data, build the method (missing mask scores are computed and kept), and
-    take one forward pass."""
+    take one step whose result is thrown away. Raises like `train`."""
     setup = Setup.build(recipe, choose_device(device))
     method, data = build(setup)
-    method.to(setup.precision.device).train()
+    stepper = Stepper(method, recipe.optim, recipe.train, setup.precision)
     method.before_epoch(0, TrainProbe(setup))
-    with closing(training_stream(data, first=0, stop=1, workers=0, pin=False)) as stream, torch.no_grad():
-        batch = {k: v.to(setup.precision.device) for k, v in next(stream).items()}
-        with setup.precision.autocast():
-            loss = method(batch).loss
+    stepper.wrap()
+    count = min(recipe.optim.accumulate, data.plan.steps_per_epoch)
+    steps = -(-data.plan.steps_per_epoch // recipe.optim.accumulate) * recipe.train.epochs
+    with closing(training_stream(data, first=0, stop=count, workers=0, pin=False)) as stream:
+        stepper.step(lambda _: next(stream), count, Progress(0, steps, 0, recipe.train.epochs), stop=False)
+    logs = stepper.monitor.flush()
+    if not all(math.isfinite(v) for v in logs.values()):
+        bad = ", ".join(name for name, v in logs.items() if not math.isfinite(v))
+        raise DivergedError(
+            f"the first step is not finite ({bad}): use train.precision=fp32, or lower optim.lr"
+        )
     prepared = setup.prepared
     return CheckOutcome(
-        steps=-(-data.plan.steps_per_epoch // recipe.optim.accumulate) * recipe.train.epochs,
-        trainable=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        steps=steps,
+        trainable=sum(p.numel() for p in stepper.params),
         train_sketches=len(prepared.images(Part.TRAIN, Modality.SKETCH)),
         train_photos=len(prepared.images(Part.TRAIN, Modality.PHOTO)),
         val_classes=len(prepared.manifest.ids_for(Part.VAL)),
-        loss=float(loss),
+        loss=logs["loss"],
+        memory_mb=round(memory_mb(setup.precision.device)),
         precision=setup.precision.name,
         device=str(setup.precision.device),
     )
