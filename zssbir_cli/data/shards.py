@@ -164,6 +164,8 @@ def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
 def clean_source(source: str) -> str:
     """A path as valid UTF-8 text without NUL or line breaks (undecodable bytes become `\\xNN`)."""
     text = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 

@@ -103,7 +103,9 @@ class _Timer:
         self.current.clear()
         self._wait()
         start = time.perf_counter()
-        self.stepper.step(self._next_batch, self.batches, Progress(self.done, self.done + 1, 0, 1), stop=False)
+        self.stepper.step(
+            self._next_batch, self.batches, Progress(self.done, self.done + 1, 0, 1), stop=False
+        )
         self._wait()
         self.current["step"] = time.perf_counter() - start
         self.done += 1
