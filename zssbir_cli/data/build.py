@@ -49,6 +49,7 @@ class _Group:
     """One part and modality being written: its writer, how many of its items are settled, what is to tell."""
 
     writer: ShardWriter
+    total: int
     done: int = 0
     first: int = 0
     notes: list[Note] = field(default_factory=list)
@@ -56,7 +57,9 @@ class _Group:
     records: list[ShardRecord] = field(default_factory=list)
 
     def settle(self, journal: Journal, info: ShardInfo | None) -> None:
-        """After an item: when it completed a shard, make the shard count."""
+        """After an item: when it completed a shard (the group's last item always does), make the shard count."""
+        if self.done == self.total:
+            info = self.writer.flush() or info
         if info is not None:
             record = ShardRecord(info=info, first=self.first, next=self.done, notes=tuple(self.notes))
             journal.record(record)
@@ -81,8 +84,6 @@ def build(
         journal.start(plan.key())
         groups = [_open_group(plan, out, journal, part, modality) for part, modality in GROUPS]
         _write_all(plan, groups, journal, options, progress)
-        for group in groups:
-            group.settle(journal, group.writer.flush())
         return _finish(plan, out, journal, groups, options)
 
 
@@ -92,7 +93,8 @@ def _open_group(plan: Plan, out: Path, journal: Journal, part: Part, modality: M
         out, dataset=plan.name, split=plan.split, part=part, modality=modality, first=len(records)
     )
     done = records[-1].next if records else 0
-    return _Group(writer, done, done, records=list(records))
+    total = plan.items.group.count(GROUPS.index((part, modality)))
+    return _Group(writer, total, done, done, records=list(records))
 
 
 def _write_all(
@@ -113,12 +115,13 @@ def _write_all(
                 mark = (GROUPS[items.group[item]][1], result.digest[:12])
                 reason = "repeats an image that is already in the set" if mark in seen else ""
                 seen.add(mark)
+            info = None
             if reason or result.data is None:
                 _skip(group, path, reason, options, repeated=result.data is not None)
-                continue
-            if result.note:
-                group.notes.append(("changed", path, result.note))
-            info = group.writer.add(result.data, items.label[item], path, digest=result.digest)
+            else:
+                if result.note:
+                    group.notes.append(("changed", path, result.note))
+                info = group.writer.add(result.data, items.label[item], path, digest=result.digest)
             group.settle(journal, info)
         done += len(chunk)
         progress(done, len(items))

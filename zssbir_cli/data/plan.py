@@ -3,14 +3,13 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.data.manifest import ClassInfo, Leak
-from zssbir_cli.data.sources import Source
+from zssbir_cli.data.sources import Paths, Source
 from zssbir_cli.types import Modality, Part
 
 # Test parts come first, so that dropping repeated images keeps the test copy.
@@ -26,7 +25,7 @@ GROUP_OF = {pair: number for number, pair in enumerate(GROUPS)}
 class Items:
     """Images to write, as columns (a benchmark has half a million). `paths` are what `/source` will say."""
 
-    paths: list[str] = field(default_factory=list)
+    paths: Paths = field(default_factory=Paths)
     source: "array[int]" = field(default_factory=lambda: array("h"))
     entry: "array[int]" = field(default_factory=lambda: array("i"))
     label: "array[int]" = field(default_factory=lambda: array("i"))
@@ -88,11 +87,6 @@ class Plan:
         items = self.items
         for column in (items.source, items.entry, items.label, items.group, items.size):
             digest.update(column.tobytes())
-        for chunk in _chunks(items.paths, 4096):
-            digest.update("\n".join(chunk).encode("utf-8", "surrogateescape"))
+        for start in range(0, len(items), 4096):
+            digest.update("\n".join(items.paths[start : start + 4096]).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
-
-
-def _chunks(values: list[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
