@@ -39,8 +39,8 @@ def prepare_demo(
     ambiguity: float = 0.2,
     photos_per_class: int = 40,
     sketches_per_class: int = 30,
-    unseen: int | Sequence[str] = 10,
-    val: int = 6,
+    unseen: int | Sequence[str] = 13,
+    val: int = 5,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
