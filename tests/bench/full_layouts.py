@@ -3,14 +3,16 @@
     python tests/bench/full_layouts.py sketchy OUT [--scale 1.0] [--side 64] [--zip|--tar]
 
 Counts per class are the published ones where they are known (Sketchy; TU-Berlin's test classes), else even
-shares of the published totals. Images are small drawings and noise, each different, so that every file has
+shares of the published totals. Images are small and repeat, but each file says its number and so has
 its own checksum; EXTEND repeats Sketchy's originals under their names, as it really does.
 """
 
 import argparse
 import io
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,31 +56,38 @@ def file_name(dataset: str, kind: Kind, number: int, i: int, originals: int) -> 
 
 
 class Painter:
-    """Encodes small images, each different, from a few prepared grounds."""
+    """Small encoded images, each another file: 256 drawings of each kind, and the image's number as a comment."""
 
     def __init__(self, side: int) -> None:
-        rng = np.random.default_rng(0)
-        self.side = side
-        smooth = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(32)]
-        self.grounds = [g.resize((side, side), Image.Resampling.BICUBIC) for g in smooth]
+        self.side, self.rng = side, np.random.default_rng(0)
+        self.photos = [self._photo() for _ in range(256)]
+        self.sketches = [self._sketch() for _ in range(256)]
 
     def photo(self, key: int) -> bytes:
         """A JPEG."""
-        image = self.grounds[key % 32].copy()
-        ImageDraw.Draw(image).text((2, self.side // 2), f"{key}", fill=(255, 255, 255))
-        out = io.BytesIO()
-        image.save(out, "JPEG", quality=85)
-        return out.getvalue()
+        raw, text = self.photos[key % 256], b"image %d" % key
+        return raw[:2] + b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text + raw[2:]
 
     def sketch(self, key: int) -> bytes:
         """A PNG."""
+        raw, chunk = self.sketches[key % 256], b"tEXtimage\0%d" % key
+        size, crc = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
+        return raw[:33] + size + chunk + crc + raw[33:]
+
+    def _photo(self) -> bytes:
+        smooth = Image.fromarray(self.rng.integers(0, 256, (8, 8, 3), np.uint8))
+        return _encoded(smooth.resize((self.side, self.side), Image.Resampling.BICUBIC), "JPEG", quality=85)
+
+    def _sketch(self) -> bytes:
         image = Image.new("L", (self.side, self.side), 255)
-        points = np.random.default_rng(key).integers(0, self.side, 16).tolist()
-        ImageDraw.Draw(image).line(points, fill=0, width=2)
-        ImageDraw.Draw(image).text((2, 2), f"{key}", fill=90)
-        out = io.BytesIO()
-        image.save(out, "PNG", compress_level=1)
-        return out.getvalue()
+        ImageDraw.Draw(image).line(self.rng.integers(0, self.side, 16).tolist(), fill=0, width=2)
+        return _encoded(image, "PNG", compress_level=1)
+
+
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
 
 
 def images(dataset: str, scale: float, side: int) -> Iterator[tuple[str, bytes]]:
