@@ -30,7 +30,8 @@ def test_equal_to_a_plain_sort(seed: int, queries: int, rows: int, k: int) -> No
     rng = np.random.default_rng(seed)
     q, g = unit(rng, queries, 12), unit(rng, rows, 12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_ROWS", {torch.float32: 16, torch.float16: 16})
+        patch.setattr(module, "BLOCK_ROWS", 16)
+        patch.setattr(module, "TILE_ROWS", 5)
         found = search(torch.from_numpy(q * 3), g, k)
     scores = (q.astype(np.float64) @ g.T.astype(np.float64)).astype(np.float64)
     order = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, rows)]
@@ -44,7 +45,7 @@ def test_ties_stand_in_gallery_order_whatever_the_block(monkeypatch: pytest.Monk
     q = torch.from_numpy(unit(rng, 2, 8))
     results = []
     for size in (7, 64, 1000):
-        monkeypatch.setattr(module, "BLOCK_ROWS", {torch.float32: size, torch.float16: size})
+        monkeypatch.setattr(module, "BLOCK_ROWS", size)
         found = search(q, g, 40)
         assert (np.diff(found.scores, axis=1) <= 0).all()
         for rows, scores in zip(found.rows, found.scores, strict=True):

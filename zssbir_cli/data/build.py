@@ -29,6 +29,9 @@ from zssbir_cli.types import Modality, Part
 
 CHUNK_IMAGES = 32
 CHUNK_BYTES = 4 << 20
+AHEAD_CHUNKS = 64
+AHEAD_BYTES = 32 << 20
+"""How far reading runs ahead of storing, so that the cores have work while a shard is written."""
 Progress = Callable[[int, int], None]
 
 
@@ -156,14 +159,16 @@ def _cleaned(
     plan: Plan, todo: npt.NDArray[np.int64], options: BuildOptions
 ) -> Iterator[tuple[list[int], list[Cleaned]]]:
     """Chunks of items with their cleaned images, in order; a bounded number of chunks is under way."""
-    workers = options.workers or available_cores()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
+    pool = ThreadPoolExecutor(options.workers or available_cores(), thread_name_prefix="prepare")
     waiting: deque[tuple[list[int], Future[list[Cleaned]]]] = deque()
+    ahead, sizes = 0, plan.items.size
     try:
         for chunk, raw in _feed(plan, todo):
             waiting.append((chunk, pool.submit(_clean_chunk, plan, chunk, raw, options.clean)))
-            if len(waiting) > 2 * workers + 1:
+            ahead += sum(sizes[i] for i in chunk)
+            while len(waiting) > AHEAD_CHUNKS or (ahead > AHEAD_BYTES and len(waiting) > 1):
                 items, future = waiting.popleft()
+                ahead -= sum(sizes[i] for i in items)
                 yield items, future.result()
         while waiting:
             items, future = waiting.popleft()

@@ -11,9 +11,10 @@ from torch import Tensor
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.retrieval.ranking import as_tensor, product_precision
 
-BLOCK_ROWS = {torch.float32: 65536, torch.float16: 8192}
-"""Rows per product: large for rows that are used in place, small (a cache's size) for rows that are converted
-first."""
+BLOCK_ROWS = 65536
+"""Rows whose scores are looked at together."""
+TILE_ROWS = 4096
+"""Rows per product: few enough for a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,23 @@ def search(
     k = min(k, total)
     best = _Best(len(unit), k)
     rows = as_tensor(gallery)
-    size = total if len(unit) == 1 and rows.dtype == torch.float32 else BLOCK_ROWS[rows.dtype]
+    size = total if len(unit) == 1 and rows.dtype == torch.float32 else BLOCK_ROWS
     with torch.inference_mode(), product_precision(False):
         for a in range(0, total, size):
-            block = rows[a : a + size].float()
-            scores = (block @ unit[0])[None] if len(unit) == 1 else unit @ block.T
-            best.add(scores, a)
+            best.add(_products(rows[a : a + size], unit), a)
             if progress:
                 progress(min(a + size, total), total)
     return best.result()
+
+
+def _products(block: Tensor, unit: Tensor) -> Tensor:
+    """Scores float32 [B, Q] of the rows of a block."""
+    if len(unit) == 1 and block.dtype == torch.float32:
+        return (block @ unit[0])[:, None]
+    scores, columns = torch.empty(len(block), len(unit)), unit.T.contiguous()
+    for a in range(0, len(block), TILE_ROWS):
+        torch.mm(block[a : a + TILE_ROWS].float(), columns, out=scores[a : a + TILE_ROWS])
+    return scores
 
 
 class _Best:
@@ -75,17 +84,19 @@ class _Best:
         self.scores: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * queries
 
     def add(self, scores: Tensor, start: int) -> None:
-        """Take in the scores [Q, B] of gallery rows from `start` on."""
-        k = min(self.k, scores.shape[1])
-        for q, row in enumerate(scores):
-            full = len(self.scores[q]) == self.k
-            least = (
-                float(self.scores[q][-1]) if full else float(torch.topk(row, k, sorted=False).values.min())
-            )
-            values = row.numpy()
-            found = np.flatnonzero(~(values < least)) if not full else np.flatnonzero(~(values <= least))
-            if found.size:
-                self._merge(q, values[found], found + start)
+        """Take in the scores [B, Q] of gallery rows from `start` on."""
+        if len(self.rows[0]) == self.k:
+            least = torch.tensor([float(s[-1]) for s in self.scores])
+            found = ~(scores <= least)  # NaN is found too, and refused
+        else:
+            k = min(self.k, len(scores))
+            found = ~(scores < torch.topk(scores, k, dim=0, sorted=False).values.amin(0))
+        row, query = np.divmod(np.flatnonzero(found.numpy()), scores.shape[1])
+        order = np.argsort(query, kind="stable")
+        row, query = row[order], query[order]
+        names, first = np.unique(query, return_index=True)
+        for q, places in zip(names.tolist(), np.split(row, first)[1:], strict=True):
+            self._merge(q, scores[:, q].numpy()[places], places + start)
 
     def _merge(self, q: int, scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> None:
         if np.isnan(scores).any():
