@@ -54,7 +54,7 @@ def stretch(image: Tensor) -> Tensor:
     """Make the typical ink of a sketch [1, H, W] (its 90th percentile of darkness) black: resizing turns thin
     lines grey."""
     pixels = image[0].numpy()
-    darkness = cv2.calcHist([pixels], [0], None, [256], [0, 256])[::-1, 0].astype(np.int64)
+    darkness = cv2.calcHist([pixels], [0], None, [256], [0, 256]).ravel()[::-1].astype(np.int64)
     darkness[:FAINT] = 0
     below = np.cumsum(darkness)
     if not below[-1]:
