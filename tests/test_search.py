@@ -140,12 +140,12 @@ def test_prepared_set_shows_its_unseen_photos_with_classes(
     tmp_path: Path, run: Path, tiny_demo: Path
 ) -> None:
     result = workflow.search_sketches([draw(tmp_path / "s.png")], tiny_demo, run=run, k=50)
-    assert result.photos == 40
+    assert result.photos == 52
     hits = result.found[0].hits
-    assert len(hits) == 40
+    assert len(hits) == 50
     assert all(h.source.startswith(f"photo/{h.name}/") for h in hits)
     workflow.write_result(result, tmp_path / "r.html")
-    assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 41
+    assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 51
 
 
 def test_gallery_of_another_model_is_refused_and_says_why(
