@@ -115,7 +115,11 @@ def memory(sizes: list[int]) -> None:
                 start = time.perf_counter()
                 code = f"import bench_prepare as b, pathlib; b.measure(pathlib.Path({str(source)!r}))"
                 done = subprocess.run(
-                    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+                    [sys.executable, "-c", code],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                    cwd=Path(__file__).parent,
                 )
                 took = time.perf_counter() - start
                 shutil.rmtree(source, ignore_errors=True)

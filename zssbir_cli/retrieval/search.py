@@ -89,9 +89,9 @@ class _Best:
             least = torch.tensor([float(s[-1]) for s in self.scores])
             found = ~(scores <= least)  # NaN is found too, and refused
         else:
-            first = scores[: max(self.k, TILE_ROWS)].T.contiguous()  # enough rows for a first bound
-            k = min(self.k, first.shape[1])
-            found = ~(scores < torch.topk(first, k, sorted=False).values.amin(1))
+            some = scores[: max(self.k, TILE_ROWS)].T.contiguous()  # enough rows for a first bound
+            k = min(self.k, some.shape[1])
+            found = ~(scores < torch.topk(some, k, sorted=False).values.amin(1))
         row, query = np.divmod(np.flatnonzero(found.numpy()), scores.shape[1])
         order = np.argsort(query, kind="stable")
         row, query = row[order], query[order]
