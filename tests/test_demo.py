@@ -30,7 +30,7 @@ def test_demo_leaves_data_run_pictures_and_summary(out: Path) -> None:
         "data", "runs", "classes.png", "curves.png", "gallery.png", "summary.json",
     }  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["queries"], summary["photos"], len(summary["unseen"])) == (10, 20, 10)
+    assert (summary["queries"], summary["photos"], len(summary["unseen"])) == (13, 26, 13)
     assert [s["name"] for s in summary["scores"]] == [
         "untrained network", "gradient histograms", "trained network",
     ]  # fmt: skip

@@ -158,8 +158,8 @@ def test_parts_of_the_runs_data_set(tmp_path: Path, run: Path) -> None:
     paths = workflow.run_parts(Request(run), None, [], force=False)
     assert [read_embeddings(p).info.part for p in paths] == ["test", "val"]
     found = read_embeddings(paths[0])
-    assert len(found.rows_of(Modality.SKETCH)) == 30
-    assert len(found.rows_of(Modality.PHOTO)) == 40
+    assert len(found.rows_of(Modality.SKETCH)) == 39
+    assert len(found.rows_of(Modality.PHOTO)) == 52
     stamp = paths[0].stat().st_mtime_ns
     workflow.run_parts(Request(run), None, ["test"], force=False)
     assert paths[0].stat().st_mtime_ns == stamp

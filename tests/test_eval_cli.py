@@ -34,14 +34,14 @@ def call(*arguments: str) -> Result:
 
 def test_eval_alone_takes_the_latest_run_and_writes_all_its_files(tmp_path: Path, run: Path) -> None:
     result = call("eval", "--split", "zs")
-    assert "30 queries, gallery of 40" in result.stdout
+    assert "39 queries, gallery of 52" in result.stdout
     assert "mAP@all" in result.stdout
     assert sorted(str(p.relative_to(run / "eval")) for p in (run / "eval").rglob("*") if p.is_file()) == [
         "zs.json", "zs.queries.npz", "zs/classes.png", "zs/confusion.png", "zs/map.png", "zs/precision_recall.png",
         "zs/report.html", "zs/report.md",
     ]  # fmt: skip
     saved = json.loads((run / "eval" / "zs.json").read_text())
-    assert (saved["queries"], saved["gallery"], saved["classes"]) == (30, 40, 10)
+    assert (saved["queries"], saved["gallery"], saved["classes"]) == (39, 52, 13)
     assert saved["protocol"] == "zs"
     page = (run / "eval" / "zs" / "report.html").read_text()
     assert page.count('class="strip"') == 10
@@ -66,9 +66,9 @@ def test_json_prints_only_json_and_embeddings_are_reused_until_stale(run: Path, 
 
 def test_other_splits_subsets_and_generalised_protocols(run: Path) -> None:
     val = json.loads(call("eval", "--split", "val", "--json", "--no-report").stdout)
-    assert (val["queries"], val["gallery"], val["classes"]) == (18, 24, 6)
+    assert (val["queries"], val["gallery"], val["classes"]) == (15, 20, 5)
     gzs = json.loads(call("eval", "--split", "gzs-ocean", "--json", "--no-report", "-k", "10").stdout)
-    assert (gzs["queries"], gzs["gallery"], gzs["classes"]) == (30 + 2 * 3, 40 + 2 * 4, 12)
+    assert (gzs["queries"], gzs["gallery"], gzs["classes"]) == (39 + 3 * 3, 52 + 3 * 4, 16)
     assert set(gzs["groups"]) == {"seen", "unseen", "harmonic"}
     again = json.loads(
         call("eval", "--split", "gzs-ocean", "--json", "--no-report", "-k", "10", "--seed", "3").stdout
@@ -145,7 +145,7 @@ def test_compare_two_runs(run: Path, tiny_recipe: Path) -> None:
     row = found["rows"][0]
     assert row["measure"] == "mAP@all voc"
     assert row["b"] - row["a"] == pytest.approx(row["mean"])
-    assert "paired on 30 queries" in call("eval", "--compare", str(run), str(other)).stdout
+    assert "paired on 39 queries" in call("eval", "--compare", str(run), str(other)).stdout
     with pytest.raises(DataError, match="no such result"):
         call("eval", "--compare", str(run), str(other), "--split", "val")
 
@@ -170,7 +170,7 @@ def test_search_command_prints_writes_and_reuses(tmp_path: Path, run: Path) -> N
     call("embed")
     (file,) = (p for p in (run / "embeddings").iterdir() if "test" in p.name)
     result = call("search", "[red] s.png", "--gallery", str(file), "-k", "3", "--out", "r.html")
-    assert "[red] s.png in 40 photos" in result.stdout
+    assert "[red] s.png in 52 photos" in result.stdout
     assert (tmp_path / "r.html").exists()
     found = json.loads(call("search", "[red] s.png", "-g", str(file), "-k", "3", "--json").stdout)
     assert len(found["sketches"][0]["results"]) == 3
