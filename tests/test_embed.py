@@ -1,5 +1,6 @@
 """Embeddings files and the embed workflow: folders of anything, resuming, freshness, precision."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -66,17 +67,20 @@ def test_rows_that_are_not_as_many_leave_no_file(tmp_path: Path) -> None:
         )
 
 
-@settings(max_examples=25, deadline=None)
-@given(cut=st.floats(0, 1), flip=st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+@given(cut=st.floats(0, 1) | st.just(1.0), flip=st.integers(0, 10**6))
 def test_damaged_files_are_data_errors_or_read(
     tmp_path_factory: pytest.TempPathFactory, cut: float, flip: int
 ) -> None:
     path = write(tmp_path_factory.mktemp("cut") / "e.h5", np.ones((50, 8), np.float32))
     raw = bytearray(path.read_bytes())
     raw[flip % len(raw)] ^= 0xFF
-    path.write_bytes(bytes(raw[: int(cut * len(raw))]))
-    with pytest.raises(DataError, match=r"e\.h5"):
-        read_embeddings(path)
+    kept = raw[: int(cut * len(raw))]
+    path.write_bytes(bytes(kept))
+    with contextlib.suppress(DataError):
+        found = read_embeddings(path)  # a byte that says nothing, or one of a value
+        assert len(kept) == len(raw)
+        assert len(found.embedding) == len(found.label) == 50
 
 
 def test_a_strangers_h5_and_a_missing_file_are_named(tmp_path: Path) -> None:
