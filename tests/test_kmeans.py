@@ -51,7 +51,7 @@ def test_equals_naive_lloyd():
     x, _ = blobs(7, 90, dim=8, noise=1.5)
     initial = F.normalize(x[:5], dim=1)
     labels, similarity = naive(x, initial, 6)
-    result = kmeans(x, 5, generator=seeded(), iterations=6, tolerance=-1.0, initial=initial, bf16=False)
+    result = kmeans(x, 5, generator=seeded(), iterations=6, tolerance=-1.0, initial=initial)
     assert result.iterations == 6
     assert torch.equal(result.labels, labels)
     assert result.similarity == pytest.approx(similarity, rel=1e-5)
@@ -63,12 +63,9 @@ def test_equals_naive_lloyd():
 
 def test_each_pass_improves_and_it_stops_by_itself():
     x, _ = blobs(30, 900, noise=2.0)
-    values = [
-        kmeans(x, 10, generator=seeded(3), iterations=n, tolerance=-1.0, bf16=False).objective
-        for n in range(1, 9)
-    ]
+    values = [kmeans(x, 10, generator=seeded(3), iterations=n, tolerance=-1.0).objective for n in range(1, 9)]
     assert all(b <= a + 1e-3 for a, b in pairwise(values))
-    stopped = kmeans(x, 10, generator=seeded(3), iterations=100, bf16=False)
+    stopped = kmeans(x, 10, generator=seeded(3), iterations=100)
     assert stopped.iterations < 50
     assert stopped.objective <= values[3] * 1.01
 
@@ -81,10 +78,10 @@ def test_same_seed_same_result_and_blocks_do_not_matter(monkeypatch):
     torch.manual_seed(123)
     state = torch.get_rng_state()
     monkeypatch.setattr(module, "_SCORES", 70)
-    blocked = kmeans(x, 9, generator=seeded(5), bf16=False)
+    blocked = kmeans(x, 9, generator=seeded(5))
     monkeypatch.undo()
     assert torch.equal(torch.get_rng_state(), state)  # randomness comes from the generator alone
-    assert torch.equal(blocked.labels, kmeans(x, 9, generator=seeded(5), bf16=False).labels)
+    assert torch.equal(blocked.labels, kmeans(x, 9, generator=seeded(5)).labels)
 
 
 def test_an_empty_cluster_gets_the_worst_fitting_row():
@@ -95,7 +92,7 @@ def test_an_empty_cluster_gets_the_worst_fitting_row():
     initial[3] = F.normalize(
         torch.randn(32, generator=seeded(8)) * 1e-3 - 5 * F.normalize(x[:80].mean(0), dim=0), dim=0
     )
-    taken = kmeans(x[:80], 4, generator=seeded(), initial=initial, bf16=False)
+    taken = kmeans(x[:80], 4, generator=seeded(), initial=initial)
     assert taken.repaired >= 1
     assert int(taken.sizes.min()) >= 1
     assert len(taken.labels.unique()) == 4
@@ -103,15 +100,15 @@ def test_an_empty_cluster_gets_the_worst_fitting_row():
 
 def test_repeated_rows_do_not_break_it():
     x = F.normalize(torch.randn(3, 8, generator=seeded()), dim=1).repeat(20, 1)
-    result = kmeans(x, 5, generator=seeded(), bf16=False)
+    result = kmeans(x, 5, generator=seeded())
     assert result.objective == pytest.approx(0.0, abs=1e-4)
     assert bool(torch.isfinite(result.centroids).all())
 
 
 def test_k_equal_to_rows_and_k_one():
     x = torch.randn(12, 6, generator=seeded())
-    assert kmeans(x, 12, generator=seeded(), bf16=False).objective == pytest.approx(0.0, abs=1e-4)
-    one = kmeans(x, 1, generator=seeded(), bf16=False)
+    assert kmeans(x, 12, generator=seeded()).objective == pytest.approx(0.0, abs=1e-4)
+    one = kmeans(x, 1, generator=seeded())
     torch.testing.assert_close(one.centroids[0], F.normalize(F.normalize(x, dim=1).sum(0), dim=0))
 
 
@@ -127,8 +124,8 @@ def test_seeds_are_distinct_and_spread():
 
 def test_a_warm_start_takes_fewer_passes():
     x, _ = blobs(40, 2000, noise=2.0)
-    cold = kmeans(x, 20, generator=seeded(), bf16=False, iterations=50)
-    warm = kmeans(x, 20, generator=seeded(), bf16=False, iterations=50, initial=cold.centroids)
+    cold = kmeans(x, 20, generator=seeded(), iterations=50)
+    warm = kmeans(x, 20, generator=seeded(), iterations=50, initial=cold.centroids)
     assert warm.iterations < cold.iterations
     assert warm.objective <= cold.objective * 1.0001
 

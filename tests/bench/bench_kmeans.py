@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
 
+from zssbir_cli.engine.precision import Precision
 from zssbir_cli.retrieval.kmeans import kmeans
 
 
@@ -71,13 +72,14 @@ def main() -> None:
 
 def compare(x: torch.Tensor, array: np.ndarray, k: int, repeats: int) -> None:
     """One K: three contestants, interleaved."""
+    bf16 = Precision.choose("auto", torch.device("cpu")).name == "bf16"
 
     def ours(seed: int) -> tuple[torch.Tensor, int]:
-        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed))
+        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed), bf16=bf16)
         return result.labels, result.iterations
 
     def ours_in_full(seed: int) -> tuple[torch.Tensor, int]:
-        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed), tolerance=-1.0)
+        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed), tolerance=-1.0, bf16=bf16)
         return result.labels, result.iterations
 
     def sklearn(seed: int) -> tuple[torch.Tensor, int]:

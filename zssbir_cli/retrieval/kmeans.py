@@ -1,7 +1,7 @@
 """Spherical k-means of unit vectors, in blocks, on any device (Hornik et al. 2012).
 
 Maximises sum_i x_i . c(i) over unit centroids. Each iteration is one blocked matrix product, in bfloat16
-where the device multiplies it fast, an argmax and a sum per cluster in float32: memory beyond the input is
+where that is asked for, an argmax and a sum per cluster in float32: memory beyond the input is
 its bfloat16 copy and one block of scores. The same seed, device and thread count give the same result.
 """
 
@@ -45,18 +45,18 @@ def kmeans(
     iterations: int = 20,
     tolerance: float = 1e-3,
     initial: Tensor | None = None,
-    bf16: bool | None = None,
+    bf16: bool = False,
 ) -> KMeansResult:
     """Cluster the rows of `x` [N, D] (normalised here) into `k` groups by cosine.
 
     generator: a CPU generator, the only source of randomness. iterations: passes over all rows at most;
     it ends earlier once a pass improves the objective by less than the share `tolerance`. initial: centroids
     [k, D] to
-    start from (a warm start) instead of seeding. bf16: products in bfloat16; default: where it is fast.
+    start from (a warm start) instead of seeding. bf16: products in bfloat16, for devices that multiply it faster.
     Raises DataError when there are fewer rows than clusters or a row is not finite or has no direction.
     """
     unit = _unit_rows(x, k)
-    rows = unit.bfloat16() if (_fast_bf16(unit.device) if bf16 is None else bf16) else unit
+    rows = unit.bfloat16() if bf16 else unit
     centroids = (
         seed_centroids(rows, k, generator) if initial is None else F.normalize(initial.to(unit), dim=1)
     )
@@ -142,10 +142,3 @@ def _one_hot_sums(unit: Tensor, labels: Tensor, k: int) -> Tensor:
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
     size = max(1, _SCORES // max(1, columns))
     return (slice(i, min(i + size, rows)) for i in range(0, rows, size))
-
-
-def _fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)  # there is no public question for it
-    return device.type == "cpu" and probe is not None and bool(probe())

@@ -1,12 +1,14 @@
 """Clusters of the un-augmented training images, per modality and level: what the batch losses look up."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from zssbir_cli.engine import distributed
+from zssbir_cli.engine.precision import Precision
 from zssbir_cli.errors import DataError
 from zssbir_cli.methods.ama.config import ClusterConfig
 from zssbir_cli.retrieval.kmeans import KMeansResult, kmeans
@@ -118,10 +120,13 @@ def recluster(
 
 
 def _best_of(x: Tensor, k: int, config: ClusterConfig, seed: int, warm: Tensor | None) -> KMeansResult:
-    generator = torch.Generator().manual_seed(seed)
+    run = partial(
+        kmeans, x, k, generator=torch.Generator().manual_seed(seed), iterations=config.iterations,
+        bf16=Precision.choose("auto", x.device).name == "bf16",
+    )  # fmt: skip
     if warm is not None:
-        return kmeans(x, k, generator=generator, iterations=config.iterations, initial=warm)
-    runs = [kmeans(x, k, generator=generator, iterations=config.iterations) for _ in range(config.restarts)]
+        return run(initial=warm)
+    runs = [run() for _ in range(config.restarts)]
     return max(runs, key=lambda run: run.similarity)
 
 

@@ -33,9 +33,8 @@ class DinoHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [N, D] -> logits [N, K], each a cosine times the row's length."""
-        return F.linear(
-            F.normalize(self.mlp(x).float(), dim=-1), self.weight_g * F.normalize(self.weight_v, dim=-1)
-        )
+        rows = torch._weight_norm(self.weight_v, self.weight_g, 0)  # PyTorch's own, in one pass
+        return F.linear(F.normalize(self.mlp(x).float(), dim=-1), rows)
 
 
 _NAMES = {

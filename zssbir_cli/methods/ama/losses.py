@@ -5,10 +5,12 @@ the loss of the global batch.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def self_distillation(student: Tensor, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
@@ -18,19 +20,36 @@ def self_distillation(student: Tensor, targets: Tensor, *, temperature: float = 
     probabilities [Q, B, K] (see `teacher_targets`), no gradient. Mean over images and over the pairs of a
     teacher view q and a student view v != q of  -sum_k targets_qk log softmax(student_v / temperature)_k.
 
-    The logarithm of the softmax is never materialised: each pair costs logsumexp(v) - q.v, so the
-    65,536-way head is read once per pass.
+    The log-softmax is kept for the backward pass, which has a closed form: with a 65,536-way head every pass
+    over the logits counts.
     """
-    views, batch = student.shape[:2]
-    queries = targets.shape[0]
-    log_norm = torch.logsumexp(_wide(student) / temperature, dim=2).mean(1)
-    dots = (
-        _wide(torch.bmm(targets.transpose(0, 1).to(student.dtype), student.permute(1, 2, 0))).sum(0)
-        / temperature
+    queries, views = targets.shape[0], student.shape[0]
+    pairs = 1 - torch.eye(queries, views, device=student.device, dtype=targets.dtype)
+    loss: Tensor = _CrossEntropy.apply(
+        student, targets, pairs / (pairs.sum() * student.shape[1]), temperature
     )
-    cross = log_norm[None, :] - dots / batch
-    other = ~torch.eye(queries, views, dtype=torch.bool, device=student.device)
-    return cross[other].mean()
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """-sum_qvbk weights_qv targets_qbk log softmax_k(student_vb / temperature), for targets that sum to 1."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
+        log_prob = F.log_softmax(_wide(student) / temperature, dim=2)
+        ctx.save_for_backward(log_prob, targets, weights)
+        ctx.temperature, ctx.dtype = temperature, student.dtype
+        dots = torch.bmm(targets.transpose(0, 1), log_prob.permute(1, 2, 0)).sum(0)
+        return -(dots * weights).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        log_prob, targets, weights = ctx.saved_tensors
+        pull = weights.T * (grad / ctx.temperature)  # [V, Q]
+        found = log_prob.exp().mul_(pull.sum(1)[:, None, None])
+        found.transpose(0, 1).baddbmm_(-pull.expand(found.shape[1], *pull.shape), targets.transpose(0, 1))
+        return found.to(ctx.dtype), None, None, None
 
 
 def teacher_targets(logits: Tensor, center: Tensor, *, temperature: float = 0.04) -> Tensor:

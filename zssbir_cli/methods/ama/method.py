@@ -90,12 +90,14 @@ class AmaMethod(Method):
         config, logs = self.config, dict[str, Tensor]()
         with torch.no_grad():
             teacher = self._teach(batch)
-            targets = {m: self._logits(self.teacher_head, teacher[m]).float() for m in _NAMES}
+            known = self._logits(self.teacher_head, teacher)
         student = self._learn(batch)
-        views = {m: self._logits(self.student_head, student[m]) for m in _NAMES}
+        views = self._logits(self.student_head, student)
         grouped = self._clusters(Modality.SKETCH).ready
         with torch.autocast(self.centers.device.type, enabled=False):
+            targets = {m: self._targets(m, known[m]) for m in _NAMES}
             self._watch(targets, teacher, logs)
+            self._move_centers(torch.stack([known[m].float().mean((0, 1)) for m in _NAMES]))
             total = self._distill(views, targets, logs)
             if self.cluster_weight > 0 and grouped:
                 total = total + self.cluster_weight * self._contrast(batch, student, teacher, logs)
@@ -138,23 +140,23 @@ class AmaMethod(Method):
         return [part.view(x.shape[0], x.shape[1], -1) for part, x in zip(parts, sets, strict=True)]
 
     @staticmethod
-    def _logits(head: DinoHead, features: Tensor) -> Tensor:
-        """[V, B, D] -> [V, B, K], in bf16 under autocast."""
-        logits: Tensor = head(features.flatten(0, 1))
-        return logits.view(*features.shape[:2], -1)
+    def _logits(head: DinoHead, features: _Views) -> _Views:
+        """[V, B, D] -> [V, B, K] of both modalities in one pass, in bf16 under autocast."""
+        rows = [x.flatten(0, 1) for x in features.values()]
+        parts = torch.split(head(torch.cat(rows)), [len(x) for x in rows])
+        return {m: part.view(*x.shape[:2], -1) for part, (m, x) in zip(parts, features.items(), strict=True)}
 
     # ---- losses
 
     def _distill(self, views: _Views, targets: _Views, logs: dict[str, Tensor]) -> Tensor:
-        """Also moves the centres, which count from the next step on."""
         config, total = self.config, self.centers.new_zeros(())
         weights = {Modality.SKETCH: config.distill_sketch, Modality.PHOTO: config.distill_photo}
         for modality, name in _NAMES.items():
-            chance = self._targets(modality, targets[modality])
-            loss = losses.self_distillation(views[modality], chance, temperature=config.student_temperature)
+            loss = losses.self_distillation(
+                views[modality], targets[modality], temperature=config.student_temperature
+            )
             total = total + weights[modality] * loss
             logs[f"loss/distill_{name}"] = loss.detach()
-        self._move_centers(torch.stack([targets[m].mean((0, 1)) for m in _NAMES]))
         return total
 
     def _targets(self, modality: Modality, logits: Tensor) -> Tensor:
@@ -162,12 +164,10 @@ class AmaMethod(Method):
         return losses.teacher_targets(logits, center, temperature=self.config.teacher_temperature)
 
     @torch.no_grad()
-    def _watch(self, logits: _Views, teacher: _Views, logs: dict[str, Tensor]) -> None:
+    def _watch(self, targets: _Views, teacher: _Views, logs: dict[str, Tensor]) -> None:
         logs["monitor/center_norm"] = self.centers.norm(dim=1).mean()
         for modality, name in _NAMES.items():
-            seen = teacher_monitors(
-                self._targets(modality, logits[modality]), teacher[modality].flatten(0, 1)
-            )
+            seen = teacher_monitors(targets[modality], teacher[modality].flatten(0, 1))
             logs |= {f"monitor/{what}_{name}": value for what, value in seen.items()}
 
     def _contrast(self, batch: Batch, student: _Views, teacher: _Views, logs: dict[str, Tensor]) -> Tensor:
@@ -222,7 +222,7 @@ class AmaMethod(Method):
 
     @torch.no_grad()
     def _move_centers(self, means: Tensor) -> None:
-        """means: this rank's mean teacher logits [2, K], sketches first."""
+        """They count from the next step on. means: this rank's mean teacher logits [2, K], sketches first."""
         means = distributed.all_mean(means)
         if len(self.centers) == 1:
             means = means.mean(0, keepdim=True)
