@@ -43,7 +43,7 @@ def kmeans(
     *,
     generator: torch.Generator,
     iterations: int = 20,
-    tolerance: float = 1e-3,
+    tolerance: float = 3e-3,
     initial: Tensor | None = None,
     bf16: bool = False,
 ) -> KMeansResult:
