@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--weights", default="pretrained", help="real: weights of mobilenetv2_100")
     parser.add_argument("--masks", help="real: file of scores (see real80_cams.py)")
     parser.add_argument("--ways", nargs="+", default=None)
+    parser.add_argument("--set", action="append", default=[], help="key=value of the recipe")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     cells = Cells(args.work / f"cells-{args.table}.json")
@@ -129,6 +130,7 @@ def main() -> None:
         f"train.steps_per_epoch={args.steps}",
         "train.validate_every=0",
         "data.workers=0",
+        *args.set,
     ]
     ways = args.ways or ["frozen", "triplet", "no mask", "puxim", "random mask", "true mask"]
     rows = [f"ambiguity {level}" for level in args.levels] if args.table == "demo" else [args.data.name]
@@ -163,6 +165,9 @@ def _real(args: argparse.Namespace) -> list[str]:
         f"data.root={args.data}",
         "data.size=96",
         "model.backbone=mobilenetv2_100",
+        "model.input=rgb",
+        "model.mean=[0.5,0.5,0.5]",
+        "model.std=[0.5,0.5,0.5]",
         f"model.weights={args.weights}",
         "model.options={pad_type: same, output_stride: 16}",
         "optim.lr=2e-4",
