@@ -69,12 +69,25 @@ def test_triplet_is_torch_and_the_example() -> None:
     assert triplet_loss(one, one, two, 1.2, "cosine") == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("target", ["mask", "norm"])
+def test_share_is_a_share_and_cannot_be_met_by_shrinking() -> None:
+    tokens, keep = torch.tensor([[[1.0, 1.0], [2.0, 0.0]]]), torch.tensor([[True, False]])
+    assert reconstruction_loss(tokens, keep, "share") == pytest.approx(4 / 6)
+    x, keep = rand(2, 5, 3).requires_grad_(), keep_mask(rand(2, 5, seed=1), 0.5)
+    energy = x.square().sum(2)
+    share = ((energy * ~keep).sum(1) / energy.sum(1)).mean()
+    torch.testing.assert_close(reconstruction_loss(x, keep, "share"), share)
+    torch.testing.assert_close(reconstruction_loss(0.01 * x, keep, "share"), share)
+    (grad,) = torch.autograd.grad(reconstruction_loss(x, keep, "share"), x)
+    torch.testing.assert_close((grad * x).sum((1, 2)), torch.zeros(2).double())  # no pull along the scale
+    assert reconstruction_loss(torch.zeros(1, 2, 3), torch.tensor([[True, False]]), "share") == 0
+
+
+@pytest.mark.parametrize("target", ["mask", "share", "norm"])
 def test_gradients_of_the_losses(target: str) -> None:
     keep = torch.tensor([[True, False, True], [False, False, True]])
     x = rand(2, 3, 4).requires_grad_()
-    if target == "mask":
-        assert torch.autograd.gradcheck(lambda t: reconstruction_loss(t, keep, "mask"), (x,))
+    if target != "norm":
+        assert torch.autograd.gradcheck(lambda t: reconstruction_loss(t, keep, target), (x,))
     else:  # the target is a constant, which finite differences cannot see
         goal = nn.functional.layer_norm(x.detach(), (4,)) * keep[..., None]
         (grad,) = torch.autograd.grad(reconstruction_loss(x, keep, "norm"), x)

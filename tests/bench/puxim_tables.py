@@ -8,6 +8,9 @@ again. All trainings of a table share data, backbone, batches, steps and the con
 alone (the baseline's loss), `no mask` adds the interaction with all tokens kept, `puxim` adds masks and
 reconstruction, `random mask` is the same with random tokens, `true mask` (drawn pictures) with the generator's own.
 Convention voc, cosine, all test sketches against all test photos; the last step is evaluated, nothing is selected.
+
+For drawn pictures two more tables say why: the same encoders on test photos whose surroundings are painted white
+(what a perfect mask at test time would give), and the share of the photos' token energy outside the object.
 """
 
 import argparse
@@ -19,11 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from zssbir_cli.data.datasets import EvalImages
 from zssbir_cli.data.demo.prepare import prepare_demo
 from zssbir_cli.data.masks import write_scores
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.methods.base import Method
+from zssbir_cli.methods.puxim.method import Puxim
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
@@ -41,29 +46,54 @@ WAYS: dict[str, list[str]] = {
 }
 
 
-def unseen_map(recipe: Recipe, method: Method) -> float:
-    """mAP@all (voc) of the test part."""
+MAP, CUT_OUT, OUTSIDE = "mAP@all", "mAP@all, photos cut out", "energy outside the object"
+Cell = dict[str, float]
+
+
+@torch.inference_mode()
+def measure(recipe: Recipe, method: Puxim) -> Cell:
+    """mAP@all (voc) of the test part; with true masks also the two figures that say why."""
     setup = workflow.Setup.build(recipe, torch.device("cpu"))
-    vectors = {
-        m: setup.features(Part.TEST, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]
+    sketches, photos = (setup.prepared.images(Part.TEST, m) for m in Modality)
+    query, gallery = (
+        setup.features(Part.TEST, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]
         for m in Modality
-    }
-    labels = {m: setup.prepared.images(Part.TEST, m).labels for m in Modality}
-    found = evaluate(
-        vectors[Modality.SKETCH], vectors[Modality.PHOTO], labels[Modality.SKETCH], labels[Modality.PHOTO]
     )
-    return found.get("mAP@all")
+
+    def score(gallery: torch.Tensor) -> float:
+        return evaluate(query, gallery, sketches.labels, photos.labels).get("mAP@all")
+
+    out = {MAP: score(gallery)}
+    if photos.read_mask(0) is not None:
+        size = recipe.data.size
+        images = torch.stack([EvalImages(photos, size)[i] for i in range(len(photos))])
+        masks = torch.stack([torch.from_numpy(photos.read_mask(i))[None].float() for i in range(len(photos))])
+        cover = F.interpolate(masks, (size, size), mode="area")
+        cut = (images * cover + 255 * (1 - cover)).round().to(torch.uint8)
+        out[CUT_OUT] = score(torch.cat([method.embed(x, Modality.PHOTO) for x in cut.split(64)]))
+        shares = [outside(method, x, c) for x, c in zip(images.split(64), cover.split(64), strict=True)]
+        out[OUTSIDE] = float(torch.cat(shares).mean())
+    return out
 
 
-def run_cell(settings: list[str], way: str) -> float:
+def outside(method: Puxim, images: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
+    """Share of each photo's token energy on cells that the object covers by less than 30 %, [B]."""
+    features = method.encoder(images)
+    energy = features.tokens.square().sum(2)
+    return (energy * (F.adaptive_avg_pool2d(cover, features.grid).flatten(1) < 0.3)).sum(1) / energy.sum(1)
+
+
+def run_cell(settings: list[str], way: str) -> Cell:
     """Train (or not) and evaluate one cell."""
     recipe = load_recipe(find_recipe("puxim-demo"), [*settings, *WAYS.get(way, [])])
     if way == "frozen":
-        return unseen_map(recipe, load_start(recipe, torch.device("cpu")))
-    with tempfile.TemporaryDirectory() as runs:
-        outcome = workflow.train(recipe, runs=Path(runs), device="cpu")
-        _, method, _ = load_run(outcome.run, torch.device("cpu"), "last")
-        return unseen_map(recipe, method)
+        method = load_start(recipe, torch.device("cpu"))
+    else:
+        with tempfile.TemporaryDirectory() as runs:
+            outcome = workflow.train(recipe, runs=Path(runs), device="cpu")
+            _, method, _ = load_run(outcome.run, torch.device("cpu"), "last")
+    assert isinstance(method, Puxim)
+    return measure(recipe, method)
 
 
 def true_masks(prepared: PreparedSet, side: int = 12) -> Path:
@@ -84,7 +114,7 @@ class Cells:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.done: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self.done: dict[str, Cell] = json.loads(path.read_text()) if path.exists() else {}
 
     def fill(self, row: str, way: str, seed: int, settings: list[str]) -> None:
         """Compute a cell unless it is there."""
@@ -93,17 +123,18 @@ class Cells:
             start = time.monotonic()
             self.done[key] = run_cell([*settings, f"train.seed={seed}"], way)
             self.path.write_text(json.dumps(self.done, indent=1))
-            print(f"{key}: {self.done[key]:.4f} ({time.monotonic() - start:.0f} s)", flush=True)
+            found = ", ".join(f"{name} {value:.4f}" for name, value in self.done[key].items())
+            print(f"{key}: {found} ({time.monotonic() - start:.0f} s)", flush=True)
 
-    def table(self, rows: list[str], ways: list[str]) -> str:
-        """Markdown: mean, and half the range over seeds where there are several."""
-        lines = ["| | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
+    def table(self, figure: str, rows: list[str], ways: list[str]) -> str:
+        """Markdown: mean and standard deviation over the seeds, in percent."""
+        lines = [f"| {figure} | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
         for row in rows:
             cells = []
             for way in ways:
-                values = [v for k, v in self.done.items() if k.startswith(f"{row}|{way}|")]
-                spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-                cells.append(f"{statistics.mean(values):.3f}{spread} (n={len(values)})" if values else "-")
+                values = [100 * v[figure] for k, v in self.done.items() if k.startswith(f"{row}|{way}|")]
+                spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+                cells.append(f"{statistics.mean(values):.1f}{spread} (n={len(values)})" if values else "-")
             lines.append(f"| {row} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
@@ -115,7 +146,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-puxim"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="demo: ambiguity")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--photos", type=int, default=24, help="demo: per class")
     parser.add_argument("--data", type=Path, help="real: a prepared set")
     parser.add_argument("--weights", default="pretrained", help="real: weights of mobilenetv2_100")
@@ -144,7 +175,8 @@ def main() -> None:
                     root = next(s for s in settings if s.startswith("data.root=")).removeprefix("data.root=")
                     settings = [*settings, f"method.masks={true_masks(PreparedSet.open(root))}"]
                 cells.fill(row, way, seed, [*settings, *common])
-    print(cells.table(rows, ways))
+    for figure in (MAP, CUT_OUT, OUTSIDE) if args.table == "demo" else (MAP,):
+        print(cells.table(figure, rows, ways))
 
 
 def _demo(args: argparse.Namespace, level: float) -> list[str]:

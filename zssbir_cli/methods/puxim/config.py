@@ -78,8 +78,10 @@ class PuximConfig(BaseModel):
         None, ge=2, description="Different classes in a batch; null draws every row's class at random."
     )
     reconstruction: float = Field(0.05, ge=0, description="Weight of the masked reconstruction term.")
-    target: Literal["mask", "norm"] = Field(
-        "mask", description="Reconstruction target: the masked tokens, or these normalised token by token."
+    target: Literal["mask", "norm", "share"] = Field(
+        "mask",
+        description="Reconstruction target: the masked tokens, or these normalised token by token; `share` divides a "
+        "photo's tokens by their root mean square first (for CNNs, whose tokens have no fixed scale).",
     )
     interaction: float = Field(0.1, ge=0, description="Weight of the interaction (match or no match) term.")
     decoder_layers: int = Field(4, ge=1, description="Layers of the match decoder.")
