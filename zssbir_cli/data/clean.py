@@ -10,11 +10,13 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from zssbir_cli.data.ink import dark_on_white, flatten
+from zssbir_cli.data.sources import MAX_FILE_BYTES
 from zssbir_cli.types import Modality
 
 MAX_PIXELS = 100_000_000
@@ -24,8 +26,7 @@ PNG_LEVEL = 4
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 
-@dataclass(frozen=True)
-class Cleaned:
+class Cleaned(NamedTuple):
     """`data`: what to store, None when the image is left out. `note`: why, or what was changed ("" = nothing
     worth telling). `digest`: sha256 of the file as found."""
 
@@ -75,8 +76,6 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
 
 
 def _clean(raw: bytes, modality: Modality, options: CleanOptions) -> tuple[bytes, str]:
-    from zssbir_cli.data.sources import MAX_FILE_BYTES
-
     if not raw:
         raise _Skip("zero bytes")
     if len(raw) > MAX_FILE_BYTES:

@@ -184,7 +184,7 @@ def _finished(plan: Plan, out: Path, options: BuildOptions, say: Say) -> Manifes
         manifest = read_manifest(out)
     except DataError as error:
         raise DataError(f"{error}; delete the folder to prepare it again") from None
-    if manifest.options.get("plan") != plan.key():
+    if manifest.options.get("plan") != plan.key:
         raise DataError(
             f"{out} holds {manifest.name} ({manifest.split}), prepared from other files or options; "
             f"choose another folder with --out, or delete it"
