@@ -38,6 +38,13 @@ def square_sketch(image: Tensor, size: int, crop: bool = True) -> Tensor:
     return stretch(tvf.resize(torch.from_numpy(canvas)[None], [size, size], antialias=True))
 
 
+def resize_squared(image: Tensor, size: int) -> Tensor:
+    """What `square_sketch` made at another size [1, S, S] -> [1, size, size]; at its own size the same bits."""
+    if image.shape[1:] == (size, size):
+        return image
+    return stretch(tvf.resize(image, [size, size], antialias=True))
+
+
 def ink_box(image: Tensor) -> tuple[int, int, int, int] | None:
     """Bounding box (top, left, bottom, right) of the ink of a sketch [1, H, W]; None when it is blank.
 
