@@ -156,6 +156,8 @@ def jitter_color(image: Tensor, rng: np.random.Generator, strength: float) -> Te
         return image
     brightness, contrast, saturation = 1 + 0.4 * strength * rng.uniform(-1, 1, 3)
     pixels = image.permute(1, 2, 0).numpy()
+    if not pixels.flags.c_contiguous:
+        pixels = cv2.merge(list(image.numpy()))  # NumPy takes ten times as long to put channels last
     grey = np.array([0.299, 0.587, 0.114])
     mean = brightness * float(grey @ cv2.mean(pixels)[:3])
     matrix = np.empty((3, 4))
