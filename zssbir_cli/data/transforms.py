@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as tvf
 
+cv2.setNumThreads(0)  # loaders run one process per core
+
 MARGIN = 0.05
 """White border around the cropped ink, as a share of its longer side (PuXIM pads by 10 px of 224)."""
 FAINT = 16
