@@ -248,15 +248,15 @@ def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     if int(version) != FORMAT_VERSION:
         raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; prepare the set again")
     blob_at, blob_size = _contiguous(path, file["blob"])
-    labels = np.asarray(file["label"][()], np.int32)
-    offsets = _checked_offsets(path, file["offsets"][()], len(labels), blob_size)
-    modality = np.asarray(file["modality"][()], np.uint8)
+    labels = np.asarray(_numbers(file["label"]), np.int32)
+    offsets = _checked_offsets(path, _numbers(file["offsets"]), len(labels), blob_size)
+    modality = np.asarray(_numbers(file["modality"]), np.uint8)
     if modality.shape != labels.shape or file["source"].shape != labels.shape:
         raise DataError(f"{path} is damaged: its fields differ in length")
     mask_at, mask_offsets = 0, None
     if "mask_blob" in file:
         mask_at, mask_size = _contiguous(path, file["mask_blob"])
-        mask_offsets = _checked_offsets(path, file["mask_offsets"][()], len(labels), mask_size)
+        mask_offsets = _checked_offsets(path, _numbers(file["mask_offsets"]), len(labels), mask_size)
     part, sha256 = str(file.attrs["part"]), str(file.attrs["sha256"])
     return ShardIndex(path, blob_at, offsets, labels, modality, part, sha256, mask_at, mask_offsets)
 
@@ -277,11 +277,26 @@ def _checked_offsets(path: Path, raw: npt.NDArray[np.generic], n: int, size: int
     return offsets
 
 
+def read_texts(dataset: h5py.Dataset) -> list[bytes]:
+    """The texts of a dataset of strings. Raises ValueError for any other type, which in a damaged file can make
+    the HDF5 library itself crash on reading."""
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        raise ValueError(f"{dataset.name} holds no texts")
+    return list(dataset[()])
+
+
+def _numbers(dataset: h5py.Dataset) -> npt.NDArray[np.generic]:
+    """All of a dataset of integers. Raises ValueError for any other type, as `read_texts` does."""
+    if dataset.dtype.kind not in "iu":
+        raise ValueError(f"{dataset.name} holds no integers")
+    return np.asarray(dataset[()])
+
+
 def read_sources(path: Path) -> list[str]:
     """The original relative path of each image of a shard."""
     try:
         with h5py.File(path, "r") as file:
-            return [s.decode("utf-8", "replace") for s in file["source"][()]]
+            return [s.decode("utf-8", "replace") for s in read_texts(file["source"])]
     except Exception as error:
         raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
 
@@ -290,7 +305,7 @@ def read_digests(path: Path) -> UInt8:
     """uint8 [n, 32]: the sha256 of each image file as it was found."""
     try:
         with h5py.File(path, "r") as file:
-            digests = np.asarray(file["digest"][()], np.uint8)
+            digests = np.asarray(_numbers(file["digest"]), np.uint8)
     except Exception as error:
         raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
     if digests.ndim != 2 or digests.shape[1] != 32:
@@ -302,7 +317,7 @@ def content_digest(path: Path) -> str:
     """Recompute the content digest of a shard from what it holds (reads all of it)."""
     try:
         with h5py.File(path, "r") as file:
-            arrays = {k: np.asarray(file[k][()]) for k in file if k != "source"}
-            return _digest(arrays, [s.decode("utf-8") for s in file["source"][()]])
+            arrays = {k: _numbers(file[k]) for k in file if k != "source"}
+            return _digest(arrays, [s.decode("utf-8") for s in read_texts(file["source"])])
     except Exception as error:
         raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
