@@ -305,5 +305,5 @@ def test_sources_that_are_no_texts_are_an_error(root: Path, tmp_path: Path) -> N
         file.create_dataset("source", (n,), dtype=h5py.vlen_dtype(np.int64))
         file.create_dataset("digest", (n, 32), dtype=np.float64)
     for read in (read_sources, content_digest, read_digests):
-        with pytest.raises(DataError, match="holds no (texts|integers)"):
+        with pytest.raises(DataError, match=r"holds no (texts|integers)"):
             read(path)
