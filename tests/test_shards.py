@@ -294,3 +294,16 @@ def test_more_shards_than_may_be_open(root: Path, monkeypatch: pytest.MonkeyPatc
     order = [*range(len(images)), *reversed(range(len(images)))]
     assert [bytes(images.read(i)) for i in order] == [every[i] for i in order]
     assert len(images._files) == 1
+
+
+def test_sources_that_are_no_texts_are_an_error(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "train-photo-00000.h5"
+    path.write_bytes((root / path.name).read_bytes())
+    with h5py.File(path, "r+") as file:
+        n = len(file["label"])
+        del file["source"], file["digest"]
+        file.create_dataset("source", (n,), dtype=h5py.vlen_dtype(np.int64))
+        file.create_dataset("digest", (n, 32), dtype=np.float64)
+    for read in (read_sources, content_digest, read_digests):
+        with pytest.raises(DataError, match=r"holds no (texts|integers)"):
+            read(path)

@@ -8,7 +8,11 @@ two (images/s), rounds alternating:
   published  loose files: PIL open, convert, bicubic resize, ToTensor, normalise; sketches by OpenCV with crop to
              the ink and squaring; a photo of the class by a scan of all labels for each item
   loose      the same transforms as ours on loose files (PIL decode), per-class index
-  shards     this package: memory-mapped shards, uint8 batches
+  shards     this package: shards of the files as they are, uint8 batches
+  squared    this package: shards of `prepare --size SIZE --square`
+  augmented  shards and squared again, with the augmentation of the recipe `mobilenet`
+
+The floor printed first is reading and decoding alone, of the files as they are and squared.
 """
 
 import argparse
@@ -32,6 +36,7 @@ from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.sampling import RowPlan
 from zssbir_cli.data.transforms import resize_photo, square_sketch
+from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.prepare import Choices, prepare_own
@@ -133,6 +138,13 @@ def decode_cost(images: ImageSet, n: int = 1000) -> tuple[float, float]:
     return read / len(order) * 1e6, (time.perf_counter() - start) / len(order) * 1e6
 
 
+def _prepared(folder: Path, out: Path, options: CleanOptions) -> tuple[ImageSet, ImageSet]:
+    """Training sketches and photos of the folder as a prepared set."""
+    choices = Choices(build=BuildOptions(options, allow_leak=True))
+    data = PreparedSet.open(prepare_own([folder], out=out, choices=choices).root)
+    return data.images(Part.TRAIN, Modality.SKETCH), data.images(Part.TRAIN, Modality.PHOTO)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -146,13 +158,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as out:
-        build = BuildOptions(CleanOptions(quick=True), allow_leak=True)
-        root = prepare_own([args.folder], out=Path(out) / "x", choices=Choices(build=build)).root
-        data = PreparedSet.open(root)
-        sketches, photos = (data.images(Part.TRAIN, m) for m in Modality)
-        for images in (sketches, photos):
-            read, both = decode_cost(images)
-            print(f"{images.modality.name.lower():6s} read {read:5.1f} us, read + decode {both:5.0f} us")
+        sketches, photos = _prepared(args.folder, Path(out) / "x", CleanOptions(quick=True))
+        square = _prepared(args.folder, Path(out) / "y", CleanOptions(args.size, quick=True, square=True))
+        for what, pair in (("as it is", (sketches, photos)), ("squared", square)):
+            for images in pair:
+                read, both = decode_cost(images)
+                name = images.modality.name.lower()
+                print(f"{name:6s} {what:8s} read {read:5.1f} us, read + decode {both:5.0f} us")
         scan, index = scan_cost(photos)
         print(
             f"choosing a photo among 60,000: scan of labels {scan:.0f} us, class index {index:.2f} us an item"
@@ -166,16 +178,25 @@ def main() -> None:
             for b in range(len(rows))
         ]
         numbers = [[b * args.batch + i for i in range(args.batch)] for b in range(args.batches)]
-        ours = RowItems(sketches, photos, DataConfig(size=args.size), 0)
+        plain = DataConfig(size=args.size)
+        lively = load_recipe(find_recipe("mobilenet"), [f"data.size={args.size}"]).data
+        ours = RowItems(sketches, photos, plain, 0)
+        items = {
+            "shards": ours,
+            "squared": RowItems(*square, plain, 0),
+            "shards augmented": RowItems(sketches, photos, lively, 0),
+            "squared augmented": RowItems(*square, lively, 0),
+        }
         folder = args.folder
         for workers in (0, 2):
-            runs: dict[str, list[float]] = {"published": [], "loose": [], "shards": []}
+            runs: dict[str, list[float]] = {"published": [], "loose": [], **{name: [] for name in items}}
             for _ in range(args.rounds):
                 runs["published"].append(
                     rate(Published(folder, sketches, photos, args.size), numbers, workers)
                 )
                 runs["loose"].append(rate(Loose(folder, ours), keys, workers))
-                runs["shards"].append(rate(ours, keys, workers))
+                for name, dataset in items.items():
+                    runs[name].append(rate(dataset, keys, workers))
             medians = {name: statistics.median(values) for name, values in runs.items()}
             text = ", ".join(f"{n} {v:,.0f} ({v / medians['published']:.1f}x)" for n, v in medians.items())
             print(f"{workers} workers, images/s at {args.size} px: {text}", flush=True)

@@ -1,9 +1,10 @@
 """How fast `prepare` is against reading, hashing and (when resizing) coding the same files alone; peak memory.
 
-    python tests/bench/bench_prepare.py speed FOLDER [--rounds 3]
+    python tests/bench/bench_prepare.py speed [FOLDER] [--rounds 3]
     python tests/bench/bench_prepare.py memory [--images 10000 200000]
 
-`speed`: FOLDER holds sketch/<class>/* and photo/<class>/*. The baseline reads and hashes (and decodes, or
+`speed`: FOLDER holds sketch/<class>/* and photo/<class>/*; without it, 20,000 images like those of the published
+data sets are generated (256 px, JPEG of 17 kB and PNG of 2 kB). The baseline reads and hashes (and decodes, or
 decodes, resizes and encodes) the same files with the same number of threads and keeps nothing. Rounds of the
 baseline and of `prepare` alternate; medians and their ratio are printed.
 `memory`: peak resident memory of `prepare` on generated sets of different sizes, as a folder and as a tar.
@@ -83,9 +84,8 @@ def speed(folder: Path, rounds: int) -> None:
         )
 
 
-def generate(path: Path, images: int, pack: str) -> None:
-    """A folder or tar of 100 classes, half photos and half sketches, of a few kilobytes each."""
-    painter = Painter(96)
+def generate(path: Path, images: int, pack: str, painter: Painter) -> None:
+    """A folder or tar of 100 classes, half photos and half sketches."""
     archive = tarfile.open(path, "w") if pack == "tar" else None  # noqa: SIM115
     for i in range(images // 2):
         name = f"c{i % 100:02d}"
@@ -111,7 +111,7 @@ def memory(sizes: list[int]) -> None:
         for images in sizes:
             with tempfile.TemporaryDirectory() as base:
                 source = Path(base) / ("own.tar" if pack == "tar" else "own")
-                generate(source, images, pack)
+                generate(source, images, pack, Painter(96))
                 start = time.perf_counter()
                 code = f"import bench_prepare as b, pathlib; b.measure(pathlib.Path({str(source)!r}))"
                 done = subprocess.run(
@@ -145,13 +145,16 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     fast = commands.add_parser("speed")
-    fast.add_argument("folder", type=Path)
+    fast.add_argument("folder", type=Path, nargs="?")
     fast.add_argument("--rounds", type=int, default=3)
     big = commands.add_parser("memory")
     big.add_argument("--images", type=int, nargs="+", default=[10_000, 200_000])
     args = parser.parse_args()
     if args.command == "speed":
-        speed(args.folder, args.rounds)
+        with tempfile.TemporaryDirectory() as base:
+            if args.folder is None:
+                generate(Path(base), 20_000, "folder", Painter(256, grain=6))
+            speed(args.folder or Path(base), args.rounds)
     else:
         memory(args.images)
 

@@ -48,6 +48,12 @@ def prepare(
     ),
     seed: int = typer.Option(0, help="Seed of every random choice."),
     size: int = typer.Option(None, help="Bring the shorter side down to N pixels.  [default: keep]"),
+    square: bool = typer.Option(
+        False,
+        "--square",
+        help="With --size N: store the N x N network inputs themselves (sketches cropped to their ink, photos "
+        "squashed); fastest to train on at data.size N.",
+    ),
     workers: int = typer.Option(0, help="Threads; 0 = one per core."),
     strict: bool = typer.Option(False, "--strict", help="An unusable image is an error."),
     dedup: bool = typer.Option(
@@ -74,7 +80,7 @@ def prepare(
     elif verify is not None:
         _verify(verify, workers)
     else:
-        build = BuildOptions(CleanOptions(size, quick), dedup, strict, allow_leak, workers)
+        build = BuildOptions(CleanOptions(size, quick, square), dedup, strict, allow_leak, workers)
         choices = Choices(unseen, val_classes, holdout, subset, seed, build)
         _show(_prepare(source or [], name, out, split, given or [], lists or [], choices, ambiguity))
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ from zssbir_cli.types import Modality, Part
 CHUNK_IMAGES = 32
 CHUNK_BYTES = 4 << 20
 AHEAD_CHUNKS = 64
-AHEAD_BYTES = 32 << 20
-"""How far reading runs ahead of storing, so that the cores have work while a shard is written."""
+AHEAD_BYTES = 16 << 20
+"""How far reading runs ahead of storing."""
 Progress = Callable[[int, int], None]
 
 
@@ -56,18 +57,57 @@ class _Group:
     done: int = 0
     first: int = 0
     notes: list[Note] = field(default_factory=list)
-    told: list[Note] = field(default_factory=list)
     records: list[ShardRecord] = field(default_factory=list)
 
-    def settle(self, journal: Journal, info: ShardInfo | None) -> None:
-        """After an item: when it completed a shard (the group's last item always does), make the shard count."""
-        if self.done == self.total:
-            info = self.writer.flush() or info
-        if info is not None:
-            record = ShardRecord(info=info, first=self.first, next=self.done, notes=tuple(self.notes))
-            journal.record(record)
-            self.records.append(record)
+    def note(self, kind: str, path: str, reason: str) -> None:
+        """Remember what the report will say about an image."""
+        self.notes.append((kind, clean_source(path), reason))
+
+    def settle(self, store: "_Store", full: bool) -> None:
+        """After an item: when it completed a shard (the group's last item always does), have it written."""
+        write = self.writer.seal() if full or self.done == self.total else None
+        if write is not None:
+            store.put(partial(self._store, store.journal, write, self.first, self.done, tuple(self.notes)))
             self.first, self.notes = self.done, []
+
+    def _store(
+        self,
+        journal: Journal,
+        write: Callable[[], ShardInfo],
+        first: int,
+        done: int,
+        notes: tuple[Note, ...],
+    ) -> None:
+        """Write a shard that settles the items [first, done), and make it count."""
+        record = ShardRecord(info=write(), first=first, next=done, notes=notes)
+        journal.record(record)
+        self.records.append(record)
+
+
+class _Store:
+    """Writes finished shards while the next ones are filled: one at a time, in order."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._last: Future[None] | None = None
+
+    def put(self, job: Callable[[], None]) -> None:
+        """Start a job once the one before is through; what that one raised is raised here."""
+        self.wait()
+        self._last = self._pool.submit(job)
+
+    def wait(self) -> None:
+        """Until all that was put is on the disk."""
+        if self._last is not None:
+            self._last.result()
+            self._last = None
+
+    def __enter__(self) -> "_Store":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown()
 
 
 def build(
@@ -84,7 +124,7 @@ def build(
         Image.init()  # loading Pillow's readers is not safe in several threads at once
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in the report
         journal = Journal(out)
-        journal.start(plan.key())
+        journal.start(plan.key)
         groups = [_open_group(plan, out, journal, part, modality) for part, modality in GROUPS]
         _write_all(plan, groups, journal, options, progress)
         return _finish(plan, out, journal, groups, options)
@@ -106,34 +146,42 @@ def _write_all(
     items = plan.items
     todo = _unsettled(plan, groups)
     seen = _seen_digests(journal, groups) if options.dedup else None
-    progress(len(items) - len(todo), len(items))
     done = len(items) - len(todo)
-    for chunk, results in _cleaned(plan, todo, options):
-        for item, result in zip(chunk, results, strict=True):
-            group = groups[items.group[item]]
-            group.done += 1
-            path = clean_source(items.paths[item])
-            reason = result.note if result.data is None else ""
-            if seen is not None and not reason:
-                mark = (GROUPS[items.group[item]][1], result.digest[:12])
-                reason = "repeats an image that is already in the set" if mark in seen else ""
-                seen.add(mark)
-            info = None
-            if reason or result.data is None:
-                _skip(group, path, reason, options, repeated=result.data is not None)
-            else:
-                if result.note:
-                    group.notes.append(("changed", path, result.note))
-                info = group.writer.add(result.data, items.label[item], path, digest=result.digest)
-            group.settle(journal, info)
-        done += len(chunk)
-        progress(done, len(items))
+    progress(done, len(items))
+    with _Store(journal) as store:
+        for chunk, results in _cleaned(plan, todo, options):
+            for item, result in zip(chunk, results, strict=True):
+                number = items.group[item]
+                group, path = groups[number], items.paths[item]
+                group.done += 1
+                full = False
+                if result.data is None:
+                    _skip(group, path, result.note, options)
+                elif seen is not None and _repeats(seen, GROUPS[number][1], result.digest):
+                    group.note("skipped", path, "repeats an image that is already in the set")
+                else:
+                    if result.note:
+                        group.note("changed", path, result.note)
+                    full = group.writer.put(result.data, items.label[item], path, digest=result.digest)
+                group.settle(store, full)
+            done += len(chunk)
+            progress(done, len(items))
+        store.wait()
 
 
-def _skip(group: _Group, path: str, reason: str, options: BuildOptions, *, repeated: bool) -> None:
-    if options.strict and not repeated:
+def _skip(group: _Group, path: str, reason: str, options: BuildOptions) -> None:
+    if options.strict:
+        path = clean_source(path)
         raise DataError(f"{path}: {reason} (--strict; without it the image is left out and reported)")
-    group.notes.append(("skipped", path, reason))
+    group.note("skipped", path, reason)
+
+
+def _repeats(seen: set[tuple[Modality, bytes]], modality: Modality, digest: bytes) -> bool:
+    """Whether an image's file is in the set already; from here on it is."""
+    mark = (modality, digest[:12])
+    repeated = mark in seen
+    seen.add(mark)
+    return repeated
 
 
 def _unsettled(plan: Plan, groups: list[_Group]) -> npt.NDArray[np.int64]:
@@ -244,7 +292,7 @@ def _finish(plan: Plan, out: Path, journal: Journal, groups: list[_Group], optio
         classes=plan.classes,
         shards=tuple(shards),
         sources=tuple(s.info() for s in plan.sources),
-        options={**plan.options, "plan": plan.key()},
+        options={**plan.options, "plan": plan.key},
         skipped=skipped,
         warnings=plan.warnings,
         leaks=tuple(leaks),

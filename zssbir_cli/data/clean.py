@@ -10,22 +10,26 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from zssbir_cli.data.ink import dark_on_white, flatten
+from zssbir_cli.data.sources import MAX_FILE_BYTES
+from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality
 
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2048
 JPEG_QUALITY = 95
 PNG_LEVEL = 4
+SMALLEST_SQUARE = 32
+"""From this side on, the border of a squared sketch is all white: readers tell dark ink from light by it."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 
-@dataclass(frozen=True)
-class Cleaned:
+class Cleaned(NamedTuple):
     """`data`: what to store, None when the image is left out. `note`: why, or what was changed ("" = nothing
     worth telling). `digest`: sha256 of the file as found."""
 
@@ -37,10 +41,12 @@ class Cleaned:
 @dataclass(frozen=True)
 class CleanOptions:
     """`size`: bring the shorter side down to this many pixels (None = keep). `quick`: check the structure and
-    checksums of files that are stored as they are, without decoding them."""
+    checksums of files that are stored as they are, without decoding them. `square`: store network inputs of
+    `size` x `size` pixels (`data.squared`)."""
 
     size: int | None = None
     quick: bool = False
+    square: bool = False
 
 
 class _Skip(Exception):
@@ -51,8 +57,15 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
     """Check one image file and bring it to a form that every reader decodes. Never raises on bad input."""
     digest = hashlib.sha256(raw).digest()
     try:
+        if options.square and options.size is not None:
+            from zssbir_cli.data.squared import squared  # loads torch
+
+            data, note = _clean(raw, modality, CleanOptions(quick=options.quick))
+            return Cleaned(squared(data, modality, options.size), note, digest)
         data, note = _clean(raw, modality, options)
         return Cleaned(data, note, digest)
+    except DataError as error:
+        return Cleaned(None, f"does not decode: {error}", digest)
     except _Skip as skip:
         return Cleaned(None, str(skip), digest)
     except Image.DecompressionBombError:
@@ -75,8 +88,6 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
 
 
 def _clean(raw: bytes, modality: Modality, options: CleanOptions) -> tuple[bytes, str]:
-    from zssbir_cli.data.sources import MAX_FILE_BYTES
-
     if not raw:
         raise _Skip("zero bytes")
     if len(raw) > MAX_FILE_BYTES:

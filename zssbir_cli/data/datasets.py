@@ -16,6 +16,7 @@ from zssbir_cli.data.transforms import (
     jitter_color,
     jitter_sketch,
     resize_photo,
+    resize_squared,
     sample_crop,
     square_sketch,
 )
@@ -36,6 +37,21 @@ def load_image(images: ImageSet, i: int) -> Tensor:
         ) from error
 
 
+def sketch_input(images: ImageSet, i: int, size: int, crop: bool) -> Tensor:
+    """Sketch `i` as the un-augmented network input, uint8 [1, size, size]."""
+    image = load_image(images, i)
+    return resize_squared(image, size) if images.squared else square_sketch(image, size, crop)
+
+
+def check_crop(images: ImageSet, sketch_crop: bool) -> None:
+    """Raises DataError when the recipe wants whole sketches and the set holds cropped ones."""
+    if images.squared and not sketch_crop:
+        raise DataError(
+            "data.sketch_crop: false wants whole sketches, but `prepare --square` cropped those of this set; "
+            "set it to true, or prepare a set without --square"
+        )
+
+
 def item_rng(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.Generator:
     """The generator of one training item: a pure function of the run's seed and the item's place, so that an
     item is the same on any worker or rank. `stream` separates independent draws for one item."""
@@ -49,16 +65,16 @@ class EvalImages(Dataset[Tensor]):
     """Un-augmented network inputs of one image set, in its order: uint8 [1 or 3, size, size]."""
 
     def __init__(self, images: ImageSet, size: int, sketch_crop: bool = True) -> None:
+        check_crop(images, sketch_crop)
         self.images, self.size, self.sketch_crop = images, size, sketch_crop
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, i: int) -> Tensor:
-        image = load_image(self.images, i)
         if self.images.modality is Modality.SKETCH:
-            return square_sketch(image, self.size, self.sketch_crop)
-        return resize_photo(image, self.size)
+            return sketch_input(self.images, i, self.size, self.sketch_crop)
+        return resize_photo(load_image(self.images, i), self.size)
 
 
 @dataclass(frozen=True)
@@ -68,9 +84,8 @@ class Augment:
     config: DataConfig
 
     def sketch(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """Decoded sketch [1, H, W] -> view [1, size, size]."""
-        out = square_sketch(image, self.config.size, self.config.sketch_crop)
-        out = jitter_sketch(out, rng, self.config.sketch_jitter)
+        """Network input of a sketch -> view, both [1, size, size]."""
+        out = jitter_sketch(image, rng, self.config.sketch_jitter)
         return out.flip(2) if self.config.flip and rng.random() < 0.5 else out
 
     def photo(self, image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Crop]:
@@ -85,13 +100,19 @@ class RowItems(Dataset[dict[str, Tensor]]):
     ... as uint8 [C, size, size], and the int64 scalar `label` of the sketch."""
 
     def __init__(self, sketches: ImageSet, photos: ImageSet, config: DataConfig, seed: int) -> None:
+        check_crop(sketches, config.sketch_crop)
         self.sketches, self.photos = sketches, photos
         self.augment, self.seed = Augment(config), seed
+
+    def sketch(self, i: int, rng: np.random.Generator) -> Tensor:
+        """Augmented view of sketch `i`, uint8 [1, size, size]."""
+        config = self.augment.config
+        return self.augment.sketch(sketch_input(self.sketches, i, config.size, config.sketch_crop), rng)
 
     def __getitem__(self, key: tuple[int, int, tuple[int, ...]]) -> dict[str, Tensor]:
         epoch, position, (sketch, *photos) = key
         rng = item_rng(self.seed, epoch, position)
-        item = {"sketch": self.augment.sketch(load_image(self.sketches, sketch), rng)}
+        item = {"sketch": self.sketch(sketch, rng)}
         for number, photo in enumerate(photos):
             name = f"photo_{number}" if number else "photo"
             item[name] = self.augment.photo(load_image(self.photos, photo), rng)[0]

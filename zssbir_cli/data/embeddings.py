@@ -149,6 +149,8 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
         raise DataError(f"{path}: not an embeddings file of zssbir (`zssbir embed` writes them)")
     if int(version) != FORMAT_VERSION:
         raise DataError(f"{path}: format version {version}, not {FORMAT_VERSION}; run `zssbir embed` again")
+    if h5py.check_string_dtype(file["source"].dtype) is None:  # reading it could make the HDF5 library crash
+        raise DataError(f"{path}: damaged, /source holds no texts; run `zssbir embed` again")
     data = file["embedding"]
     label = np.asarray(file["label"][()], np.int32)
     modality = np.asarray(file["modality"][()], np.uint8)

@@ -4,6 +4,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -65,21 +66,27 @@ def find_images(sources: Sequence[Source]) -> Found:
     return found
 
 
-def _place(path: str) -> tuple[Modality, str, str] | str:
-    """(modality, class, path without the top folder) of a file, or why it is ignored ("" = silently)."""
-    parts = path.split("/")
-    for depth in (0, 1):
-        modality = MODALITY_OF_FOLDER.get(parts[depth].lower()) if depth < len(parts) - 1 else None
+def _place(path: str) -> tuple[Modality, str, int] | str:
+    """(modality, class, length of the top folder) of a file, or why it is ignored ("" = silently)."""
+    place = _place_of_folder(path.rpartition("/")[0])
+    if isinstance(place, str) or is_image_name(path):
+        return place
+    return "files in class folders are not images by their suffix; ignored"
+
+
+@lru_cache(1024)
+def _place_of_folder(folder: str) -> tuple[Modality, str, int] | str:
+    parts = folder.split("/")
+    for depth, name in enumerate(parts[:2]):
+        modality = MODALITY_OF_FOLDER.get(name.lower())
         if modality is None:
             continue
         rest = parts[depth + 1 :]
-        if len(rest) == 1:
+        if not rest:
             return "files lie directly in sketch/ or photo/, not in a class folder; ignored"
-        if len(rest) > 2:
+        if len(rest) > 1:
             return "files lie deeper than <class>/<file>; ignored"
-        if not is_image_name(path):
-            return "files in class folders are not images by their suffix; ignored"
-        return modality, rest[0], "/".join(parts[depth:])
+        return modality, rest[0], len(parts[0]) + 1 if depth else 0
     return ""
 
 
@@ -126,7 +133,8 @@ def _by_path(sources: Sequence[Source], entries: Sequence["array[int]"]) -> list
     rows = []
     for number, source in enumerate(sources):
         for entry in entries[number]:
-            place = _place(source.listing.paths[entry])
+            path = source.listing.paths[entry]
+            place = _place(path)
             assert not isinstance(place, str)
-            rows.append((place[2], number, entry))
+            rows.append((path[place[2] :], number, entry))
     return sorted(rows)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from array import array
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ class Plan:
         their own order, each after the sources before it."""
         items = self.items
         by_path = np.empty(len(items), np.int64)
-        by_path[sorted(range(len(items)), key=items.paths.__getitem__)] = np.arange(len(items))
+        by_path[sorted(range(len(items)), key=list(items.paths).__getitem__)] = np.arange(len(items))
         if not any(s.sequential for s in self.sources):
             return np.lexsort((by_path, np.asarray(items.label), np.asarray(items.group)))
         parts = []
@@ -79,14 +80,14 @@ class Plan:
             parts.append(mine[np.lexsort(keys)])
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
+    @cached_property
     def key(self) -> str:
         """16 hex digits of everything that decides the output's bytes; a resumed run must have the same."""
         digest = hashlib.sha256()
         facts = [self.name, self.split, [c.model_dump() for c in self.classes], self.options]
         digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
         items = self.items
-        for column in (items.source, items.entry, items.label, items.group, items.size):
-            digest.update(column.tobytes())
-        for start in range(0, len(items), 4096):
-            digest.update("\n".join(items.paths[start : start + 4096]).encode("utf-8", "surrogateescape"))
+        columns = (items.source, items.entry, items.label, items.group, items.size, *items.paths.columns())
+        for column in columns:
+            digest.update(column)
         return digest.hexdigest()[:16]

@@ -23,11 +23,14 @@ class ImageSet:
 
     Can be pickled and survives fork: files are opened at the first read and read at given positions, so that
     processes which share one do not disturb each other. Not memory maps: a file that is cut short while it is
-    in use would kill the process. `labels`: int32 [N].
+    in use would kill the process. `labels`: int32 [N]. `squared`: the images are network inputs already
+    (`prepare --square`).
     """
 
-    def __init__(self, part: Part, modality: Modality, shards: list[ShardIndex]) -> None:
-        self.part, self.modality = part, modality
+    def __init__(
+        self, part: Part, modality: Modality, shards: list[ShardIndex], squared: bool = False
+    ) -> None:
+        self.part, self.modality, self.squared = part, modality, squared
         self.labels: npt.NDArray[np.int32] = (
             np.concatenate([s.labels for s in shards]) if shards else np.empty(0, np.int32)
         )
@@ -144,7 +147,7 @@ class PreparedSet:
                     f"{index.path} ({part}) holds {self._name(int(foreign[0]))}; prepare the set again"
                 )
             indexes.append(index)
-        return ImageSet(part, modality, indexes)
+        return ImageSet(part, modality, indexes, squared=bool(self.manifest.options.get("square")))
 
     def _name(self, label: int) -> str:
         known = 0 <= label < len(self.manifest.classes)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from zssbir_cli.errors import UsageError
 from zssbir_cli.types import Role
 
 
+@lru_cache(4096)
 def class_key(name: str) -> str:
     """A class name without differences of case, spaces and punctuation: `T-Shirt` and `t_shirt` are one."""
     return re.sub(r"[\W_]+", " ", name.casefold()).strip() or name

@@ -8,7 +8,9 @@ sha256 (of all of the above).
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -72,7 +74,13 @@ class ShardWriter:
     def add(
         self, data: bytes, label: int, source: str, *, digest: bytes | None = None, mask: bytes | None = None
     ) -> ShardInfo | None:
-        """Append one encoded image; returns the shard's record when this image completed one.
+        """`put`, and write the shard when this image completed one; returns its record then."""
+        return self.flush() if self.put(data, label, source, digest=digest, mask=mask) else None
+
+    def put(
+        self, data: bytes, label: int, source: str, *, digest: bytes | None = None, mask: bytes | None = None
+    ) -> bool:
+        """Append one encoded image; whether it completed a shard, which then waits for `seal`.
 
         `digest`: sha256 of the original file (default: of `data`). `mask`: a PNG of the object mask; give it
         for all images or for none.
@@ -88,8 +96,7 @@ class ShardWriter:
         if mask is not None:
             p.mask_blob += mask
             p.mask_offsets.append(len(p.mask_blob))
-        full = len(p.blob) >= self._max_bytes or len(p.labels) >= self._max_images
-        return self.flush() if full else None
+        return len(p.blob) >= self._max_bytes or len(p.labels) >= self._max_images
 
     @property
     def waiting(self) -> int:
@@ -98,14 +105,21 @@ class ShardWriter:
 
     def flush(self) -> ShardInfo | None:
         """Write the images that wait as a shard; returns its record, or None when none wait."""
+        write = self.seal()
+        if write is None:
+            return None
+        self.shards.append(write())
+        return self.shards[-1]
+
+    def seal(self) -> Callable[[], ShardInfo] | None:
+        """End the shard being filled; returns what writes it (from any thread), or None when no image waits."""
         if not self._pending.labels:
             return None
-        name = f"{self.part}-{self.modality.name.lower()}-{self._next:05d}.h5"
-        info = _write_shard(self, self.folder / name)
+        path = self.folder / f"{self.part}-{self.modality.name.lower()}-{self._next:05d}.h5"
+        write = partial(_write_shard, self, self._pending, path)
         self._pending = _Pending()
         self._next += 1
-        self.shards.append(info)
-        return info
+        return write
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -117,8 +131,7 @@ class ShardWriter:
             self.flush()
 
 
-def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
-    p = writer._pending
+def _write_shard(writer: ShardWriter, p: _Pending, path: Path) -> ShardInfo:
     n = len(p.labels)
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "blob": np.frombuffer(p.blob, np.uint8),
@@ -132,23 +145,23 @@ def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
         arrays["mask_offsets"] = np.asarray(p.mask_offsets, np.int64)
     sources = [clean_source(s) for s in p.sources]
     digest = _digest(arrays, sources)
-    partial = path.with_name(path.name + ".partial")
+    unfinished = path.with_name(path.name + ".partial")
     try:
-        with h5py.File(partial, "w") as file:
+        with h5py.File(unfinished, "w") as file:
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             file.create_dataset("source", data=sources, dtype=h5py.string_dtype("utf-8"))
             file.attrs["format_version"] = FORMAT_VERSION
             file.attrs["dataset"], file.attrs["split"] = writer.dataset, writer.split
             file.attrs["part"], file.attrs["sha256"] = str(writer.part), digest
-        size = _sync(partial)
-        file_digest = file_sha256(partial)
-        index = read_index(partial)
+        size = _sync(unfinished)
+        file_digest = file_sha256(unfinished)
+        index = read_index(unfinished)
         if index.sha256 != digest or len(index.labels) != n:
-            raise DataError(f"{partial} does not read back as written (a failing disk?)")
-        partial.replace(path)
+            raise DataError(f"{unfinished} does not read back as written (a failing disk?)")
+        unfinished.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
     return ShardInfo(
         file=path.name,
@@ -163,6 +176,8 @@ def _write_shard(writer: ShardWriter, path: Path) -> ShardInfo:
 
 def clean_source(source: str) -> str:
     """A path as valid UTF-8 text without NUL or line breaks (undecodable bytes become `\\xNN`)."""
+    if source.isascii() and source.isprintable():
+        return source
     text = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text
@@ -233,15 +248,15 @@ def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     if int(version) != FORMAT_VERSION:
         raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; prepare the set again")
     blob_at, blob_size = _contiguous(path, file["blob"])
-    labels = np.asarray(file["label"][()], np.int32)
-    offsets = _checked_offsets(path, file["offsets"][()], len(labels), blob_size)
-    modality = np.asarray(file["modality"][()], np.uint8)
+    labels = np.asarray(_numbers(file["label"]), np.int32)
+    offsets = _checked_offsets(path, _numbers(file["offsets"]), len(labels), blob_size)
+    modality = np.asarray(_numbers(file["modality"]), np.uint8)
     if modality.shape != labels.shape or file["source"].shape != labels.shape:
         raise DataError(f"{path} is damaged: its fields differ in length")
     mask_at, mask_offsets = 0, None
     if "mask_blob" in file:
         mask_at, mask_size = _contiguous(path, file["mask_blob"])
-        mask_offsets = _checked_offsets(path, file["mask_offsets"][()], len(labels), mask_size)
+        mask_offsets = _checked_offsets(path, _numbers(file["mask_offsets"]), len(labels), mask_size)
     part, sha256 = str(file.attrs["part"]), str(file.attrs["sha256"])
     return ShardIndex(path, blob_at, offsets, labels, modality, part, sha256, mask_at, mask_offsets)
 
@@ -262,11 +277,26 @@ def _checked_offsets(path: Path, raw: npt.NDArray[np.generic], n: int, size: int
     return offsets
 
 
+def read_texts(dataset: h5py.Dataset) -> list[bytes]:
+    """The texts of a dataset of strings. Raises ValueError for any other type, which in a damaged file can make
+    the HDF5 library itself crash on reading."""
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        raise ValueError(f"{dataset.name} holds no texts")
+    return list(dataset[()])
+
+
+def _numbers(dataset: h5py.Dataset) -> npt.NDArray[np.generic]:
+    """All of a dataset of integers. Raises ValueError for any other type, as `read_texts` does."""
+    if dataset.dtype.kind not in "iu":
+        raise ValueError(f"{dataset.name} holds no integers")
+    return np.asarray(dataset[()])
+
+
 def read_sources(path: Path) -> list[str]:
     """The original relative path of each image of a shard."""
     try:
         with h5py.File(path, "r") as file:
-            return [s.decode("utf-8", "replace") for s in file["source"][()]]
+            return [s.decode("utf-8", "replace") for s in read_texts(file["source"])]
     except Exception as error:
         raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
 
@@ -275,7 +305,7 @@ def read_digests(path: Path) -> UInt8:
     """uint8 [n, 32]: the sha256 of each image file as it was found."""
     try:
         with h5py.File(path, "r") as file:
-            digests = np.asarray(file["digest"][()], np.uint8)
+            digests = np.asarray(_numbers(file["digest"]), np.uint8)
     except Exception as error:
         raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
     if digests.ndim != 2 or digests.shape[1] != 32:
@@ -287,7 +317,7 @@ def content_digest(path: Path) -> str:
     """Recompute the content digest of a shard from what it holds (reads all of it)."""
     try:
         with h5py.File(path, "r") as file:
-            arrays = {k: np.asarray(file[k][()]) for k in file if k != "source"}
-            return _digest(arrays, [s.decode("utf-8") for s in file["source"][()]])
+            arrays = {k: _numbers(file[k]) for k in file if k != "source"}
+            return _digest(arrays, [s.decode("utf-8") for s in read_texts(file["source"])])
     except Exception as error:
         raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import overload
 
@@ -47,6 +48,14 @@ class Paths(Sequence[str]):
         if not 0 <= i < len(self):
             raise IndexError(i)
         return self._bytes[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        for start, end in pairwise(self._ends):
+            yield self._bytes[start:end].decode("utf-8", "surrogatepass")
+
+    def columns(self) -> tuple[bytearray, "array[int]"]:
+        """What determines the list: all bytes, and where each text ends."""
+        return self._bytes, self._ends
 
 
 @dataclass
@@ -139,8 +148,7 @@ class FolderSource(Source):
     def read(self, entry: int) -> bytes:
         path = f"{self.path}/{self.listing.paths[entry]}"
         try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path takes as long as the reading)
-                return file.read(MAX_FILE_BYTES + 1)
+            return _read_file(path, self.listing.sizes[entry])
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
@@ -149,6 +157,23 @@ class FolderSource(Source):
         for path, size in zip(self.listing.paths, self.listing.sizes, strict=True):
             digest.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+
+def _read_file(path: str, size: int) -> bytes:
+    """A file of about `size` bytes, at most `MAX_FILE_BYTES` + 1 of it. Plain system calls: for small files, a
+    file object takes twice the time of the reading."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        data = os.read(file, min(size, MAX_FILE_BYTES) + 1)
+        if len(data) == size:
+            return data
+        parts = [data]  # it has grown or shrunk since it was listed, or lies on a slow file system
+        while data and (left := MAX_FILE_BYTES + 1 - sum(map(len, parts))):
+            data = os.read(file, min(left, 1 << 20))
+            parts.append(data)
+        return b"".join(parts)
+    finally:
+        os.close(file)
 
 
 def is_junk(name: str) -> bool:

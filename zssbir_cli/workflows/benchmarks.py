@@ -60,6 +60,7 @@ def prepare_benchmark(
             "lists": bool(list_folders),
             "subset": choices.subset,
             "size": choices.build.clean.size,
+            "square": choices.build.clean.square,
             "dedup": choices.build.dedup,
             "quick": choices.build.clean.quick,
         }

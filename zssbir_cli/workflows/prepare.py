@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.data.build import BuildOptions, available_cores, build
+from zssbir_cli.data.clean import SMALLEST_SQUARE
 from zssbir_cli.data.journal import WORK, Journal, is_ours
 from zssbir_cli.data.layout import find_images, to_items
 from zssbir_cli.data.leaks import refuse
@@ -39,11 +40,15 @@ class Choices:
             ("--holdout", self.holdout, 0),
             ("--subset", self.subset, 1),
             ("--seed", self.seed, 0),
-            ("--size", self.build.clean.size, 16),
+            ("--size", self.build.clean.size, SMALLEST_SQUARE if self.build.clean.square else 16),
             ("--workers", self.build.workers, 0),
         ):
             if value is not None and value < least:
                 raise UsageError(f"{name} {value}: give {least} or more")
+        if self.build.clean.square and self.build.clean.size is None:
+            raise UsageError(
+                "--square needs --size N, the side of the network's input (the recipe's data.size)"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ def prepare_own(
             "holdout": held,
             "subset": choices.subset,
             "size": choices.build.clean.size,
+            "square": choices.build.clean.square,
             "dedup": choices.build.dedup,
             "quick": choices.build.clean.quick,
         }
@@ -122,6 +128,10 @@ def prepare_the_demo(
     from zssbir_cli.data.demo.prepare import prepare_demo
 
     choices.check()
+    if choices.build.clean.square:
+        raise UsageError(
+            "--square is not for the demo, which draws its images at --size and needs them whole"
+        )
     root = out or Path("data/demo")
     fresh = not (root / MANIFEST_NAME).exists()
     given: dict[str, Any] = {
@@ -184,7 +194,7 @@ def _finished(plan: Plan, out: Path, options: BuildOptions, say: Say) -> Manifes
         manifest = read_manifest(out)
     except DataError as error:
         raise DataError(f"{error}; delete the folder to prepare it again") from None
-    if manifest.options.get("plan") != plan.key():
+    if manifest.options.get("plan") != plan.key:
         raise DataError(
             f"{out} holds {manifest.name} ({manifest.split}), prepared from other files or options; "
             f"choose another folder with --out, or delete it"

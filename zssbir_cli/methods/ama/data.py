@@ -8,10 +8,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from zssbir_cli.data.datasets import item_rng, load_image
+from zssbir_cli.data.datasets import check_crop, item_rng, load_image, sketch_input
 from zssbir_cli.data.multicrop import Crops, drawing_views, multi_crop
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
-from zssbir_cli.data.transforms import square_sketch
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.methods.ama.config import AmaConfig
 from zssbir_cli.methods.base import Batch, ItemKey, TrainData
@@ -57,6 +56,7 @@ class AmaItems(Dataset[Batch]):
     def __init__(
         self, sketches: ImageSet, photos: ImageSet, data: DataConfig, crops: Crops, seed: int
     ) -> None:
+        check_crop(sketches, data.sketch_crop)
         self.sketches, self.photos = sketches, photos
         self.data, self.crops, self.seed = data, crops, seed
 
@@ -64,7 +64,7 @@ class AmaItems(Dataset[Batch]):
         epoch, position, (sketch, photo) = key
         rng = item_rng(self.seed, epoch, position)
         work = self.data.size * 8 // 7  # 256 for 224
-        drawn = square_sketch(load_image(self.sketches, sketch), work, self.data.sketch_crop)
+        drawn = sketch_input(self.sketches, sketch, work, self.data.sketch_crop)
         shot = load_image(self.photos, photo)
         sketch_global, sketch_local = multi_crop(drawn, self.crops, rng)
         photo_global, photo_local = multi_crop(shot, self.crops, rng)

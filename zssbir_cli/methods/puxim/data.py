@@ -32,7 +32,7 @@ class PuximItems(RowItems):
     def __getitem__(self, key: tuple[int, int, tuple[int, ...]]) -> dict[str, Tensor]:
         epoch, position, (sketch, *shown) = key
         rng = item_rng(self.seed, epoch, position)
-        item = {"sketch": self.augment.sketch(load_image(self.sketches, sketch), rng)}
+        item = {"sketch": self.sketch(sketch, rng)}
         for name, photo in zip(("photo", "negative"), shown, strict=False):
             item[name], crop = self.augment.photo(load_image(self.photos, photo), rng)
             item[f"{name}_label"] = torch.tensor(int(self.photos.labels[photo]))
