@@ -49,8 +49,11 @@ class Rows:
         """Float32 [N, D] -> the same in float32, bfloat16 or int8 (each row by its own largest entry)."""
         if products != torch.int8:
             return cls(unit.to(products), unit.new_ones(1, 1))
-        scale = unit.abs().amax(1, keepdim=True) / 127
-        return cls(_to_int8(unit, scale), scale)
+        scale = torch.linalg.vector_norm(unit, torch.inf, dim=1, keepdim=True) / 127
+        values = torch.empty_like(unit, dtype=torch.int8)
+        for block in _blocks(len(unit), unit.T):
+            values[block] = _to_int8(unit[block], scale[block])
+        return cls(values, scale)
 
 
 def kmeans(
