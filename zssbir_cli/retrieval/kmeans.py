@@ -49,10 +49,11 @@ class Rows:
         """Float32 [N, D] -> the same in float32, bfloat16 or int8 (each row by its own largest entry)."""
         if products != torch.int8:
             return cls(unit.to(products), unit.new_ones(1, 1))
-        scale = torch.linalg.vector_norm(unit, torch.inf, dim=1, keepdim=True) / 127
-        values = torch.empty_like(unit, dtype=torch.int8)
+        values, scale = torch.empty_like(unit, dtype=torch.int8), unit.new_empty(len(unit), 1)
         for block in _blocks(len(unit), unit.T):
-            values[block] = _to_int8(unit[block], scale[block])
+            part = unit[block]
+            scale[block] = part.abs().amax(1, keepdim=True) / 127
+            values[block] = _cast(part, scale[block], torch.int8)
         return cls(values, scale)
 
 
@@ -91,8 +92,7 @@ def kmeans(
         if passes >= iterations or previous - loss <= tolerance * max(loss, 1e-12):
             break
         previous = loss
-        sizes = torch.bincount(labels, minlength=k)
-        centroids, empty = _means(sums, sizes, unit, cosines)
+        centroids, empty = _means(sums, unit, labels, cosines)
         repaired += empty
     sizes = torch.bincount(labels, minlength=k)
     return KMeansResult(centroids, labels, unit.shape[0] - loss, sizes, passes, repaired)
@@ -100,14 +100,11 @@ def kmeans(
 
 def assign(rows: Rows, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest centroid (unit float32 [K, D]) of each row: labels int64 [N] and the cosines, float32 [N]."""
-    values, step = rows.values, torch.ones((), device=centroids.device)
+    values, step = rows.values, centroids.new_ones(())
     if values.dtype == torch.int8:
         step = centroids.abs().amax() / 127  # one for all centroids, so that their scores compare as integers
-        matrix = _to_int8(centroids, step).T
-    else:
-        matrix = centroids.to(values.dtype).T
     multiply = torch._int_mm if values.dtype == torch.int8 else torch.mm
-    matrix = matrix.contiguous()
+    matrix = _cast(centroids, step, values.dtype).T.contiguous()
     labels = torch.empty(values.shape[0], dtype=torch.int64, device=values.device)
     best = torch.empty(values.shape[0], dtype=torch.float32, device=values.device)
     for block in _blocks(values.shape[0], centroids):
@@ -140,8 +137,8 @@ def seed_centroids(
     return F.normalize(pool[chosen.to(pool.device)], dim=1)
 
 
-def _to_int8(x: Tensor, step: Tensor) -> Tensor:
-    return (x / step).round_().to(torch.int8)
+def _cast(x: Tensor, step: Tensor, products: torch.dtype) -> Tensor:
+    return (x / step).round_().to(products) if products == torch.int8 else x.to(products)
 
 
 def _unit_rows(x: Tensor, k: int) -> Tensor:
@@ -176,8 +173,9 @@ def _one_hot_sums(unit: Tensor, labels: Tensor, k: int) -> Tensor:
     return sums
 
 
-def _means(sums: Tensor, sizes: Tensor, unit: Tensor, cosines: Tensor) -> tuple[Tensor, int]:
+def _means(sums: Tensor, unit: Tensor, labels: Tensor, cosines: Tensor) -> tuple[Tensor, int]:
     """Normalised sums of each cluster; an empty cluster becomes the row that fits its own centroid worst."""
+    sizes = torch.bincount(labels, minlength=len(sums))  # moved sums do not return to exactly 0
     empty = torch.nonzero((sizes == 0) | (sums.norm(dim=1) < 1e-6))[:, 0]
     means = sums.clone()
     if empty.numel():
