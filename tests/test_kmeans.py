@@ -12,7 +12,7 @@ from torch import Tensor
 from zssbir_cli.engine.precision import cpu_has_int8
 from zssbir_cli.errors import DataError
 from zssbir_cli.retrieval import kmeans as module
-from zssbir_cli.retrieval.kmeans import Rows, assign, kmeans, seed_centroids
+from zssbir_cli.retrieval.kmeans import Rows, assign, kmeans, seeds
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -142,12 +142,14 @@ def test_k_equal_to_rows_and_k_one():
 
 def test_seeds_are_distinct_and_spread():
     x, labels = blobs(8, 400, noise=0.05)
-    chosen = seed_centroids(F.normalize(x, dim=1), 8, seeded(2))
+    unit = F.normalize(x, dim=1)
+    chosen = unit[seeds(Rows.of(unit, torch.float32), 8, seeded(2), unit)]
     means = F.normalize(torch.stack([x[labels == k].mean(0) for k in range(8)]), dim=1)
     nearest = assign(Rows.of(chosen, torch.float32), means)[0]
     assert len(nearest.unique()) >= 6  # uniform seeding finds 5.3 of 8 on average
     x, _ = blobs(50, 300, noise=1.0)
-    chosen = seed_centroids(F.normalize(x, dim=1), 50, seeded(2))
+    unit = F.normalize(x, dim=1)
+    chosen = unit[seeds(Rows.of(unit, torch.float32), 50, seeded(2), unit)]
     assert len(chosen.unique(dim=0)) == 50
 
 

@@ -227,7 +227,7 @@ def guidance_by_rows(student: Tensor, teacher: Tensor) -> Tensor:
     count = len(student)
     with torch.no_grad():
         pair = torch.exp(-torch.cdist(teacher, teacher).square())
-        top = pair.topk(10)[1]
+        top = pair.topk(min(10, count))[1]
         near = torch.zeros_like(pair).scatter_(1, top, 1.0)
         mutual, context = ((near + near.T) / 2 == 1).float(), torch.zeros_like(pair)
         for i in range(count):

@@ -2,8 +2,8 @@
 
 Maximises sum_i x_i . c(i) over unit centroids. A pass is a blocked matrix product (float32, bfloat16 or int8)
 with an argmax, and float32 sums per cluster, of which only rows that changed their cluster are moved. Memory beyond
-the input: unit rows, the copy that is multiplied, and one block of scores. The same seed, device and thread count give
-the same result.
+the input: its unit rows unless it has such, the copy that is multiplied, and one block of scores. The same seed,
+device and thread count give the same result.
 """
 
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def kmeans(
     initial: Tensor | None = None,
     products: torch.dtype = torch.float32,
 ) -> KMeansResult:
-    """Cluster the rows of `x` [N, D] (normalised here) into `k` groups by cosine.
+    """Cluster the rows of `x` [N, D] (normalised here unless they are) into `k` groups by cosine.
 
     generator: a CPU generator, the only source of randomness. iterations: passes over all rows at most;
     it ends earlier once a pass improves the objective by less than the share `tolerance`. initial: centroids
@@ -77,11 +77,11 @@ def kmeans(
     Raises DataError when there are fewer rows than clusters or a row is not finite or has no direction.
     """
     unit = _unit_rows(x, k)
+    rows, sums = Rows.of(unit, products), unit.new_zeros(k, unit.shape[1])
     if initial is None:
-        centroids = seed_centroids(unit, k, generator, products)
+        centroids = unit[seeds(rows, k, generator, unit)]
     else:
         centroids = F.normalize(initial.to(unit), dim=1)
-    rows, sums = Rows.of(unit, products), unit.new_zeros(k, unit.shape[1])
     labels: Tensor | None = None
     previous, repaired, passes = float("inf"), 0, 0
     while True:
@@ -113,18 +113,15 @@ def assign(rows: Rows, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return labels, best * (rows.scale[:, 0] * step)
 
 
-def seed_centroids(
-    unit: Tensor, k: int, generator: torch.Generator, products: torch.dtype = torch.float32
-) -> Tensor:
-    """Unit float32 centroids [k, D] chosen among the rows of `unit` in the manner of k-means++, several per round
-    for large k.
+def seeds(rows: Rows, k: int, generator: torch.Generator, unit: Tensor) -> Tensor:
+    """Numbers [k] of rows to start from, chosen in the manner of k-means++, several per round for large k.
 
     Each round draws its share with probability proportional to the squared distance to the centroids so
-    far (the sampling of k-means||, Bahmani et al. 2012), from at most 40 rows per cluster.
+    far (the sampling of k-means||, Bahmani et al. 2012), from at most 40 rows per cluster. unit: the rows in float32.
     """
-    count, rounds = min(unit.shape[0], 40 * k), k if k <= 32 else 16
-    pool = unit[torch.randperm(unit.shape[0], generator=generator)[:count].to(unit.device)]
-    rows = Rows.of(pool, products)
+    count, rounds = min(len(unit), 40 * k), k if k <= 32 else 16
+    drawn = torch.randperm(len(unit), generator=generator)[:count].to(unit.device)
+    pool = Rows(rows.values[drawn], rows.scale.expand(len(unit), 1)[drawn])
     chosen = torch.zeros(0, dtype=torch.int64)
     distance = torch.ones(count)
     for round_ in range(1, rounds + 1):
@@ -132,9 +129,9 @@ def seed_centroids(
         weights = distance.clamp(min=1e-9).index_fill(0, chosen, 0.0)
         new = torch.multinomial(weights, share, generator=generator)
         chosen = torch.cat([chosen, new])
-        nearest = assign(rows, pool[new.to(pool.device)])[1]
+        nearest = assign(pool, unit[drawn[new.to(drawn.device)]])[1]
         distance = torch.minimum(distance, (2 - 2 * nearest).cpu())
-    return F.normalize(pool[chosen.to(pool.device)], dim=1)
+    return drawn[chosen.to(drawn.device)]
 
 
 def _cast(x: Tensor, step: Tensor, products: torch.dtype) -> Tensor:
@@ -150,8 +147,8 @@ def _unit_rows(x: Tensor, k: int) -> Tensor:
         raise DataError(
             f"k-means: {bad.numel()} rows are not finite or zero (the first is row {int(bad[0])})"
         )
-    unit: Tensor = x.float() / norms[:, None]
-    return unit
+    unit: Tensor = x.float()
+    return unit if bool(((norms - 1).abs() < 1e-6).all()) else unit / norms[:, None]
 
 
 def _sums(unit: Tensor, labels: Tensor, sums: Tensor, before: Tensor | None) -> Tensor:
