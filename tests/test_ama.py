@@ -241,6 +241,16 @@ def test_a_head_of_another_size_is_refused(tmp_path):
     assert helpers.build(r)[0].centers.abs().sum() == 0
 
 
+def test_a_checkpoint_with_one_head_is_refused(tmp_path):
+    method, _, _ = helpers.build(helpers.recipe())
+    dino_checkpoint(tmp_path / "dino.pth", "plain", method)
+    content = torch.load(tmp_path / "dino.pth", weights_only=False)
+    content["teacher"] = {k: v for k, v in content["teacher"].items() if not k.startswith("head.")}
+    torch.save(content, tmp_path / "dino.pth")
+    with pytest.raises(CheckpointError, match="only its student has a DINO head"):
+        helpers.build(helpers.recipe(model__weights=str(tmp_path / "dino.pth")))
+
+
 def test_a_missing_file_and_a_strangers_file_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no such weight file"):
         helpers.build(helpers.recipe(model__weights=str(tmp_path / "none.pth")))

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from zssbir_cli.engine import precision
 from zssbir_cli.engine.ema import Ema
 from zssbir_cli.engine.embed import embed_all
 from zssbir_cli.engine.optim import build_optimizer, lr_at
-from zssbir_cli.engine.precision import Precision, choose_device, cpu_has_bf16
+from zssbir_cli.engine.precision import Precision, choose_device, cpu_has_bf16, cpu_has_int8, fast_products
 from zssbir_cli.engine.step import seed_all
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.schema import OptimConfig
@@ -51,6 +52,27 @@ def test_devices_and_precisions_that_are_not_there():
         with pytest.raises(UsageError, match="needs a CUDA GPU"):
             Precision.choose(name, cpu)
     assert Precision.choose("auto", cpu).name == ("bf16" if cpu_has_bf16() else "fp32")
+
+
+@pytest.mark.parametrize(
+    ("line", "products"),
+    [
+        ("flags : sse2 avx512_bf16 avx512_vnni", torch.int8),
+        ("flags : sse2 amx_bf16", torch.bfloat16),
+        ("flags : sse2 avx2", torch.float32),
+        ("", torch.float32),
+    ],
+)
+def test_fast_products_follow_the_processor(monkeypatch, line, products):
+    monkeypatch.setattr(precision.Path, "read_text", lambda _: f"processor : 0\n{line}\n")
+    monkeypatch.setattr(precision.platform, "machine", lambda: "x86_64")
+    for known in (cpu_has_bf16, cpu_has_int8):
+        known.cache_clear()
+    try:
+        assert fast_products(torch.device("cpu")) == products
+    finally:
+        for known in (cpu_has_bf16, cpu_has_int8):
+            known.cache_clear()
 
 
 def test_bf16_autocast_computes_in_bf16():

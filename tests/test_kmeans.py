@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from zssbir_cli.engine.precision import cpu_has_int8
 from zssbir_cli.errors import DataError
 from zssbir_cli.retrieval import kmeans as module
-from zssbir_cli.retrieval.kmeans import assign, kmeans, seed_centroids
+from zssbir_cli.retrieval.kmeans import Rows, assign, kmeans, seeds
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -25,10 +26,13 @@ def blobs(clusters: int, rows: int, dim: int = 32, noise: float = 0.2) -> tuple[
     return centers[labels] + noise * torch.randn(rows, dim, generator=g) / dim**0.5, labels
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_finds_separated_clusters(bf16):
+INT8 = pytest.param(torch.int8, marks=pytest.mark.skipif(not cpu_has_int8(), reason="no int8 products here"))
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16, INT8])
+def test_finds_separated_clusters(products):
     x, labels = blobs(12, 600, noise=0.05)
-    result = kmeans(x, 12, generator=seeded(), bf16=bf16)
+    result = kmeans(x, 12, generator=seeded(), products=products)
     pairs = {(int(a), int(b)) for a, b in zip(labels, result.labels, strict=True)}
     assert len(pairs) == 12
     assert result.sizes.tolist() == [50] * 12
@@ -61,6 +65,30 @@ def test_equals_naive_lloyd():
     )
 
 
+@pytest.mark.parametrize("products", [torch.bfloat16, INT8])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_coarse_products_reach_as_good_an_optimum(products, offset):
+    x, _ = blobs(60, 3000, dim=96, noise=2.0)
+    x[:, 0] += offset  # one large entry that all rows share, as in features of transformers
+    exact, coarse = (
+        kmeans(x, 40, generator=seeded(5), tolerance=-1.0, products=p) for p in (torch.float32, products)
+    )
+    assert coarse.objective == pytest.approx(exact.objective, rel=0.01)
+    unit = F.normalize(x, dim=1)
+    kept = float((unit * coarse.centroids[coarse.labels]).sum())  # sums moved along for 20 passes
+    assert coarse.similarity == pytest.approx(kept, rel=1e-5)
+
+
+def test_int8_cosines_are_close():
+    if not cpu_has_int8():
+        pytest.skip("no int8 products here")
+    x, centroids = (F.normalize(torch.randn(n, 96, generator=seeded(n)), dim=1) for n in (700, 30))
+    labels, cosines = assign(Rows.of(x, torch.int8), centroids)
+    exact = x @ centroids.T
+    torch.testing.assert_close(cosines, exact[torch.arange(700), labels], atol=0.01, rtol=0)
+    assert float((exact.max(1).values - exact[torch.arange(700), labels]).max()) < 0.01
+
+
 def test_each_pass_improves_and_it_stops_by_itself():
     x, _ = blobs(30, 900, noise=2.0)
     values = [kmeans(x, 10, generator=seeded(3), iterations=n, tolerance=-1.0).objective for n in range(1, 9)]
@@ -77,7 +105,7 @@ def test_same_seed_same_result_and_blocks_do_not_matter(monkeypatch):
     assert torch.equal(first.centroids, again.centroids)
     torch.manual_seed(123)
     state = torch.get_rng_state()
-    monkeypatch.setattr(module, "_SCORES", 70)
+    monkeypatch.setitem(module._SCORES, "cpu", 70)
     blocked = kmeans(x, 9, generator=seeded(5))
     monkeypatch.undo()
     assert torch.equal(torch.get_rng_state(), state)  # randomness comes from the generator alone
@@ -114,11 +142,14 @@ def test_k_equal_to_rows_and_k_one():
 
 def test_seeds_are_distinct_and_spread():
     x, labels = blobs(8, 400, noise=0.05)
-    chosen = seed_centroids(F.normalize(x, dim=1), 8, seeded(2))
-    nearest = assign(chosen, F.normalize(torch.stack([x[labels == k].mean(0) for k in range(8)]), dim=1))[0]
+    unit = F.normalize(x, dim=1)
+    chosen = unit[seeds(Rows.of(unit, torch.float32), 8, seeded(2), unit)]
+    means = F.normalize(torch.stack([x[labels == k].mean(0) for k in range(8)]), dim=1)
+    nearest = assign(Rows.of(chosen, torch.float32), means)[0]
     assert len(nearest.unique()) >= 6  # uniform seeding finds 5.3 of 8 on average
     x, _ = blobs(50, 300, noise=1.0)
-    chosen = seed_centroids(F.normalize(x, dim=1), 50, seeded(2))
+    unit = F.normalize(x, dim=1)
+    chosen = unit[seeds(Rows.of(unit, torch.float32), 50, seeded(2), unit)]
     assert len(chosen.unique(dim=0)) == 50
 
 

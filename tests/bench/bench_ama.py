@@ -2,13 +2,16 @@
 
     pip install faiss-cpu
     python tests/bench/bench_ama.py [--images 256] [--batch 8] [--backbone vit_tiny_patch16_224] [--size 224]
+    python tests/bench/bench_ama.py --recipe ama-fast [--images 256] [--batch 8]
 
-Both train the same network (2 global and 8 local crops, 65,536-way head, all losses on) on the same JPEG photos and PNG
-sketches, with as many processes and threads. Published, re-implemented from its evident parts: ten PIL crops of a decoded
-image in sequence, float32 tensors, one forward pass per crop size and modality in fp32, cross-entropy pair by pair, masks and
-neighbours row by row, features for clustering from PIL at batch 32, and faiss k-means with 5 starts of 20 passes for each
-K (OPENBLAS_CORETYPE=SkylakeX). Ours: the recipe's data, method and engine precision (bf16 where the processor has
-it). Steps are timed one by one (data made in the loop), interleaved; an epoch is images / batch steps and a clustering.
+Both train the same network on the same JPEG photos and PNG sketches at the same size, with as many processes and
+threads, all losses on. Published, re-implemented from its evident parts: 2 global and 8 local PIL crops, each from its
+own decode, a 65,536-way head, float32, explicit attention (DINO's), one forward pass per crop size and modality,
+cross-entropy pair by pair, masks and neighbours row by row, SGD as PyTorch has it by default, features for clustering
+from PIL at batch 32, and faiss k-means with 5 starts of 20 passes for each K (OPENBLAS_CORETYPE=SkylakeX). Ours: the
+engine's own step in bf16 where the processor has it, with the published settings or with those of `--recipe` (its views,
+head, clusters, optimizer). Steps are timed one by one (data made in the loop), interleaved; an epoch is
+images / batch steps and a clustering.
 """
 
 import argparse
@@ -36,13 +39,16 @@ from torchvision import transforms
 from zssbir_cli.data.datasets import EvalImages
 from zssbir_cli.engine.embed import embed_all
 from zssbir_cli.engine.precision import Precision
+from zssbir_cli.engine.step import Stepper
 from zssbir_cli.methods.ama import data as ama_data
 from zssbir_cli.methods.ama import method as ama_method
 from zssbir_cli.methods.base import Progress
+from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality, Part
 
-PUBLISHED_K, STARTS = (250, 500, 1000), 5
+STARTS = 5
+STARTS_AT_ONCE = {"name": "ama", "cluster_start": 0, "cluster_full": 0, "pairing_start": 0}
 
 
 class Images:
@@ -87,32 +93,26 @@ class Ours:
 
     def __init__(self, recipe: Recipe, prepared: Prepared) -> None:
         self.recipe, self.prepared = recipe, prepared
-        self.precision = Precision.choose("auto", torch.device("cpu"))
+        self.precision = Precision.choose(recipe.train.precision, torch.device("cpu"))
         self.method = ama_method.build(recipe, True)
         self.data = ama_data.build(recipe, prepared)  # type: ignore[arg-type]
-        self.optimizer = torch.optim.SGD([p for p in self.method.parameters() if p.requires_grad], lr=1e-4)
+        self.stepper = Stepper(self.method, recipe.optim, recipe.train, self.precision)
+        self.stepper.wrap()
 
     def features(self, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
         images = EvalImages(self.prepared.images(Part.TRAIN, modality), self.recipe.data.size)  # type: ignore[arg-type]
         return embed_all(embed, images, batch_size=32, workers=0, precision=self.precision)
 
     def cluster(self) -> None:
-        self.method.before_epoch(0, self)
-        self.method.train()
+        self.method.before_epoch(self.recipe.method.cluster_start, self)  # type: ignore[union-attr]
+        self.stepper.train_mode()
 
     def step(self, number: int) -> None:
         plan = self.data.plan.batches(0)
         rows = plan[number % len(plan)]
         items = [self.data.items[(0, i, tuple(int(v) for v in row))] for i, row in enumerate(rows)]
         batch = {k: torch.stack([item[k] for item in items]) for k in items[0]}
-        progress = Progress(number, 1000, 1, 2)
-        self.method.before_step(progress)
-        with self.precision.autocast():
-            loss = self.method(batch).loss
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.method.after_step(progress)
+        self.stepper.step(lambda _: batch, 1, Progress(number, 1000, 1, 2), False)
 
 
 class Published:
@@ -122,11 +122,12 @@ class Published:
         self.recipe, self.prepared = recipe, prepared
         self.net = ama_method.build(recipe, True)
         self.net.train()
-        for module in self.net.student.modules():
+        for module in self.net.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = True
-        self.crops = published(recipe.data.size, recipe.method.views.local_size)  # type: ignore[union-attr]
-        self.optimizer = torch.optim.SGD([p for p in self.net.parameters() if p.requires_grad], lr=1e-4)
+                module.fused_attn = False
+        self.crops = published(recipe.data.size, recipe.method.views.local_size, decode_each=True)  # type: ignore[union-attr]
+        trained = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(trained, lr=2e-4, momentum=0.9, weight_decay=1e-4)
         self.center = torch.zeros(1, recipe.method.head.out_dim)  # type: ignore[union-attr]
         self.labels: dict[Modality, Tensor] = {}
         self.centroids: dict[Modality, list[Tensor]] = {}
@@ -226,7 +227,7 @@ def guidance_by_rows(student: Tensor, teacher: Tensor) -> Tensor:
     count = len(student)
     with torch.no_grad():
         pair = torch.exp(-torch.cdist(teacher, teacher).square())
-        top = pair.topk(10)[1]
+        top = pair.topk(min(10, count))[1]
         near = torch.zeros_like(pair).scatter_(1, top, 1.0)
         mutual, context = ((near + near.T) / 2 == 1).float(), torch.zeros_like(pair)
         for i in range(count):
@@ -256,25 +257,35 @@ def levels(recipe: Recipe) -> tuple[int, ...]:
     return recipe.method.clusters.k  # type: ignore[union-attr]
 
 
-def recipe_for(options: argparse.Namespace) -> Recipe:
+def published_recipe(options: argparse.Namespace) -> Recipe:
     """The published settings with every loss on; K a quarter of the published share of the images."""
+    own = load_recipe(find_recipe(options.recipe)) if options.recipe else None
+    size = own.data.size if own else options.size
     return Recipe.model_validate(
         {
-            "name": "bench",
-            "method": {
-                "name": "ama",
-                "cluster_start": 0,
-                "cluster_full": 0,
-                "pairing_start": 0,
+            "name": "published",
+            "method": STARTS_AT_ONCE
+            | {
                 "cc_threshold": 0.0,
                 "clusters": {"k": [max(2 + i, options.images // n) for i, n in enumerate((64, 32, 16))]},
-                "views": {"local_size": options.size * 3 // 7 // 16 * 16},
+                "views": {"local_size": size * 3 // 7 // 16 * 16},
             },
-            "data": {"size": options.size},
-            "model": {"backbone": options.backbone, "weights": "none"},
+            "data": {"size": size},
+            "model": {"drop_path": 0.1, "backbone": options.backbone, "weights": "none"}
+            | (own.model.model_dump() | {"weights": "none"} if own else {}),
+            "optim": {"name": "sgd", "lr": 2e-4, "momentum": 0.9, "weight_decay": 1e-4},
             "train": {"batch_size": options.batch, "validate_every": 0},
         }
     )
+
+
+def recipe_under_test(options: argparse.Namespace) -> Recipe:
+    """The recipe `--recipe` with random weights, this run's batch size and every loss on from the start."""
+    own = load_recipe(find_recipe(options.recipe)).model_dump()
+    own["method"] |= STARTS_AT_ONCE
+    own["model"]["weights"] = "none"
+    own["train"] |= {"batch_size": options.batch, "steps_per_epoch": None}
+    return Recipe.model_validate(own)
 
 
 def main() -> None:
@@ -287,10 +298,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--backbone", default="vit_tiny_patch16_224")
+    parser.add_argument(
+        "--recipe", help="ours with the settings of this recipe file (its network and size for both)"
+    )
     options = parser.parse_args()
     torch.manual_seed(0)
-    prepared, recipe = Prepared(options.images), recipe_for(options)
-    ways = {"published": Published(recipe, prepared), "ours": Ours(recipe, prepared)}
+    prepared, recipe = Prepared(options.images), published_recipe(options)
+    own = recipe_under_test(options) if options.recipe else recipe
+    ways = {"published": Published(recipe, prepared), "ours": Ours(own, prepared)}
     times: dict[tuple[str, str], list[float]] = {}
     for repeat in range(options.repeats + 1):
         for name, way in ways.items():
@@ -307,7 +322,8 @@ def main() -> None:
     for name in ways:
         median[name, "epoch"] = steps * median[name, "step"] + median[name, "clustering"]
     print(
-        f"{options.backbone}, {options.size} px, batch {options.batch}, {options.images} images per modality, K {levels(recipe)}"
+        f"{own.name}: {own.model.backbone}, {own.data.size} px, batch {options.batch}, {options.images} images per modality, "
+        f"K {levels(recipe)}"
     )
     for what in ("step", "clustering", "epoch"):
         old, new = median["published", what], median["ours", what]

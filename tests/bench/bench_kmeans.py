@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
 
-from zssbir_cli.engine.precision import Precision
+from zssbir_cli.engine.precision import fast_products
 from zssbir_cli.retrieval.kmeans import kmeans
 
 
@@ -72,14 +72,16 @@ def main() -> None:
 
 def compare(x: torch.Tensor, array: np.ndarray, k: int, repeats: int) -> None:
     """One K: three contestants, interleaved."""
-    bf16 = Precision.choose("auto", torch.device("cpu")).name == "bf16"
+    products = fast_products(torch.device("cpu"))
 
     def ours(seed: int) -> tuple[torch.Tensor, int]:
-        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed), bf16=bf16)
+        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed), products=products)
         return result.labels, result.iterations
 
     def ours_in_full(seed: int) -> tuple[torch.Tensor, int]:
-        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed), tolerance=-1.0, bf16=bf16)
+        result = kmeans(
+            x, k, generator=torch.Generator().manual_seed(seed), tolerance=-1.0, products=products
+        )
         return result.labels, result.iterations
 
     def sklearn(seed: int) -> tuple[torch.Tensor, int]:

@@ -51,8 +51,10 @@ class Solarize:
         return ImageOps.solarize(image) if random.random() < 0.2 else image
 
 
-def published(size: int = 224, small: int = 96) -> Callable[[bytes], list[torch.Tensor]]:
-    """DINO's DataAugmentationDINO with AMA's scales."""
+def published(
+    size: int = 224, small: int = 96, decode_each: bool = False
+) -> Callable[[bytes], list[torch.Tensor]]:
+    """DINO's DataAugmentationDINO with AMA's scales; decode_each: the image is decoded for each crop anew."""
 
     def chain(side: int, scale: tuple[float, float], blur: float, solarize: bool) -> v1.Compose:
         steps = [
@@ -74,8 +76,9 @@ def published(size: int = 224, small: int = 96) -> Callable[[bytes], list[torch.
     )
 
     def run(data: bytes) -> list[torch.Tensor]:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        return [first(image), second(image), *(local(image) for _ in range(8))]
+        views = [first, second, *[local] * 8]
+        images = [Image.open(io.BytesIO(data)).convert("RGB") for _ in (views if decode_each else views[:1])]
+        return [view(images[i % len(images)]) for i, view in enumerate(views)]
 
     return run
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from zssbir_cli.engine import distributed
-from zssbir_cli.engine.precision import Precision
+from zssbir_cli.engine.precision import fast_products
 from zssbir_cli.errors import DataError
 from zssbir_cli.methods.ama.config import ClusterConfig
 from zssbir_cli.retrieval.kmeans import KMeansResult, kmeans
@@ -122,7 +122,7 @@ def recluster(
 def _best_of(x: Tensor, k: int, config: ClusterConfig, seed: int, warm: Tensor | None) -> KMeansResult:
     run = partial(
         kmeans, x, k, generator=torch.Generator().manual_seed(seed), iterations=config.iterations,
-        bf16=Precision.choose("auto", x.device).name == "bf16",
+        products=fast_products(x.device),
     )  # fmt: skip
     if warm is not None:
         return run(initial=warm)

@@ -67,12 +67,6 @@ class AmaMethod(Method):
         """As `nn.Module.train`; the teacher stays in eval mode (and has no stochastic depth for that
         reason)."""
         super().train(mode)
-        explicit = (
-            mode and self.centers.device.type == "cpu"
-        )  # there SDPA's bf16 backward is several times slower
-        for module in self.student.modules():
-            if hasattr(module, "fused_attn"):
-                setattr(module, "fused_attn", not explicit)  # noqa: B010 (timm declares no attribute)
         self.teacher.eval()
         self.teacher_head.eval()
         return self

@@ -35,7 +35,7 @@ def load_networks(
     full = isinstance(content, Mapping) and all(
         isinstance(content.get(n), Mapping) for n in ("student", "teacher")
     )
-    filled = 0
+    filled: list[str] = []
     for name, (encoder, head) in (("student", student), ("teacher", teacher)):
         state = read_state(path, name if full else None)
         source = f"{path} ({name})" if full else str(path)
@@ -43,7 +43,11 @@ def load_networks(
         found = head_state(state)
         if heads and found:
             load_head(head, found, source)
-            filled += 1
+            filled.append(name)
+    if len(filled) == 1:
+        raise CheckpointError(
+            f"{path}: only its {filled[0]} has a DINO head; set method.head_weights=none to start both at random"
+        )
     if not filled:
         teacher[1].load_state_dict(student[1].state_dict())
         log.warning(
