@@ -24,19 +24,59 @@ def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), queries=st.integers(1, 5), rows=st.integers(1, 200), k=st.integers(1, 30))
-def test_equal_to_a_plain_sort(seed: int, queries: int, rows: int, k: int) -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    queries=st.integers(1, 5),
+    rows=st.integers(1, 200),
+    k=st.integers(1, 30),
+    products=st.sampled_from([torch.float32, torch.bfloat16]),
+    spread=st.sampled_from([1.0, 1e-3, 1e-5]),
+)
+def test_equal_to_a_plain_sort(
+    seed: int, queries: int, rows: int, k: int, products: torch.dtype, spread: float
+) -> None:
     rng = np.random.default_rng(seed)
-    q, g = unit(rng, queries, 12), unit(rng, rows, 12)
+    g = unit(rng, 1, 12) + spread * rng.standard_normal((rows, 12)).astype(
+        np.float32
+    )  # near ties, below bf16
+    g = np.repeat(g / np.linalg.norm(g, axis=1, keepdims=True), 2, axis=0)[rng.permutation(2 * rows)]
+    q = unit(rng, queries, 12)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK_ROWS", 16)
         patch.setattr(module, "TILE_ROWS", 5)
-        found = search(torch.from_numpy(q * 3), g, k)
-    scores = (q.astype(np.float64) @ g.T.astype(np.float64)).astype(np.float64)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, rows)]
-    np.testing.assert_array_equal(found.rows, order)
-    np.testing.assert_allclose(found.scores, np.take_along_axis(scores, order, 1), atol=1e-6)
+        found = search(torch.from_numpy(q * 3), g, k, products=products)
+    scores = (
+        (q / np.linalg.norm(q.astype(np.float64), axis=1, keepdims=True)) @ g.T.astype(np.float64)
+    ).astype(np.float32)
+    exact = np.take_along_axis(scores, found.rows, 1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, 2 * rows)]
+    np.testing.assert_allclose(found.scores, np.take_along_axis(scores, order, 1), atol=1e-7)
+    np.testing.assert_allclose(found.scores, exact, atol=1e-7)
+    for row, score in zip(found.rows, found.scores, strict=True):
+        assert len(set(row.tolist())) == len(row)
+        assert (np.diff(row)[np.diff(score) == 0] > 0).all()
+
+
+def test_result_does_not_depend_on_the_scan() -> None:
+    rng = np.random.default_rng(5)
+    centre = unit(rng, 20, 64)[rng.integers(0, 20, 9000)]
+    g = centre + 0.05 * rng.standard_normal(centre.shape).astype(np.float32)
+    g = (g / np.linalg.norm(g, axis=1, keepdims=True)).astype(np.float16)
+    q = torch.from_numpy(unit(rng, 6, 64))
+    exact = search(q, g, 50)
+    rough = search(q, g, 50, products=torch.bfloat16)
+    np.testing.assert_array_equal(rough.rows, exact.rows)
+    np.testing.assert_array_equal(rough.scores, exact.scores)
+    for i in range(6):
+        alone = search(q[i : i + 1], g, 50)
+        np.testing.assert_array_equal(alone.rows[0], exact.rows[i])
+        np.testing.assert_array_equal(alone.scores[0], exact.scores[i])
+    scanned = (torch.from_numpy(g).bfloat16() @ q.T.bfloat16()).float().numpy()
+    true = g.astype(np.float64) @ q.numpy().T.astype(np.float64)
+    assert np.abs(scanned - true).max() < module._slack(64, torch.bfloat16)
+    # the scan alone would be wrong, so the second look matters
+    assert (exact.rows != np.argsort(-scanned, axis=0, kind="stable")[:50].T).any()
 
 
 def test_ties_stand_in_gallery_order_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.retrieval.ranking import as_tensor, product_precision
 
 BLOCK_ROWS = 65536
-"""Rows whose scores are looked at together."""
+"""Rows whose scores are looked at together, at most."""
 TILE_ROWS = 4096
 """Rows per product: few enough for a processor's cache."""
 
@@ -31,14 +31,21 @@ def search(
     gallery: npt.NDArray[np.floating],
     k: int,
     *,
+    products: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Neighbours:
-    """Exact top k of every query by inner product; with unit rows, which embeddings files hold, the cosine.
+    """Exact top k of every query by cosine.
+
+    A scan of the gallery finds the rows that could be among the best, by scores of which the largest possible
+    error is known; these rows are then scored in float64. So the result depends neither on the number of queries,
+    nor on blocks, nor on `products`.
 
     Args:
         query: [Q, D] floats; scaled to unit length here.
-        gallery: [G, D] float32 or float16, may be a memory map; read once, in blocks.
+        gallery: [G, D] float32 or float16, unit rows (as embeddings files hold), may be a memory map; read once,
+            in blocks.
         k: photos per query; at most G are returned.
+        products: what the scan of several queries computes in, float32 or (where the processor has it) bfloat16.
         progress: called with (rows read, G).
     Errors: DataError: different widths, NaN or zero query, NaN in the gallery. UsageError: k < 1.
     Memory: the scores of a block, 4 * Q * 65,536 bytes.
@@ -52,60 +59,82 @@ def search(
     if not bool((torch.isfinite(length) & (length > 0)).all()):
         bad = (~(torch.isfinite(length) & (length > 0))).flatten().nonzero().flatten().tolist()
         raise DataError(f"query {bad[0]} has no direction: its embedding is zero or not finite")
-    unit = (query / length).float()
-    k = min(k, total)
-    best = _Best(len(unit), k)
-    rows = as_tensor(gallery)
-    size = total if len(unit) == 1 and rows.dtype == torch.float32 else BLOCK_ROWS
+    scan = torch.float32 if len(query) == 1 else products
+    best = _Best(query.double() / length, gallery, min(k, total), _slack(width, scan))
+    columns, rows, done = (query / length).float().T.contiguous(), as_tensor(gallery), 0
     with torch.inference_mode(), product_precision(False):
-        for a in range(0, total, size):
-            best.add(_products(rows[a : a + size], unit), a)
+        while done < total:
+            size = min(max(done, TILE_ROWS), BLOCK_ROWS)  # small at first: they make the bound for the rest
+            best.add(_products(rows[done : done + size], columns, scan), done)
+            done = min(done + size, total)
             if progress:
-                progress(min(a + size, total), total)
+                progress(done, total)
     return best.result()
 
 
-def _products(block: Tensor, unit: Tensor) -> Tensor:
-    """Scores float32 [B, Q] of the rows of a block."""
-    if len(unit) == 1 and block.dtype == torch.float32:
-        return (block @ unit[0])[:, None]
-    scores, columns = torch.empty(len(block), len(unit)), unit.T.contiguous()
+def _slack(width: int, products: torch.dtype) -> float:
+    """Largest error of a scanned score between unit vectors (to within 1 %) of `width` dimensions.
+
+    Sums in float32, in whatever order, are off by at most width * 2^-24, and scores and bounds are rounded to
+    float32 a few times; bfloat16 rounds the row, the query and the result by 2^-9 of their length each.
+    """
+    return 1.03 * ((width + 4) * 2.0**-24 + (3.01 * 2.0**-9 if products == torch.bfloat16 else 0))
+
+
+def _products(block: Tensor, columns: Tensor, products: torch.dtype) -> Tensor:
+    """Scores float32 [B, Q] of the rows of a block, columns: unit queries [D, Q]."""
+    if columns.shape[1] == 1 and block.dtype == torch.float32:
+        return block @ columns
+    scores, columns = torch.empty(len(block), columns.shape[1]), columns.to(products)
     for a in range(0, len(block), TILE_ROWS):
-        torch.mm(block[a : a + TILE_ROWS].float(), columns, out=scores[a : a + TILE_ROWS])
+        scores[a : a + TILE_ROWS] = torch.mm(block[a : a + TILE_ROWS].to(products), columns)
     return scores
 
 
 class _Best:
-    """The k best of all blocks so far: scores [Q, k] and rows [Q, k], sorted by (score falling, row rising)."""
+    """The k best of all blocks so far, of all queries: parallel arrays `query`, `row` and `score`, sorted by (query,
+    score falling, row rising)."""
 
-    def __init__(self, queries: int, k: int) -> None:
-        self.k = k
-        self.rows: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)] * queries
-        self.scores: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * queries
+    def __init__(self, unit: Tensor, gallery: npt.NDArray[np.floating], k: int, slack: float) -> None:
+        self.unit, self.gallery, self.k, self.slack = unit.numpy(), gallery, k, slack
+        self.query = self.row = np.empty(0, np.int64)
+        self.score = np.empty(0, np.float32)
 
     def add(self, scores: Tensor, start: int) -> None:
-        """Take in the scores [B, Q] of gallery rows from `start` on."""
-        if len(self.rows[0]) == self.k:
-            least = torch.tensor([float(s[-1]) for s in self.scores])
-            found = ~(scores <= least)  # NaN is found too, and refused
-        else:
-            some = scores[: max(self.k, TILE_ROWS)].T.contiguous()  # enough rows for a first bound
-            k = min(self.k, some.shape[1])
-            found = ~(scores < torch.topk(some, k, sorted=False).values.amin(1))
-        row, query = np.divmod(np.flatnonzero(found.numpy()), scores.shape[1])
-        order = np.argsort(query, kind="stable")
-        row, query = row[order], query[order]
-        names, first = np.unique(query, return_index=True)
-        for q, places in zip(names.tolist(), np.split(row, first)[1:], strict=True):
-            self._merge(q, scores[:, q].numpy()[places], places + start)
+        """Take in the scanned scores [B, Q] of gallery rows from `start` on."""
+        queries = len(self.unit)
+        if len(self.score) == queries * self.k:
+            least = torch.from_numpy(self.score.reshape(queries, self.k)[:, -1].copy())
+        else:  # k rows score at least the k-th scanned score less the error
+            most = min(self.k, len(scores))
+            least = torch.topk(scores.T.contiguous(), most, sorted=False).values.amin(1) - self.slack
+        bound = least - self.slack
+        found = np.flatnonzero(~(scores < bound).numpy())  # NaN is found too, and refused
+        row, query = np.divmod(found, queries)
+        self._merge(query, row + start)
 
-    def _merge(self, q: int, scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> None:
-        if np.isnan(scores).any():
-            raise DataError(f"the gallery holds NaN (row {int(rows[np.isnan(scores)][0])}); embed it again")
-        scores, rows = np.concatenate([self.scores[q], scores]), np.concatenate([self.rows[q], rows])
-        order = np.lexsort((rows, -scores))[: self.k]
-        self.scores[q], self.rows[q] = scores[order], rows[order]
+    def _merge(self, query: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> None:
+        query, row = np.concatenate([self.query, query]), np.concatenate([self.row, row])
+        new = slice(len(self.score), None)
+        score = np.concatenate([self.score, self._exact(query[new], row[new])])
+        order = np.lexsort((row, -score, query))
+        ranked = query[order]
+        best = order[np.arange(len(order)) - np.searchsorted(ranked, ranked) < self.k]
+        self.query, self.row, self.score = query[best], row[best], score[best]
+
+    def _exact(self, query: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Cosines [n], computed in float64. DataError for NaN."""
+        score = np.empty(len(row), np.float32)
+        for a in range(0, len(row), TILE_ROWS):
+            part = slice(a, a + TILE_ROWS)
+            rows = self.gallery[row[part]].astype(np.float64)
+            score[part] = np.einsum("nd,nd->n", rows, self.unit[query[part]])
+        bad = np.isnan(score)
+        if bad.any():
+            raise DataError(f"the gallery holds NaN (row {int(row[bad][0])}); embed it again")
+        return score
 
     def result(self) -> Neighbours:
         """All queries together."""
-        return Neighbours(np.stack(self.rows), np.stack(self.scores))
+        shape = (len(self.unit), self.k)
+        return Neighbours(self.row.reshape(shape), self.score.reshape(shape))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
@@ -13,7 +14,7 @@ from zssbir_cli.data.folder import SketchFiles, read_sketch
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.sources import is_image_name
 from zssbir_cli.data.transforms import ink_box
-from zssbir_cli.engine.precision import choose_device
+from zssbir_cli.engine.precision import Precision, choose_device
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality, Part
@@ -98,6 +99,7 @@ def search_sketches(
             queries,
             rows,
             k,
+            products=Precision.choose("auto", torch.device("cpu")).dtype,
             progress=(lambda d, t: progress("searching", d, t))
             if progress and len(rows) > SHOW_PROGRESS
             else None,
