@@ -9,12 +9,12 @@ fp32, anomaly detection on, CLIP's parameters in the optimizer, the decoder's pl
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import open_clip
 import torch
@@ -173,11 +173,16 @@ def main() -> None:
 
 def peak(step: Callable[[], None]) -> str:
     """Memory of this process before and after three steps (run alone in a process)."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     for _ in range(3):
         step()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"peak memory {after / 1024:.0f} MiB, {(after - before) / 1024:.0f} MiB of it for training"
+    return f"peak memory {peak_mib():.0f} MiB, {peak_mib() - before:.0f} MiB of it for training"
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this program so far; not `getrusage`, which begins at the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":
