@@ -21,6 +21,8 @@ from zssbir_cli.types import Modality, Part
 class FakeImages:
     """Stands for data.prepared.ImageSet: PNG bytes of drawn shapes."""
 
+    squared = False
+
     def __init__(self, modality: Modality, count: int, labels: np.ndarray) -> None:
         self.part, self.modality, self.labels = Part.TRAIN, modality, labels
         self.sources = [f"{i}.png" for i in range(count)]
