@@ -36,6 +36,8 @@ def test_yaml_means_what_one_reads() -> None:
     ("text", "wanted"),
     [
         (GOOD + "optim:\n  lr: 1\n", ["r.yaml:7", "'optim' stands twice", "line 5"]),
+        (GOOD + "trian:\n  epochs: 3\n", ["r.yaml:7", "'trian'", "did you mean 'train'"]),
+        (GOOD + "lr: 3\n", ["r.yaml:7", "did you mean 'optim.lr'"]),
         (GOOD + "train:\n  epoch: 3\n", ["r.yaml:8", "train.epoch", "did you mean 'train.epochs'"]),
         (GOOD + "train:\n  epochs: 0\n", ["r.yaml:8", "train.epochs = 0", "greater than or equal to 1"]),
         (GOOD.replace("triplet", "tripplet"), ["r.yaml", "method", "tripplet"]),

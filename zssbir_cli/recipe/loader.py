@@ -166,5 +166,10 @@ def _explain(error: ValidationError, lines: Lines, source: str) -> str:
 def _suggest(path: tuple[str, ...]) -> str:
     from zssbir_cli.recipe.reference import all_keys
 
-    close = difflib.get_close_matches(".".join(path), [k.path for k in all_keys()], 1, 0.5)
+    known = [k.path for k in all_keys()]
+    beside = {".".join(k.split(".")[: len(path)]) for k in known if k.count(".") >= len(path) - 1}
+    name = ".".join(path)
+    elsewhere = [k for k in known if k.rpartition(".")[2] == path[-1]]
+    close = difflib.get_close_matches(name, sorted(beside), 1, 0.5) or elsewhere
+    close = close or difflib.get_close_matches(name, known, 1, 0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

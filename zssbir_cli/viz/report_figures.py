@@ -126,10 +126,10 @@ def to_svg(figure: Figure, name: str) -> str:
     """A figure as an SVG document; `name` keeps its ids apart from those of other figures on a page."""
     out = io.StringIO()
     with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
+        figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.05)
     return out.getvalue()
 
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure at 200 dpi."""
-    figure.savefig(path, dpi=200, facecolor="white")
+    figure.savefig(path, dpi=200, facecolor="white", bbox_inches="tight", pad_inches=0.05)
