@@ -54,6 +54,8 @@ STARTS_AT_ONCE = {"name": "ama", "cluster_start": 0, "cluster_full": 0, "pairing
 class Images:
     """Encoded images in memory, in the place of data.prepared.ImageSet."""
 
+    squared = False
+
     def __init__(self, modality: Modality, content: list[bytes]) -> None:
         self.part, self.modality, self.content = Part.TRAIN, modality, content
         self.sources = [str(i) for i in range(len(content))]
