@@ -79,6 +79,39 @@ def test_result_does_not_depend_on_the_scan() -> None:
     assert (exact.rows != np.argsort(-scanned, axis=0, kind="stable")[:50].T).any()
 
 
+def test_the_worst_rounding_of_bfloat16_loses_no_photo() -> None:
+    """Row and query whose every element bfloat16 rounds down by almost 2^-8: the best photo is scanned as 0.992."""
+    width = 1016
+    best = np.full(width, (1 + 2**-8 - 2**-16) / 32)
+    best[-1] = 0
+    best[-1] = np.sqrt(1 - best @ best)
+    g = unit(np.random.default_rng(0), module.TILE_ROWS + 1, width)
+    other = g[0] - (g[0] @ best) * best
+    g[5] = 0.9987 * best + np.sqrt(1 - 0.9987**2) * other / np.linalg.norm(other)
+    g[-1] = best
+    found = search(torch.from_numpy(best)[None].repeat(2, 1), g, 1, products=torch.bfloat16)
+    assert found.rows.tolist() == [[len(g) - 1]] * 2
+
+
+def test_scores_too_close_for_bfloat16_are_scanned_again_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    g = unit(rng, 1, 32) + 1e-2 * unit(rng, 9000, 32)
+    g /= np.linalg.norm(g, axis=1, keepdims=True)
+    q = torch.from_numpy(unit(rng, 4, 32))
+    exact = search(q, g, 5)
+    looked_at, score = [], module._Best._exact
+
+    def count(self: module._Best, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+        looked_at.append(len(row))
+        return score(self, query, row)
+
+    monkeypatch.setattr(module._Best, "_exact", count)
+    found = search(q, g, 5, products=torch.bfloat16)
+    np.testing.assert_array_equal(found.rows, exact.rows)
+    np.testing.assert_array_equal(found.scores, exact.scores)
+    assert sum(looked_at) < 4 * 9000 / 20
+
+
 def test_ties_stand_in_gallery_order_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     g = np.repeat(unit(rng, 4, 8), 30, axis=0)[rng.permutation(120)]

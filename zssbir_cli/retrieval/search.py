@@ -15,6 +15,8 @@ BLOCK_ROWS = 65536
 """Rows whose scores are looked at together, at most."""
 TILE_ROWS = 4096
 """Rows per product: few enough for a processor's cache."""
+CROWDED = 8
+"""A block is scanned again in float32 when bfloat16 leaves more than so many times k rows per query to be scored."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,16 @@ def search(
         bad = (~(torch.isfinite(length) & (length > 0))).flatten().nonzero().flatten().tolist()
         raise DataError(f"query {bad[0]} has no direction: its embedding is zero or not finite")
     scan = torch.float32 if len(query) == 1 else products
-    best = _Best(query.double() / length, gallery, min(k, total), _slack(width, scan))
+    best = _Best(query.double() / length, gallery, min(k, total))
     columns, rows, done = (query / length).float().T.contiguous(), as_tensor(gallery), 0
     with torch.inference_mode(), product_precision(False):
         while done < total:
             size = min(max(done, TILE_ROWS), BLOCK_ROWS)  # small at first: they make the bound for the rest
-            best.add(_products(rows[done : done + size], columns, scan), done)
+            block = rows[done : done + size]
+            near = best.near(_products(block, columns, scan), _slack(width, scan))
+            if scan == torch.bfloat16 and len(near) > CROWDED * len(query) * k:
+                near = best.near(_products(block, columns, torch.float32), _slack(width, torch.float32))
+            best.add(near, done)
             done = min(done + size, total)
             if progress:
                 progress(done, total)
@@ -76,9 +82,9 @@ def _slack(width: int, products: torch.dtype) -> float:
     """Largest error of a scanned score between unit vectors (to within 1 %) of `width` dimensions.
 
     Sums in float32, in whatever order, are off by at most width * 2^-24, and scores and bounds are rounded to
-    float32 a few times; bfloat16 rounds the row, the query and the result by 2^-9 of their length each.
+    float32 a few times; bfloat16 (8 bits) rounds the row, the query and the result by up to 2^-8 of their length each.
     """
-    return 1.03 * ((width + 4) * 2.0**-24 + (3.01 * 2.0**-9 if products == torch.bfloat16 else 0))
+    return 1.03 * ((width + 4) * 2.0**-24 + (3.02 * 2.0**-8 if products == torch.bfloat16 else 0))
 
 
 def _products(block: Tensor, columns: Tensor, products: torch.dtype) -> Tensor:
@@ -95,26 +101,25 @@ class _Best:
     """The k best of all blocks so far, of all queries: parallel arrays `query`, `row` and `score`, sorted by (query,
     score falling, row rising)."""
 
-    def __init__(self, unit: Tensor, gallery: npt.NDArray[np.floating], k: int, slack: float) -> None:
-        self.unit, self.gallery, self.k, self.slack = unit.numpy(), gallery, k, slack
+    def __init__(self, unit: Tensor, gallery: npt.NDArray[np.floating], k: int) -> None:
+        self.unit, self.gallery, self.k = unit.numpy(), gallery, k
         self.query = self.row = np.empty(0, np.int64)
         self.score = np.empty(0, np.float32)
 
-    def add(self, scores: Tensor, start: int) -> None:
-        """Take in the scanned scores [B, Q] of gallery rows from `start` on."""
+    def near(self, scores: Tensor, slack: float) -> npt.NDArray[np.int64]:
+        """Flat places in scanned scores [B, Q], each off by at most `slack`, that could be among the best."""
         queries = len(self.unit)
         if len(self.score) == queries * self.k:
             least = torch.from_numpy(self.score.reshape(queries, self.k)[:, -1].copy())
         else:  # k rows score at least the k-th scanned score less the error
             most = min(self.k, len(scores))
-            least = torch.topk(scores.T.contiguous(), most, sorted=False).values.amin(1) - self.slack
-        bound = least - self.slack
-        found = np.flatnonzero(~(scores < bound).numpy())  # NaN is found too, and refused
-        row, query = np.divmod(found, queries)
-        self._merge(query, row + start)
+            least = torch.topk(scores.T.contiguous(), most, sorted=False).values.amin(1) - slack
+        return np.flatnonzero(~(scores < least - slack).numpy())  # NaN is found too, and refused
 
-    def _merge(self, query: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> None:
-        query, row = np.concatenate([self.query, query]), np.concatenate([self.row, row])
+    def add(self, near: npt.NDArray[np.int64], start: int) -> None:
+        """Take in places found by `near` in the block of gallery rows from `start` on."""
+        row, query = np.divmod(near, len(self.unit))
+        query, row = np.concatenate([self.query, query]), np.concatenate([self.row, row + start])
         new = slice(len(self.score), None)
         score = np.concatenate([self.score, self._exact(query[new], row[new])])
         order = np.lexsort((row, -score, query))
