@@ -105,7 +105,7 @@ def test_without_network_or_weights_there_is_one_clear_line(monkeypatch: pytest.
         raise OSError("no route to host\nand more")
 
     monkeypatch.setattr(open_clip, "create_model", fails)
-    with pytest.raises(CheckpointError, match=r"openai.*no route to host.*puxim-demo") as error:
+    with pytest.raises(CheckpointError, match=r"openai.*no route to host.*--vxl offline") as error:
         load_surgery_clip("ViT-B-16-quickgelu", "openai")
     assert "\n" not in str(error.value)
 

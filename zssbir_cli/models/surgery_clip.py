@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.clip_text import clean_class_name, encode_words
+from zssbir_cli.models.hub import go_offline_without_network
 from zssbir_cli.models.surgery import SurgeryTower, feature_surgery, single_text_similarity
 
 OFFLINE = "offline"
@@ -162,13 +163,16 @@ def _load_open_clip(model: str, weights: str, size: int | None, blocks: int) -> 
         known = ", ".join(tags[:6]) or "none"
         raise UsageError(f"vxl.weights {weights!r} is neither a file nor a tag of {model} (tags: {known})")
     source = weights if weights in tags else str(Path(weights).expanduser())
+    if weights in tags:
+        go_offline_without_network()
     try:
         clip = open_clip.create_model(model, pretrained=source)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise CheckpointError(
             f"vxl.weights {weights!r} of {model} could not be loaded ({reason}); without a network give a "
-            "weight file in method.vxl.weights, or use the recipe puxim-demo.yaml, which needs none"
+            "weight file (method.vxl.weights; mask-viz: --vxl-weights) or take the offline CLIP, which knows drawn "
+            "pictures (method.vxl.model=offline; mask-viz: --vxl offline)"
         ) from error
     visual = clip.visual
     native = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size

@@ -166,7 +166,7 @@ def _explain(error: ValidationError, lines: Lines, source: str) -> str:
 def _suggest(path: tuple[str, ...]) -> str:
     from zssbir_cli.recipe.reference import all_keys
 
-    known = [k.path for k in all_keys()]
+    known = [k.path for k in all_keys() if k.path != ".".join(path)]  # it may be a key of another method
     beside = {".".join(k.split(".")[: len(path)]) for k in known if k.count(".") >= len(path) - 1}
     name = ".".join(path)
     elsewhere = [k for k in known if k.rpartition(".")[2] == path[-1]]
