@@ -1,6 +1,7 @@
 """The command line from end to end: exact files, exit codes, one-line errors, nothing left behind."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -216,3 +217,17 @@ def test_a_bug_is_code_1_and_debug_shows_it(
     monkeypatch.setattr(sys, "argv", ["zssbir", "recipes", "--debug"])
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+def test_a_place_that_cannot_be_written_is_one_line_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "set"
+    done = subprocess.run(
+        [sys.executable, "-m", "zssbir_cli", "prepare", "demo", "--subset", "2", "--out", str(out)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    last = done.stderr.strip().splitlines()[-1]
+    assert str(tmp_path / "file") in last
+    assert "bug" not in last
