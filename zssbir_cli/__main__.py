@@ -29,7 +29,7 @@ def main() -> None:
         if debug:
             raise
         if isinstance(error, OSError) and error.filename is not None:
-            _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; choose another place (--out, --runs)", 3)
+            _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; check the path and its permissions", 3)
         _fail(f"{type(error).__name__}: {error} (this is a bug in zssbir; run again with --debug)", 1)
 
 
