@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prepare_helpers import tiny_png
 
-from zssbir_cli.data import prepared
+from zssbir_cli.data import open_files
 from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.manifest import ClassInfo, Manifest, read_manifest, write_manifest
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
@@ -289,11 +290,26 @@ def test_a_shard_cut_short_while_in_use_is_named(root: Path, tmp_path: Path) -> 
 def test_more_shards_than_may_be_open(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = PreparedSet.open(root).images(Part.TRAIN, Modality.PHOTO)
     every = [bytes(images.read(i)) for i in range(len(images))]
-    monkeypatch.setattr(prepared, "OPEN_FILES", 1)
+    monkeypatch.setattr(open_files, "OPEN_FILES", 1)
     images = PreparedSet.open(root).images(Part.TRAIN, Modality.PHOTO)
     order = [*range(len(images)), *reversed(range(len(images)))]
     assert [bytes(images.read(i)) for i in order] == [every[i] for i in order]
-    assert len(images._files) == 1
+
+
+def test_one_set_is_read_from_eight_threads_with_evictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_set(tmp_path / "many", per_part=60, max_images=2)
+    monkeypatch.setattr(open_files, "OPEN_FILES", 2)
+    images = PreparedSet.open(made).images(Part.TRAIN, Modality.PHOTO)
+    expected = [tiny_png(n) for n in range(61, 121)]
+
+    def wrong(seed: int) -> int:
+        picks = np.random.default_rng(seed).integers(0, len(images), 3000).tolist()
+        return sum(images.read(i).tobytes() != expected[i] for i in picks)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(wrong, range(8))) == 0
 
 
 def test_sources_that_are_no_texts_are_an_error(root: Path, tmp_path: Path) -> None:

@@ -1,29 +1,26 @@
 """Reading a prepared data set: images by number, read straight from the shards' files."""
 
-import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.data.manifest import Manifest, read_manifest
+from zssbir_cli.data.open_files import OpenFiles
 from zssbir_cli.data.shards import ShardIndex, read_index, read_sources
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality, Part
 
 UInt8 = npt.NDArray[np.uint8]
-OPEN_FILES = 256
-"""Most shards that one image set keeps open."""
 
 
 class ImageSet:
     """The images of one part and modality, across shards, in the manifest's order.
 
-    Can be pickled and survives fork: files are opened at the first read and read at given positions, so that
-    processes which share one do not disturb each other. Not memory maps: a file that is cut short while it is
-    in use would kill the process. `labels`: int32 [N]. `squared`: the images are network inputs already
+    Can be read from several threads, pickled, and carried across fork (`OpenFiles`). Not memory maps: a file
+    that is cut short while it is in use would kill the process. `labels`: int32 [N]. `squared`: the images are network inputs already
     (`prepare --square`).
     """
 
@@ -36,7 +33,7 @@ class ImageSet:
         )
         self._shards = shards
         self._starts = np.cumsum([0] + [len(s.labels) for s in shards])
-        self._files: dict[int, BinaryIO] = {}
+        self._files = OpenFiles()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,22 +72,15 @@ class ImageSet:
             int(offsets[row + 1] - offsets[row]),
         )
         try:
-            data = os.pread(self._file(shard, path), size, start)
+            data = self._files.read(path, start, size)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
         if len(data) != size:
             raise DataError(f"{path} was cut short; run the same `zssbir prepare` command again")
         return np.frombuffer(data, np.uint8)
 
-    def _file(self, shard: int, path: Path) -> int:
-        if shard not in self._files:
-            if len(self._files) >= OPEN_FILES:
-                self._files.pop(next(iter(self._files))).close()
-            self._files[shard] = path.open("rb", buffering=0)
-        return self._files[shard].fileno()
-
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_files", "sources")} | {"_files": {}}
+        return {k: v for k, v in self.__dict__.items() if k != "sources"}
 
 
 class PreparedSet:
