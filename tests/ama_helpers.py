@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zssbir_cli.compute.precision import Precision
 from zssbir_cli.engine.loop import fit, seed_all
-from zssbir_cli.engine.precision import Precision
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.methods.ama import data as ama_data
 from zssbir_cli.methods.ama import method as ama_method
@@ -75,7 +75,7 @@ class FakeProbe:
         self.prepared, self.size = prepared, size
 
     def features(self, modality: Modality, embed) -> Tensor:
-        from zssbir_cli.data.datasets import EvalImages
+        from zssbir_cli.inputs.datasets import EvalImages
 
         images = EvalImages(self.prepared.images(Part.TRAIN, modality), self.size)
         with torch.inference_mode():

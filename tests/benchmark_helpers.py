@@ -4,9 +4,9 @@ from pathlib import Path
 
 from prepare_helpers import tiny_png
 
-from zssbir_cli.data.benchmarks.layouts import Kind, published_path
-from zssbir_cli.data.benchmarks.splits import CLASSES
-from zssbir_cli.data.build import BuildOptions
+from zssbir_cli.benchmarks.layouts import Kind, published_path
+from zssbir_cli.benchmarks.splits import CLASSES
+from zssbir_cli.prepare.build import BuildOptions
 from zssbir_cli.workflows.benchmarks import prepare_benchmark
 from zssbir_cli.workflows.prepare import Choices, Prepared
 

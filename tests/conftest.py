@@ -20,7 +20,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared demo set: 36 classes at 32 px, 4 photos and 3 sketches each. Read only."""
-    from zssbir_cli.data.demo.prepare import prepare_demo
+    from zssbir_cli.demo.prepare import prepare_demo
 
     out = tmp_path_factory.mktemp("prepared") / "demo"
     return prepare_demo(out, seed=0, size=32, photos_per_class=4, sketches_per_class=3, workers=0)

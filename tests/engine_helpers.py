@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import Precision
 from zssbir_cli.engine.loop import FitResult, fit
-from zssbir_cli.engine.precision import Precision
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.methods.base import Batch, ItemKey, Method, StepOutput, TrainData
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from engine_helpers import Toy, make_run, toy_data, toy_fit
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.errors import ZssbirError

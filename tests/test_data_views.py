@@ -9,21 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from zssbir_cli.data.datasets import RowItems, item_rng
 from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.data.sampling import ClassIndex, RowPlan
-from zssbir_cli.data.transforms import (
-    Crop,
-    crop_image,
-    crop_map,
-    ink_box,
-    jitter_color,
-    jitter_sketch,
-    sample_crop,
-    square_sketch,
-)
+from zssbir_cli.data.square import ink_box, square_sketch
 from zssbir_cli.errors import DataError
+from zssbir_cli.inputs.datasets import RowItems, item_rng
+from zssbir_cli.inputs.sampling import ClassIndex, RowPlan
+from zssbir_cli.inputs.transforms import Crop, crop_image, crop_map, jitter_color, jitter_sketch, sample_crop
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 

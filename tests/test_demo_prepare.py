@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zssbir_cli.data.demo import CLASSES, draw_photo, draw_sketch
-from zssbir_cli.data.demo import prepare as module
-from zssbir_cli.data.demo.prepare import prepare_demo
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.demo import CLASSES, draw_photo, draw_sketch
+from zssbir_cli.demo import prepare as module
+from zssbir_cli.demo.prepare import prepare_demo
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Modality, Part, Role
 
@@ -139,7 +139,7 @@ def test_progress_counts_every_image(tmp_path: Path) -> None:
 
 
 def test_training_photos_show_no_unseen_class_even_in_the_background() -> None:
-    from zssbir_cli.data.demo.prepare import _jobs, _roles
+    from zssbir_cli.demo.prepare import _jobs, _roles
     from zssbir_cli.types import Part, Role
 
     roles = _roles(0, 10, 6)

@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from zssbir_cli.data.demo import CLASSES, draw_photo, draw_sketch
-from zssbir_cli.data.demo.classes import build
-from zssbir_cli.data.demo.geometry import resample, tube
-from zssbir_cli.data.demo.photo import draw_scene
+from zssbir_cli.demo import CLASSES, draw_photo, draw_sketch
+from zssbir_cli.demo.classes import build
+from zssbir_cli.demo.geometry import resample, tube
+from zssbir_cli.demo.photo import draw_scene
 from zssbir_cli.errors import UsageError
 
 SOME = ("cup", "bicycle", "house", "snail", "key", "umbrella")

@@ -13,10 +13,10 @@ from engine_helpers import Toy, make_run, toy_data, toy_fit, toy_method
 from torch import nn
 from torch.nn import functional
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import Precision
+from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.checkpoint import load_weights
-from zssbir_cli.engine.embed import embed_all
-from zssbir_cli.engine.precision import Precision
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.stop import Interrupted

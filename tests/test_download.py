@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from zssbir_cli.data.benchmarks import download as module
-from zssbir_cli.data.benchmarks import fetch as fetch_module
-from zssbir_cli.data.benchmarks.download import DownloadFailed, download
-from zssbir_cli.data.benchmarks.fetch import File, fetch, usual_places
+from zssbir_cli.benchmarks import download as module
+from zssbir_cli.benchmarks import fetch as fetch_module
+from zssbir_cli.benchmarks.download import DownloadFailed, download
+from zssbir_cli.benchmarks.fetch import File, fetch, usual_places
 from zssbir_cli.errors import DataError
 
 BODY = bytes(range(256)) * 4000

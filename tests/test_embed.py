@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from retrieval_helpers import make_run
 
-from zssbir_cli.data.embedding_stage import Stage
 from zssbir_cli.data.embeddings import EmbeddingInfo, read_embeddings, write_embeddings
-from zssbir_cli.data.folder import PhotoFolder, read_photo, read_sketch
-from zssbir_cli.data.svg import rasterise
+from zssbir_cli.data.stage import Stage
+from zssbir_cli.embedding import folder as folders
+from zssbir_cli.embedding import parts as workflow
+from zssbir_cli.embedding.parts import Embedder, Request
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.inputs.folder import PhotoFolder, read_photo, read_sketch
+from zssbir_cli.prepare.svg import rasterise
 from zssbir_cli.types import Modality
-from zssbir_cli.workflows import embed as workflow
-from zssbir_cli.workflows import embed_folder as folders
-from zssbir_cli.workflows.embed import Embedder, Request
 
 CPU = torch.device("cpu")
 

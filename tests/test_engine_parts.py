@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from zssbir_cli.engine import precision
+from zssbir_cli.compute import precision
+from zssbir_cli.compute.precision import Precision, choose_device, cpu_has_bf16, cpu_has_int8, fast_products
+from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.ema import Ema
-from zssbir_cli.engine.embed import embed_all
 from zssbir_cli.engine.optim import build_optimizer, lr_at
-from zssbir_cli.engine.precision import Precision, choose_device, cpu_has_bf16, cpu_has_int8, fast_products
 from zssbir_cli.engine.step import seed_all
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.schema import OptimConfig

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
 from zssbir_cli.cli.train_progress import print_profile
-from zssbir_cli.engine.precision import Precision, choose_attention
+from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.profile import PHASES, profile_steps
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from zssbir_cli.data.embeddings_user import read_user_embeddings
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.retrieval.bootstrap import intervals, paired_difference
+from zssbir_cli.evaluation import results
+from zssbir_cli.evaluation.bootstrap import intervals, paired_difference
+from zssbir_cli.evaluation.inputs import file_inputs
+from zssbir_cli.evaluation.measure import duplicates, measure
+from zssbir_cli.evaluation.protocols import PROTOCOLS, Stock, build_task, restrict
+from zssbir_cli.evaluation.published import SIZES, published
+from zssbir_cli.evaluation.report import write_report
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.retrieval.projection import confusion, tsne
-from zssbir_cli.retrieval.protocols import PROTOCOLS, Stock, build_task, restrict
-from zssbir_cli.retrieval.published import SIZES, published
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.workflows import results
-from zssbir_cli.workflows.eval_inputs import file_inputs
-from zssbir_cli.workflows.evaluate import duplicates, measure
-from zssbir_cli.workflows.report import write_report
 
 S, P = Modality.SKETCH, Modality.PHOTO
 

@@ -9,9 +9,9 @@ from retrieval_helpers import make_run
 from typer.testing import CliRunner, Result
 
 from zssbir_cli.cli.app import app
-from zssbir_cli.data.demo.prepare import prepare_demo
 from zssbir_cli.data.embeddings import read_embeddings
 from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
+from zssbir_cli.demo.prepare import prepare_demo
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Role
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zssbir_cli.engine.precision import cpu_has_int8
+from zssbir_cli.compute.precision import cpu_has_int8
 from zssbir_cli.errors import DataError
 from zssbir_cli.retrieval import kmeans as module
 from zssbir_cli.retrieval.kmeans import Rows, assign, kmeans, seeds

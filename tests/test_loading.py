@@ -5,8 +5,8 @@ import torch
 from prepare_helpers import make_folder
 from torch.utils.data import DataLoader, Dataset
 
-from zssbir_cli.data.datasets import EvalImages, RowItems
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.inputs.datasets import EvalImages, RowItems
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.prepare import Choices, prepare_own

@@ -13,17 +13,17 @@ import torch
 from PIL import Image
 from puxim_helpers import tiny_clip, tiny_set
 
-from zssbir_cli.data.datasets import load_image
-from zssbir_cli.data.transforms import resize_photo
+from zssbir_cli.data.square import resize_photo
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.method import Puxim
 from zssbir_cli.models.encoder import build_encoder
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.masks import COLUMNS, MaskPicture, contact_sheet, html_page, panels
-from zssbir_cli.workflows import masks
-from zssbir_cli.workflows.masks import MaskRequest, components, mask_viz
+from zssbir_cli.workflows import mask_viz as masks
+from zssbir_cli.workflows.mask_viz import MaskRequest, components, mask_viz
 
 
 def picture(height: int = 40, width: int = 80, title: str = "cat") -> MaskPicture:

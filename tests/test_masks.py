@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zssbir_cli.data.masks import ScoreCache, read_scores, write_scores
+from zssbir_cli.data.scores import ScoreCache, read_scores, write_scores
 from zssbir_cli.errors import DataError
 
 FACTS = {"model": "m", "prompt": "a photo of {}"}

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision import transforms as tv
 
-from zssbir_cli.data import multicrop
-from zssbir_cli.data.multicrop import (
+from zssbir_cli.inputs import views as multicrop
+from zssbir_cli.inputs.views import (
     Crops,
     as_drawing,
     color_jitter,

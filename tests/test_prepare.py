@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from prepare_helpers import CLASSES, files_of, make_folder, make_zip, photo, sketch
 
-from zssbir_cli.data.build import BuildOptions
-from zssbir_cli.data.clean import CleanOptions
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.data.verify import verify
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.prepare.build import BuildOptions
+from zssbir_cli.prepare.clean import CleanOptions
+from zssbir_cli.prepare.verify import verify
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.info import contact_sheet, describe
 from zssbir_cli.workflows.prepare import Choices, Prepared, prepare_own
@@ -269,8 +269,8 @@ def test_same_content_as_published_layout_one_level_down(
 def test_a_full_disk_and_a_busy_folder_are_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zssbir_cli.data import build as module
-    from zssbir_cli.data.journal import lock
+    from zssbir_cli.prepare import build as module
+    from zssbir_cli.prepare.journal import lock
 
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(DataError, match="MiB are free"):

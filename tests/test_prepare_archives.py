@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prepare_helpers import files_of, make_folder, make_zip, photo, sketch
 
-from zssbir_cli.data import archives
-from zssbir_cli.data.sources import open_source
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare import archives
+from zssbir_cli.prepare.archives import open_source
 from zssbir_cli.workflows.prepare import Choices, prepare_own
 
 CASES = int(os.environ.get("ZSSBIR_FUZZ", "150"))

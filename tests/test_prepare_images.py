@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from prepare_helpers import encode, make_folder, photo, sketch
 
-from zssbir_cli.data.build import BuildOptions
-from zssbir_cli.data.clean import MAX_SIDE, CleanOptions, clean, plain_end
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.build import BuildOptions
+from zssbir_cli.prepare.clean import MAX_SIDE, CleanOptions, clean, plain_end
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import Choices, prepare_own
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from prepare_helpers import CLASSES, files_of, make_folder
 
-from zssbir_cli.data import build as build_module
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.shards import ShardWriter
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare import build as build_module
 from zssbir_cli.workflows.prepare import Choices, prepare_own
 
 

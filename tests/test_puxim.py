@@ -9,8 +9,8 @@ import torch
 from puxim_helpers import MARKERS, tiny_clip, tiny_set
 from pydantic import ValidationError
 
-from zssbir_cli.data.masks import read_scores, write_scores
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.data.scores import read_scores, write_scores
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.methods.base import Batch
 from zssbir_cli.methods.puxim import data as puxim_data
@@ -205,7 +205,7 @@ def test_online_and_cached_masks_agree(prepared: PreparedSet, small_clip: list[i
 def test_scores_are_computed_once_and_resumed(
     prepared: PreparedSet, small_clip: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zssbir_cli.data.masks.CHUNK", 8)
+    monkeypatch.setattr("zssbir_cli.data.scores.CHUNK", 8)
     monkeypatch.setattr(vxl.ScoreCache.__init__, "__defaults__", (8,))
     real, calls = vxl.score_photos, []
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from retrieval_helpers import make_run
 
+from zssbir_cli.embedding.folder import run_folder
+from zssbir_cli.embedding.parts import Request
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.retrieval import search as module
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.workflows import search as workflow
-from zssbir_cli.workflows.embed import Request
-from zssbir_cli.workflows.embed_folder import run_folder
 
 
 def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:

@@ -7,9 +7,9 @@ import pytest
 from benchmark_helpers import layout, run
 from prepare_helpers import make_zip, sketch
 
-from zssbir_cli.data.benchmarks.counts import AMBIGUITY_COUNTS, SKETCHY_COUNTS, TUBERLIN_COUNTS
-from zssbir_cli.data.benchmarks.layouts import Kind, match
-from zssbir_cli.data.benchmarks.splits import CLASSES, SPLITS, get_split, repair, squash
+from zssbir_cli.benchmarks.counts import AMBIGUITY_COUNTS, SKETCHY_COUNTS, TUBERLIN_COUNTS
+from zssbir_cli.benchmarks.layouts import Kind, match
+from zssbir_cli.benchmarks.splits import CLASSES, SPLITS, get_split, repair, squash
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Modality, Part, Role

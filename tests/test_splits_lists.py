@@ -8,10 +8,10 @@ from benchmark_helpers import layout, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zssbir_cli.data.benchmarks.assemble import LEAKED
-from zssbir_cli.data.benchmarks.classes import AMBIGUITY_50_TRAIN
-from zssbir_cli.data.benchmarks.lists import find_faults, read_lists, read_rows
-from zssbir_cli.data.benchmarks.splits import CLASSES, SPLITS
+from zssbir_cli.benchmarks.assemble import LEAKED
+from zssbir_cli.benchmarks.classes import AMBIGUITY_50_TRAIN
+from zssbir_cli.benchmarks.lists import find_faults, read_lists, read_rows
+from zssbir_cli.benchmarks.splits import CLASSES, SPLITS
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.info import describe

@@ -14,17 +14,17 @@ from prepare_helpers import encode, files_of, make_folder, sketch
 from torchvision.transforms.v2 import functional as tvf
 
 from zssbir_cli.__main__ import main
-from zssbir_cli.data.build import BuildOptions
-from zssbir_cli.data.clean import CleanOptions, clean
-from zssbir_cli.data.datasets import EvalImages, RowItems
 from zssbir_cli.data.images import decode_photo, decode_sketch
-from zssbir_cli.data.multicrop import Crops
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.data.squared import squared
-from zssbir_cli.data.transforms import square_sketch, stretch
-from zssbir_cli.data.verify import verify
+from zssbir_cli.data.square import square_sketch, stretch
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.inputs.datasets import EvalImages, RowItems
+from zssbir_cli.inputs.views import Crops
 from zssbir_cli.methods.ama.data import AmaItems
+from zssbir_cli.prepare.build import BuildOptions
+from zssbir_cli.prepare.clean import CleanOptions, clean
+from zssbir_cli.prepare.squared import squared
+from zssbir_cli.prepare.verify import verify
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.info import describe

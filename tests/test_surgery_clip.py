@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from puxim_helpers import NAMES, tiny_clip
 
-from zssbir_cli.data.demo import CLASSES
+from zssbir_cli.demo import CLASSES
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.clip_text import clean_class_name, encode_words, prompts
 from zssbir_cli.models.offline_clip import WEIGHTS, WordTokenizer, load_offline_clip

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from zssbir_cli.embedding.load import load_run, load_start
 from zssbir_cli.methods.base import Method
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.workflows.load import load_run, load_start
 from zssbir_cli.workflows.train import Setup, choose_device, train
 
 OFF = {"cluster": 0.0, "guidance": 0.0, "alignment": 0.0}

@@ -36,10 +36,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from zssbir_cli.data.datasets import EvalImages
-from zssbir_cli.engine.embed import embed_all
-from zssbir_cli.engine.precision import Precision
+from zssbir_cli.compute.precision import Precision
+from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.step import Stepper
+from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.ama import data as ama_data
 from zssbir_cli.methods.ama import method as ama_method
 from zssbir_cli.methods.base import Progress

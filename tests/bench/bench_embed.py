@@ -17,12 +17,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zssbir_cli.engine.precision import Precision
+from zssbir_cli.compute.precision import Precision
+from zssbir_cli.embedding.parts import with_bf16_weights
 from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.methods.triplet.method import build
 from zssbir_cli.recipe.schema import ModelConfig, Recipe
 from zssbir_cli.types import Modality
-from zssbir_cli.workflows.embed import with_bf16_weights
 
 
 def explicit_attention(method: nn.Module) -> nn.Module:

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
 
-from zssbir_cli.engine.precision import fast_products
+from zssbir_cli.compute.precision import fast_products
 from zssbir_cli.retrieval.kmeans import kmeans
 
 

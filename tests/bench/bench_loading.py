@@ -29,13 +29,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from zssbir_cli.data.build import BuildOptions
-from zssbir_cli.data.clean import CleanOptions
-from zssbir_cli.data.datasets import RowItems
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
-from zssbir_cli.data.sampling import RowPlan
-from zssbir_cli.data.transforms import resize_photo, square_sketch
+from zssbir_cli.data.square import resize_photo, square_sketch
+from zssbir_cli.inputs.datasets import RowItems
+from zssbir_cli.inputs.sampling import RowPlan
+from zssbir_cli.prepare.build import BuildOptions
+from zssbir_cli.prepare.clean import CleanOptions
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part

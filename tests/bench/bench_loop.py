@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.optim import build_optimizer
-from zssbir_cli.engine.precision import Precision, choose_attention
 from zssbir_cli.engine.report import Report
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.methods.base import Batch, Method, StepOutput, TrainData

@@ -27,7 +27,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import InterpolationMode, v2
 
 from zssbir_cli.data.images import decode_photo
-from zssbir_cli.data.multicrop import Crops, multi_crop
+from zssbir_cli.inputs.views import Crops, multi_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

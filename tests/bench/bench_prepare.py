@@ -26,8 +26,8 @@ from pathlib import Path
 
 from full_layouts import Painter
 
-from zssbir_cli.data.build import BuildOptions, available_cores
-from zssbir_cli.data.clean import CleanOptions, clean
+from zssbir_cli.prepare.build import BuildOptions, available_cores
+from zssbir_cli.prepare.clean import CleanOptions, clean
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import Choices, prepare_own
 

@@ -21,7 +21,7 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
-from zssbir_cli.engine.precision import Precision, choose_device
+from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.methods.base import Batch
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.method import Puxim

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zssbir_cli.engine.precision import Precision
+from zssbir_cli.compute.precision import Precision
 from zssbir_cli.retrieval.search import search
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from zssbir_cli.data.benchmarks.counts import SKETCHY_COUNTS, TUBERLIN_COUNTS
-from zssbir_cli.data.benchmarks.layouts import Kind, published_path
-from zssbir_cli.data.benchmarks.splits import CLASSES
+from zssbir_cli.benchmarks.counts import SKETCHY_COUNTS, TUBERLIN_COUNTS
+from zssbir_cli.benchmarks.layouts import Kind, published_path
+from zssbir_cli.benchmarks.splits import CLASSES
 
 
 def plan(dataset: str, scale: float) -> Iterator[tuple[Kind, str, str]]:

@@ -25,17 +25,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from zssbir_cli.data.datasets import EvalImages
-from zssbir_cli.data.demo.prepare import prepare_demo
-from zssbir_cli.data.masks import write_scores
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.data.scores import write_scores
+from zssbir_cli.demo.prepare import prepare_demo
+from zssbir_cli.embedding.load import load_run, load_start
+from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.puxim.method import Puxim
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows import train as workflow
-from zssbir_cli.workflows.load import load_run, load_start
 
 LEVELS = (0.1, 0.4, 0.8)
 NO_MASK = ["method.masks=none", "method.reconstruction=0"]

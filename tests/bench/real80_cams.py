@@ -14,9 +14,9 @@ import timm
 import torch
 from timm.data import ImageNetInfo
 
-from zssbir_cli.data.datasets import EvalImages
-from zssbir_cli.data.masks import write_scores
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.data.scores import write_scores
+from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.types import Modality, Part
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from zssbir_cli.data.demo import draw_photo
+from zssbir_cli.demo import draw_photo
 from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
 from zssbir_cli.models import offline_clip
 from zssbir_cli.models.clip_text import clean_class_name
@@ -83,7 +83,7 @@ def main() -> None:
         offline_clip.BLOCKS = args.blocks
     with safe_open(args.weights, "pt") as file:
         words = json.loads(file.metadata()["classes"])
-    from zssbir_cli.data.demo import CLASSES
+    from zssbir_cli.demo import CLASSES
 
     names = [c for c in CLASSES if clean_class_name(c) in words]
     clip = load_surgery_clip("offline", "", size=args.size)

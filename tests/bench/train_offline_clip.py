@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from zssbir_cli.data.demo import CLASSES, draw_photo
+from zssbir_cli.demo import CLASSES, draw_photo
 from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.models.offline_clip import (
     BLOCKS,

@@ -31,15 +31,15 @@ def embed(
     """Compute embeddings of a data set or a folder of photos, for eval and search; a killed pass continues."""
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.stages import stages
-    from zssbir_cli.engine import distributed
-    from zssbir_cli.workflows import embed as workflow
-    from zssbir_cli.workflows.eval_inputs import latest_run
+    from zssbir_cli.compute import distributed
+    from zssbir_cli.embedding import parts as workflow
+    from zssbir_cli.evaluation.inputs import latest_run
 
     folder = run or latest_run(runs)
     request = workflow.Request(folder, checkpoint, device, precision, workers, batch)
     with stages() as progress:
         if images is not None:
-            from zssbir_cli.workflows.embed_folder import run_folder
+            from zssbir_cli.embedding.folder import run_folder
 
             result = run_folder(request, images, out, half=half, force=force, progress=progress)
             lines = [str(result.path)]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from zssbir_cli.workflows.evaluate import Evaluation
-    from zssbir_cli.workflows.results import Compared
+    from zssbir_cli.evaluation.measure import Evaluation
+    from zssbir_cli.evaluation.results import Compared
 
 
 def evaluate(
@@ -57,9 +57,10 @@ def evaluate(
 
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.stages import stages
-    from zssbir_cli.retrieval.protocols import check_protocol
-    from zssbir_cli.workflows import eval_inputs, results
-    from zssbir_cli.workflows import evaluate as workflow
+    from zssbir_cli.evaluation import inputs as eval_inputs
+    from zssbir_cli.evaluation import measure as workflow
+    from zssbir_cli.evaluation import results
+    from zssbir_cli.evaluation.protocols import check_protocol
 
     check_protocol(split)
     if compare is not None:
@@ -79,7 +80,7 @@ def evaluate(
         if target is not None:
             results.save(found, target)
             if report:
-                from zssbir_cli.workflows.report import write_report
+                from zssbir_cli.evaluation.report import write_report
 
                 write_report(found, target.with_suffix(""), progress)
     if json_:
@@ -92,7 +93,7 @@ def evaluate(
 
 def _print_result(found: "Evaluation") -> None:
     from zssbir_cli.cli.console import note, table
-    from zssbir_cli.workflows import results
+    from zssbir_cli.evaluation import results
 
     for line in results.context(found):
         note(line)

@@ -35,7 +35,7 @@ def mask_viz(
     import json
 
     from zssbir_cli.cli.console import note
-    from zssbir_cli.workflows.masks import MaskRequest, mask_viz
+    from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
 
     outcome = mask_viz(
         MaskRequest(images, classes, text, run, data, model, weights, ratio, count, out, device)

@@ -71,8 +71,8 @@ def prepare(
     ),
 ) -> None:
     """Turn sketches and photos into a prepared data set: shards and a manifest."""
-    from zssbir_cli.data.build import BuildOptions
-    from zssbir_cli.data.clean import CleanOptions
+    from zssbir_cli.prepare.build import BuildOptions
+    from zssbir_cli.prepare.clean import CleanOptions
     from zssbir_cli.workflows.prepare import Choices
 
     if show_list:
@@ -96,8 +96,8 @@ def _prepare(
     ambiguity: float | None,
 ) -> "Prepared":
     """The right workflow for the source."""
+    from zssbir_cli.benchmarks.splits import DATASETS
     from zssbir_cli.cli.console import note, progress
-    from zssbir_cli.data.benchmarks.splits import DATASETS
     from zssbir_cli.errors import UsageError
     from zssbir_cli.workflows.benchmarks import prepare_benchmark
     from zssbir_cli.workflows.prepare import prepare_own, prepare_the_demo
@@ -124,7 +124,7 @@ def _show(result: "Prepared") -> None:
     """The summary of a prepared set, on stdout."""
     from zssbir_cli.cli.console import note, table
     from zssbir_cli.cli.info import show_published
-    from zssbir_cli.data.journal import REPORT_NAME
+    from zssbir_cli.prepare.journal import REPORT_NAME
     from zssbir_cli.workflows.info import describe
 
     found = describe(result.root)
@@ -144,8 +144,8 @@ def _show(result: "Prepared") -> None:
 
 
 def _show_splits() -> None:
+    from zssbir_cli.benchmarks.splits import DEFAULT_SPLIT, SPLITS
     from zssbir_cli.cli.console import table
-    from zssbir_cli.data.benchmarks.splits import DEFAULT_SPLIT, SPLITS
 
     def figure(value: int | None, exact: bool) -> str:
         return "-" if value is None else f"{value:,}" if exact else f"~{value:,}"
@@ -172,8 +172,8 @@ def _show_splits() -> None:
 
 def _verify(root: Path, workers: int) -> None:
     from zssbir_cli.cli.console import progress
-    from zssbir_cli.data.verify import verify
     from zssbir_cli.errors import DataError
+    from zssbir_cli.prepare.verify import verify
 
     with progress("verifying") as bar:
         verdict = verify(root, workers, bar)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
     """A function (label, done, total) that shows one bar, or one series of lines, per label."""
     from zssbir_cli.cli.console import progress
-    from zssbir_cli.engine import distributed
+    from zssbir_cli.compute import distributed
 
     with ExitStack() as stack:
         current: dict[str, Callable[[int, int], None]] = {}

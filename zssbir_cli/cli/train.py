@@ -33,7 +33,7 @@ def train(
     """Train a method as a recipe says; leaves a run's folder."""
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.train_progress import TrainHooks, print_profile
-    from zssbir_cli.engine.distributed import is_main
+    from zssbir_cli.compute.distributed import is_main
     from zssbir_cli.errors import UsageError
     from zssbir_cli.recipe.loader import find_recipe, load_recipe
     from zssbir_cli.workflows import train as workflow

@@ -68,7 +68,7 @@ def duration(seconds: float) -> str:
 def print_profile(found: "StepProfile") -> None:
     """Tables of a step's phases and of its most expensive operators, on stdout (rank 0)."""
     from zssbir_cli.cli.console import table
-    from zssbir_cli.engine.distributed import is_main
+    from zssbir_cli.compute.distributed import is_main
 
     if not is_main():
         return

@@ -1,5 +1,6 @@
 """Reading a prepared data set: images by number, read straight from the shards' files."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,15 @@ class ImageSet:
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "sources"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Some images of a part: their numbers in it, ascending."""
+
+    part: Part
+    modality: Modality
+    index: npt.NDArray[np.int64]
 
 
 class PreparedSet:

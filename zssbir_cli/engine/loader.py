@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.methods.base import ItemKey, TrainData
 

@@ -11,10 +11,10 @@ from typing import NoReturn
 
 import torch
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import Precision
 from zssbir_cli.engine.loader import Stream, training_stream
 from zssbir_cli.engine.optim import lr_at
-from zssbir_cli.engine.precision import Precision
 from zssbir_cli.engine.report import Hooks, Reporter, Silent
 from zssbir_cli.engine.resume import Saver
 from zssbir_cli.engine.runlog import RunDir

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
 from zssbir_cli.errors import DivergedError
 
 STREAK = 3  # non-finite losses in a row that end the run

@@ -10,9 +10,9 @@ from statistics import median
 
 import torch
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import Precision
 from zssbir_cli.engine.loader import training_stream
-from zssbir_cli.engine.precision import Precision
 from zssbir_cli.engine.report import memory_mb
 from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.methods.base import Batch, Method, Probe, Progress, TrainData

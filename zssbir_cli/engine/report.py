@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
 from zssbir_cli.engine.runlog import RunDir
 
 

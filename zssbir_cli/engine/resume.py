@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from zssbir_cli.engine import checkpoint, distributed
+from zssbir_cli.compute import distributed
+from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.step import Stepper

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
 from zssbir_cli.errors import UsageError
 
 Json = Mapping[str, Any]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.ema import Ema
 from zssbir_cli.engine.monitor import Monitor
 from zssbir_cli.engine.optim import build_optimizer, lr_at, set_lr, trainable
-from zssbir_cli.engine.precision import Precision, choose_attention
 from zssbir_cli.methods.base import Batch, Method, Progress
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from zssbir_cli.data.benchmarks.assemble import LEAKED, Choice, find, to_items
-from zssbir_cli.data.benchmarks.lists import Lists, check_same_split, find_faults, read_lists, train_classes
-from zssbir_cli.data.benchmarks.splits import DEFAULT_SPLIT, Split, get_split
-from zssbir_cli.data.leaks import refuse
+from zssbir_cli.benchmarks.assemble import LEAKED, Choice, find, to_items
+from zssbir_cli.benchmarks.lists import Lists, check_same_split, find_faults, read_lists, train_classes
+from zssbir_cli.benchmarks.splits import DEFAULT_SPLIT, Split, get_split
 from zssbir_cli.data.manifest import ClassInfo, Leak
-from zssbir_cli.data.plan import Plan
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.prepare.leaks import refuse
+from zssbir_cli.prepare.plan import Plan
 from zssbir_cli.types import Modality, Role
 from zssbir_cli.workflows.prepare import Choices, Prepared, Progress, Say, carry_out, scan
 
@@ -77,7 +77,7 @@ def _locate(dataset: str, paths: Sequence[Path], out: Path, say: Say) -> list[Pa
     """The sources given, or those in the usual places, or a download."""
     if paths:
         return list(paths)
-    from zssbir_cli.data.benchmarks.fetch import fetch, usual_places
+    from zssbir_cli.benchmarks.fetch import fetch, usual_places
 
     present = usual_places(dataset)
     if present:
@@ -138,8 +138,8 @@ def _classes(
 
 def _check_complete(split: Split, groups: Sequence[int], paths: Sequence[Path], dataset: str) -> None:
     """Sketches and photos of both sides must be there at all."""
-    from zssbir_cli.data.benchmarks.layouts import PUBLISHED
-    from zssbir_cli.data.plan import GROUP_OF
+    from zssbir_cli.benchmarks.layouts import PUBLISHED
+    from zssbir_cli.prepare.plan import GROUP_OF
     from zssbir_cli.types import Part
 
     present = set(groups)

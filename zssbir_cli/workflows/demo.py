@@ -10,16 +10,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zssbir_cli.data.build import available_cores
-from zssbir_cli.data.datasets import EvalImages, load_image
-from zssbir_cli.data.demo.prepare import prepare_demo
+from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.demo.prepare import prepare_demo
+from zssbir_cli.embedding.load import load_run, load_start
+from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.embed import embed_all
-from zssbir_cli.engine.precision import Precision, choose_device
 from zssbir_cli.engine.report import Hooks
 from zssbir_cli.engine.runlog import RunDir, read_metrics, write_json
 from zssbir_cli.errors import UsageError, ZssbirError
+from zssbir_cli.inputs.datasets import EvalImages, load_image
+from zssbir_cli.prepare.build import available_cores
 from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.hog import hog
@@ -28,7 +29,6 @@ from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.curves import save_curves
 from zssbir_cli.viz.gallery import Found, GalleryRow, save_gallery
 from zssbir_cli.workflows.info import contact_sheet
-from zssbir_cli.workflows.load import load_run, load_start
 from zssbir_cli.workflows.train import train
 
 TOP = 10

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from zssbir_cli.data.benchmarks.compare import compare, differing_classes
+from zssbir_cli.benchmarks.compare import compare, differing_classes
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.summary import count_classes, summarise
 from zssbir_cli.errors import DataError

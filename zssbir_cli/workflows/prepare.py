@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zssbir_cli.data.build import BuildOptions, available_cores, build
-from zssbir_cli.data.clean import SMALLEST_SQUARE
-from zssbir_cli.data.journal import WORK, Journal, is_ours
-from zssbir_cli.data.layout import find_images, to_items
-from zssbir_cli.data.leaks import refuse
 from zssbir_cli.data.manifest import MANIFEST_NAME, Manifest, read_manifest
-from zssbir_cli.data.plan import Plan
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.data.roles import assign_roles
-from zssbir_cli.data.sources import ARCHIVE_SUFFIXES, Source, open_source
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.prepare.archives import open_source
+from zssbir_cli.prepare.build import BuildOptions, available_cores, build
+from zssbir_cli.prepare.clean import SMALLEST_SQUARE
+from zssbir_cli.prepare.journal import WORK, Journal, is_ours
+from zssbir_cli.prepare.layout import find_images, to_items
+from zssbir_cli.prepare.leaks import refuse
+from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.prepare.roles import assign_roles
+from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -125,7 +126,7 @@ def prepare_the_demo(
     Raises:
         UsageError: bad option values. DataError: the output folder holds something else.
     """
-    from zssbir_cli.data.demo.prepare import prepare_demo
+    from zssbir_cli.demo.prepare import prepare_demo
 
     choices.check()
     if choices.build.clean.square:

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from PIL import Image
 
+from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
-from zssbir_cli.data.folder import SketchFiles, read_sketch
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.data.sources import is_image_name
-from zssbir_cli.data.transforms import ink_box
-from zssbir_cli.engine.precision import Precision, choose_device
+from zssbir_cli.data.square import ink_box
+from zssbir_cli.embedding.folder import run_folder
+from zssbir_cli.embedding.parts import Embedder, Progress, Request, embed_part, embeddings_path, is_fresh
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
+from zssbir_cli.evaluation import pictures
+from zssbir_cli.evaluation.inputs import latest_run
+from zssbir_cli.inputs.folder import SketchFiles, read_sketch
+from zssbir_cli.prepare.sources import is_image_name
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.report_page import Thumb, contact_sheet, escape, page, strip
-from zssbir_cli.workflows import pictures
-from zssbir_cli.workflows.embed import Embedder, Progress, Request, embed_part, embeddings_path, is_fresh
-from zssbir_cli.workflows.embed_folder import run_folder
-from zssbir_cli.workflows.eval_inputs import latest_run
 
 FORMATS = (".html", ".png", ".json")
 SHOW_PROGRESS = 500_000
@@ -91,7 +91,7 @@ def search_sketches(
     queries = embedder.embed(SketchFiles(paths, data.size, data.sketch_crop), Modality.SKETCH)
     recall = None
     if approximate:
-        from zssbir_cli.workflows.approximate import approximate_search
+        from zssbir_cli.embedding.approximate import approximate_search
 
         nearest, recall = approximate_search(stored, rows, queries, k)
     else:

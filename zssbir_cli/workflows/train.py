@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 
 from zssbir_cli import __version__
-from zssbir_cli.data.benchmarks.splits import SPLITS
-from zssbir_cli.data.datasets import EvalImages
+from zssbir_cli.benchmarks.splits import SPLITS
+from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.engine import distributed
-from zssbir_cli.engine.embed import embed_all
+from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.loop import FitResult, Validate, fit
-from zssbir_cli.engine.precision import Precision, choose_device
 from zssbir_cli.engine.profile import StepProfile, profile_steps
 from zssbir_cli.engine.report import Hooks, Silent, memory_mb
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
 from zssbir_cli.errors import DataError, DivergedError, UsageError, ZssbirError
+from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Method, Progress
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.models.encoder import Encoder

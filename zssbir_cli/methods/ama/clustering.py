@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from zssbir_cli.engine import distributed
-from zssbir_cli.engine.precision import fast_products
+from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import fast_products
 from zssbir_cli.errors import DataError
 from zssbir_cli.methods.ama.config import ClusterConfig
 from zssbir_cli.retrieval.kmeans import KMeansResult, kmeans

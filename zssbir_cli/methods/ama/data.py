@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from zssbir_cli.data.datasets import check_crop, item_rng, load_image, sketch_input
-from zssbir_cli.data.multicrop import Crops, drawing_views, multi_crop
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.inputs.datasets import check_crop, item_rng, load_image, sketch_input
+from zssbir_cli.inputs.views import Crops, drawing_views, multi_crop
 from zssbir_cli.methods.ama.config import AmaConfig
 from zssbir_cli.methods.base import Batch, ItemKey, TrainData
 from zssbir_cli.recipe.schema import DataConfig, Recipe

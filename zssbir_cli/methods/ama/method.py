@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zssbir_cli.engine import distributed
+from zssbir_cli.compute import distributed
 from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.ama import losses
 from zssbir_cli.methods.ama.clustering import Clusters, recluster

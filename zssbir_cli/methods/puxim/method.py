@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from zssbir_cli.engine.distributed import gather
+from zssbir_cli.compute.distributed import gather
 from zssbir_cli.methods.base import Batch, Method, StepOutput
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.decoder import MatchDecoder, interaction_loss, other_class

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zssbir_cli.data.datasets import load_image
-from zssbir_cli.data.masks import ScoreCache, Scores, read_scores
+from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
-from zssbir_cli.data.transforms import resize_photo
-from zssbir_cli.engine import distributed
-from zssbir_cli.engine.precision import choose_device
+from zssbir_cli.data.scores import ScoreCache, Scores, read_scores
+from zssbir_cli.data.square import resize_photo
+from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.methods.puxim.config import VxlConfig
 from zssbir_cli.models.surgery_clip import ClassScorer, SurgeryClip, load_surgery_clip
 from zssbir_cli.types import Modality, Part, Role

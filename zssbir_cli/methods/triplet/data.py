@@ -1,8 +1,8 @@
 """What the triplet baseline trains on: rows of a sketch and a photo of its class."""
 
-from zssbir_cli.data.datasets import RowItems
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.data.sampling import RowPlan
+from zssbir_cli.inputs.datasets import RowItems
+from zssbir_cli.inputs.sampling import RowPlan
 from zssbir_cli.methods.base import TrainData
 from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.recipe.schema import Recipe

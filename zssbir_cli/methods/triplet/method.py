@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zssbir_cli.engine.distributed import gather
+from zssbir_cli.compute.distributed import gather
 from zssbir_cli.methods.base import Batch, Method, StepOutput
 from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, supervised_contrast

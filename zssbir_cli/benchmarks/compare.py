@@ -1,0 +1,82 @@
+"""A prepared benchmark against the published table: per part, and class by class where it is known."""
+
+from dataclasses import dataclass
+
+from zssbir_cli.benchmarks.counts import (
+    AMBIGUITY_COUNTS,
+    ORIGINALS_PER_CLASS,
+    SKETCHY_COUNTS,
+    TUBERLIN_COUNTS,
+)
+from zssbir_cli.benchmarks.splits import SPLITS, Split
+from zssbir_cli.data.manifest import Manifest
+from zssbir_cli.data.summary import ClassCounts
+from zssbir_cli.types import Modality, Part, Role
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison; `published` None = no published figure."""
+
+    what: str
+    ours: int
+    published: int | None
+    exact: bool
+
+
+def compare(manifest: Manifest) -> list[Row]:
+    """Counts beside the published ones; empty when the split is not a published one, or only a part of it."""
+    split = SPLITS.get(manifest.split)
+    if split is None or manifest.options.get("subset"):
+        return []
+    counts, p = manifest.counts, split.published
+    val = len(manifest.classes_of(Role.VAL))
+
+    def count(*parts: Part, modality: Modality) -> int:
+        return sum(counts.get((part, modality), 0) for part in parts)
+
+    trained, train = (Part.TRAIN, Part.VAL), "train + val" if val else "train"
+    sketches = p.train_sketches + val * split.holdout if p.train_sketches is not None else None
+    rows = [
+        Row(f"{train} sketches", count(*trained, modality=Modality.SKETCH), sketches, split.exact_train),
+        Row(f"{train} photos", count(*trained, modality=Modality.PHOTO), p.train_photos, split.exact_train),
+        Row("test sketches", count(Part.TEST, modality=Modality.SKETCH), p.test_sketches, True),
+        Row("test photos", count(Part.TEST, modality=Modality.PHOTO), p.test_photos, True),
+    ]
+    if split.holdout:
+        held = len(manifest.classes_of(Role.SEEN)) * split.holdout
+        rows.insert(1, Row("hold-out sketches", count(Part.HOLDOUT, modality=Modality.SKETCH), held, True))
+    return rows
+
+
+def differing_classes(manifest: Manifest, classes: list[ClassCounts]) -> list[str]:
+    """One line per class whose number of images is not the published one (where that is known)."""
+    split = SPLITS.get(manifest.split)
+    if split is None or manifest.options.get("subset"):
+        return []
+    lines = []
+    for c in classes:
+        expected = _expected(split, c, dedup=bool(manifest.options.get("dedup")))
+        if expected is None:
+            continue
+        sketches, photos = expected
+        parts = [
+            f"{ours:,} {kind} instead of {theirs:,}"
+            for kind, ours, theirs in (("sketches", c.sketches, sketches), ("photos", c.photos, photos))
+            if theirs is not None and ours != theirs
+        ]
+        if parts:
+            lines.append(f"{c.name}: {', '.join(parts)}")
+    return lines
+
+
+def _expected(split: Split, c: ClassCounts, *, dedup: bool) -> tuple[int | None, int | None] | None:
+    """Published sketches and photos of a class; None for what is not known."""
+    if split.dataset == "tuberlin":
+        return TUBERLIN_COUNTS.get(c.name, (80, None))
+    if split.dataset != "sketchy" or c.name not in SKETCHY_COUNTS:
+        return None
+    sketches, photos = SKETCHY_COUNTS[c.name]
+    if split.name == "sketchy-ambiguity" and c.role != Role.UNSEEN:
+        return sketches, AMBIGUITY_COUNTS[c.name]
+    return sketches, photos - ORIGINALS_PER_CLASS if dedup else photos

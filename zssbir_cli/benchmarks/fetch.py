@@ -1,0 +1,155 @@
+"""Where a benchmark's files are: in the usual places, or on the web (tried in turn), or a clear message."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from zssbir_cli.benchmarks.download import DownloadFailed, download
+from zssbir_cli.errors import DataError
+
+RAW = Path("data/raw")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class File:
+    """One file to fetch: its name here and where it is. `drive`: the id of a file on Google Drive."""
+
+    name: str
+    holds: str
+    url: str = ""
+    drive: str = ""
+    sha256: str = ""
+
+    @property
+    def address(self) -> str:
+        """An address a person can open."""
+        return self.url or f"https://drive.google.com/file/d/{self.drive}/view"
+
+
+# Ways to a complete data set, best first. No source publishes checksums; what was seen is recorded.
+WAYS: dict[str, tuple[tuple[File, ...], ...]] = {
+    "sketchy": (
+        (
+            File(
+                "Sketchy.zip",
+                "sketches, photos and EXTEND (repack of ZSE-SBIR)",
+                drive="11GAr0jrtowTnR3otyQbNMSLPeHyvecdP",
+            ),
+        ),
+        (
+            File(
+                "dataset.zip",
+                "Sketchy and TU-Berlin (repack of SAKE)",
+                url="http://www.cs.jhu.edu/~qliu24/ZSSBIR/dataset.zip",
+            ),
+        ),
+        (
+            File(
+                "sketchy-256x256.7z",
+                "sketches and photos (the authors)",
+                drive="0B7ISyeE8QtDdTjE1MG9Gcy1kSkE",
+            ),
+            File(
+                "EXTEND_image_sketchy.zip",
+                "EXTEND photos (Liu et al. 2017)",
+                drive="0B2U-hnwRkpRrdGZKTzkwbkEwVkk",
+            ),
+        ),
+    ),
+    "tuberlin": (
+        (
+            File(
+                "TUBerlin.zip",
+                "sketches and photos (repack of ZSE-SBIR)",
+                drive="12VV40j5Nf4hNBfFy0AhYEtql1OjwXAUC",
+            ),
+        ),
+        (
+            File(
+                "dataset.zip",
+                "Sketchy and TU-Berlin (repack of SAKE)",
+                url="http://www.cs.jhu.edu/~qliu24/ZSSBIR/dataset.zip",
+            ),
+        ),
+        (
+            File(
+                "sketches_png.zip",
+                "sketches (the authors)",
+                url="http://cybertron.cg.tu-berlin.de/eitz/projects/classifysketch/sketches_png.zip",
+            ),
+            File("ImageResized.zip", "photos (Zhang et al. 2016)", drive="0B2U-hnwRkpRrMFVvTmFQa3dmSUk"),
+        ),
+    ),
+    "quickdraw": (
+        (
+            File(
+                "QuickDraw_sketches_final.zip",
+                "sketches (the authors)",
+                url="http://datasets.cvc.uab.es/QuickDraw/QuickDraw_sketches_final.zip",
+            ),
+            File(
+                "QuickDraw_images_final.zip",
+                "photos (the authors)",
+                url="http://datasets.cvc.uab.es/QuickDraw/QuickDraw_images_final.zip",
+            ),
+        ),
+        (
+            File(
+                "QuickDraw.zip",
+                "sketches and photos (repack of ZSE-SBIR)",
+                drive="1EZ8xWRzCi8JcKiFtciD2PwguofC785gK",
+            ),
+        ),
+    ),
+}
+FOLDERS = {
+    "sketchy": ("Sketchy", "sketchy"),
+    "tuberlin": ("TUBerlin", "TU-Berlin", "tuberlin"),
+    "quickdraw": ("QuickDraw", "Quickdraw", "quickdraw"),
+}
+
+
+def usual_places(dataset: str) -> list[Path]:
+    """Folders named like the data set, or complete files that an earlier download left, below the working
+    folder (`.`, `data/raw`, `datasets`)."""
+    for base in (Path(), RAW, Path("datasets"), Path("dataset")):
+        for name in FOLDERS[dataset]:
+            if (base / name).is_dir():
+                return [base / name]
+    for way in WAYS[dataset]:
+        if all((RAW / file.name).is_file() for file in way):
+            return [RAW / file.name for file in way]
+    return []
+
+
+def fetch(dataset: str, say: Say) -> list[Path]:
+    """Download a complete set of files into `data/raw`, trying each way in turn.
+
+    Raises:
+        DataError: every way failed; says what to fetch by hand, from where, and how to go on.
+    """
+    tried: list[str] = []
+    for way in WAYS[dataset]:
+        paths = []
+        try:
+            for file in way:
+                paths.append(download(file.address, file.drive, RAW / file.name, file.sha256, say))
+            return paths
+        except DownloadFailed as error:
+            say(str(error))
+            tried.append(str(error))
+    raise DataError(by_hand(dataset, tried))
+
+
+def by_hand(dataset: str, tried: list[str]) -> str:
+    """What to do when no download works."""
+    ways = "; or ".join(
+        " and ".join(f"{f.address} ({f.holds}) as {f.name}" for f in way) for way in WAYS[dataset]
+    )
+    example = " ".join(f"--from {file.name}" for file in WAYS[dataset][0])
+    return (
+        f"{dataset} could not be downloaded ({len(tried)} ways tried). Fetch by hand {ways}. "
+        f"Then continue with: zssbir prepare {dataset} {example} (a folder or any archive will do, several --from are "
+        f"taken together)"
+    )

@@ -1,0 +1,130 @@
+"""Devices and number formats: what `auto` means, autocast, loss scaling, TF32."""
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from zssbir_cli.compute import distributed
+from zssbir_cli.errors import UsageError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1` -> device.
+
+    Under `torchrun` each rank takes the GPU of its local rank. Raises UsageError for a GPU that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind == "cpu" and not index:
+        return torch.device("cpu")
+    if kind != "cuda" or not (index.isdigit() or not index):
+        raise UsageError(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {name}: this PyTorch sees no CUDA GPU; use --device cpu or install a CUDA build"
+        )
+    number = int(index) if index else distributed.local_rank()
+    if number >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device cuda:{number}: there are only {torch.cuda.device_count()} GPUs; lower --nproc-per-node"
+        )
+    return torch.device("cuda", number)
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 matrices in hardware (x86: amx_bf16 or avx512_bf16; ARM: bf16).
+
+    Read from the kernel's list of processor features, not tried out: emulated bf16 works too, but slowly, and
+    a timing that comes out either way would make the same run give different numbers.
+    """
+    arm = platform.machine() in ("aarch64", "arm64")
+    return not _cpu_features().isdisjoint({"bf16"} if arm else {"amx_bf16", "avx512_bf16"})
+
+
+@cache
+def cpu_has_int8() -> bool:
+    """Whether the processor multiplies int8 matrices in hardware (x86: avx512_vnni or amx_int8) and PyTorch has the
+    product, `torch._int_mm`."""
+    return hasattr(torch, "_int_mm") and not _cpu_features().isdisjoint({"avx512_vnni", "amx_int8"})
+
+
+def _cpu_features() -> set[str]:
+    """What Linux says the processor can do; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
+    return set(next(lines, "").partition(":")[2].split())
+
+
+def fast_products(device: torch.device) -> torch.dtype:
+    """The format in which `device` multiplies matrices fastest, where rounding to about 1e-3 does no harm."""
+    if device.type == "cpu" and cpu_has_int8():
+        return torch.int8
+    return Precision.choose("auto", device).dtype
+
+
+def choose_attention(module: nn.Module, precision: "Precision", *, training: bool) -> None:
+    """Let timm's attention blocks use explicit products when they train in bf16 on a CPU.
+
+    There the backward pass of PyTorch's fused attention is several times slower (compare the two with
+    tests/bench/bench_attention.py). Fused attention everywhere else.
+    """
+    if precision.device.type == "cpu" and precision.name == "bf16":
+        for part in module.modules():
+            if isinstance(getattr(part, "fused_attn", None), bool):
+                part.fused_attn = not training  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A resolved number format on a device; weights and optimizer state stay in fp32."""
+
+    name: str
+    device: torch.device
+
+    @classmethod
+    def choose(cls, name: str, device: torch.device) -> "Precision":
+        """Resolve `auto` (bf16 where the device has it in hardware, else fp32) and refuse what cannot
+        work."""
+        cuda = device.type == "cuda"
+        if name == "auto":
+            fast = torch.cuda.get_device_capability(device) >= (8, 0) if cuda else cpu_has_bf16()
+            name = "bf16" if fast else "fp32"
+        if name in ("fp16", "tf32") and not cuda:
+            raise UsageError(
+                f"train.precision = {name} needs a CUDA GPU; use auto, bf16 or fp32 on {device.type}"
+            )
+        return cls(name, device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrix products compute in."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name, torch.float32)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context of a forward pass. Losses that need it leave it with `torch.autocast(...,
+        enabled=False)`."""
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def scaler(self) -> "torch.amp.GradScaler":
+        """Loss scaling, which only fp16 needs (otherwise it does nothing)."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+    def apply_globally(self) -> None:
+        """Set how CUDA computes fp32 products: TF32 unless `fp32` was asked for."""
+        if self.device.type == "cuda":
+            tf32 = self.name != "fp32"
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            torch.backends.cudnn.allow_tf32 = tf32
+            torch.backends.cudnn.benchmark = True

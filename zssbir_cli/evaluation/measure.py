@@ -1,0 +1,132 @@
+"""`zssbir eval`: from queries and a gallery to numbers that say what they mean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from zssbir_cli.compute.precision import choose_device
+from zssbir_cli.data.embeddings import Rows
+from zssbir_cli.embedding.parts import Progress
+from zssbir_cli.evaluation.bootstrap import Interval, intervals
+from zssbir_cli.evaluation.inputs import Inputs
+from zssbir_cli.retrieval.metrics import Metrics, evaluate
+
+CURVE_LEVELS = 101
+SAMPLE_FOR_FAST = 512
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number: mean, interval over queries, interval over classes. `convention` is empty where it plays no
+    role."""
+
+    name: str
+    convention: str
+    value: float
+    over_queries: Interval
+    over_classes: Interval
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Inputs, metrics with all per-query values, and the means with their intervals."""
+
+    inputs: Inputs
+    metrics: Metrics
+    measures: tuple[Measure, ...]
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """For generalised protocols: `seen`, `unseen` and `harmonic` -> measure -> value."""
+    fast_deviation: Mapping[str, float] | None = None
+    """With `fast`: largest and mean change of AP@all (voc) on a sample of queries."""
+
+
+def measure(
+    inputs: Inputs,
+    *,
+    k: Sequence[int] = (100, 200),
+    fast: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate inputs: all measures, conventions, intervals, groups, duplicates. Errors: DataError, UsageError."""
+    query, gallery, device = inputs.query, inputs.gallery, str(choose_device(device))
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress:
+            progress("ranking", done, len(query.labels))
+
+    if progress:
+        progress("ranking", 0, len(query.labels))
+    metrics = evaluate(
+        query.rows, gallery.rows, query.labels, gallery.labels,
+        k=k, curve_levels=CURVE_LEVELS, fast=fast, device=device, progress=count,
+    )  # fmt: skip
+    names = [(n, c) for n in metrics.names for c in (Metrics.conventions_of(n) or ("",))]
+    kept = metrics.counted
+    values = np.stack([metrics.per_query(n, c or "voc")[kept] for n, c in names], axis=1)
+    by_query = intervals(values, None)
+    by_class = intervals(values, metrics.query_labels[kept])
+    measures = tuple(
+        Measure(n, c, float(values[:, i].mean()), by_query[i], by_class[i]) for i, (n, c) in enumerate(names)
+    )
+    notes = tuple(_named(n, inputs.classes) for n in metrics.notes)
+    if copies := duplicates(gallery.rows):
+        notes += (
+            f"{copies} of {len(gallery.labels)} photos of the gallery are exact copies of another one "
+            "(`zssbir prepare --dedup` leaves copies out)",
+        )
+    return Evaluation(
+        replace(inputs, notes=inputs.notes + notes), metrics, measures, _groups(inputs, metrics),
+        _deviation(inputs, metrics, device) if fast else None,
+    )  # fmt: skip
+
+
+def _named(note: str, classes: Sequence[str]) -> str:
+    """A note of the metrics with class names instead of labels."""
+    head, found, tail = note.partition("(classes ")
+    if not found:
+        return note
+    ids = tail.removesuffix(")").split(", ")
+    return f"{head}(classes {', '.join(classes[int(i)] if i.isdigit() and int(i) < len(classes) else i for i in ids)})"
+
+
+def duplicates(rows: Rows) -> int:
+    """How many rows [N, D] equal an earlier row bit for bit."""
+    data = np.ascontiguousarray(rows)
+    return len(data) - len(np.unique(data.view(np.dtype((np.void, data.itemsize * data.shape[1]))).ravel()))
+
+
+def _groups(inputs: Inputs, metrics: Metrics) -> dict[str, dict[str, float]]:
+    """Means over seen and over unseen queries and their harmonic mean, where both take part."""
+    seen = np.isin(metrics.query_labels, list(inputs.seen)) if inputs.seen else np.zeros(0, bool)
+    if not seen.any() or seen.all():
+        return {}
+    sides = {"seen": metrics.select(seen), "unseen": metrics.select(~seen)}
+    out: dict[str, dict[str, float]] = {}
+    for name in metrics.names:
+        for convention in Metrics.conventions_of(name) or ("",):
+            label = f"{name} {convention}".strip()
+            a, b = (sides[s].get(name, convention or "voc") for s in ("seen", "unseen"))
+            harmonic = 2 * a * b / (a + b) if a + b else 0.0
+            for group, value in (("seen", a), ("unseen", b), ("harmonic", harmonic)):
+                out.setdefault(group, {})[label] = value
+    return out
+
+
+def _deviation(inputs: Inputs, metrics: Metrics, device: str) -> dict[str, float]:
+    """Change of the fast values on a sample of queries, measured against exact products."""
+    total = len(inputs.query.labels)
+    chosen = np.random.default_rng(0).permutation(np.flatnonzero(metrics.counted))[:SAMPLE_FOR_FAST]
+    exact = evaluate(
+        inputs.query.rows[chosen], inputs.gallery.rows, inputs.query.labels[chosen], inputs.gallery.labels,
+        k=metrics.k, device=device,
+    )  # fmt: skip
+    change = metrics.per_query("mAP@all")[chosen] - exact.per_query("mAP@all")
+    return {
+        "queries_sampled": float(len(chosen)), "queries": float(total), "mean": float(change.mean()),
+        "largest": float(np.abs(change).max()),
+    }  # fmt: skip

@@ -1,0 +1,332 @@
+"""Archives as sources: zip and tar by random access, compressed tar as a stream, 7z through the extra.
+
+Refused: members with absolute paths or `..`, links and devices, encrypted members, and bombs (a size that
+the compressed bytes cannot honestly hold). Nothing is unpacked to disk except 7z.
+"""
+
+import hashlib
+import struct
+import tarfile
+import tempfile
+import threading
+import zipfile
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from zssbir_cli.data.shards import file_sha256
+from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.sources import (
+    ARCHIVE_SUFFIXES,
+    MAX_FILE_BYTES,
+    FolderSource,
+    Listing,
+    Source,
+    is_junk,
+)
+
+MAX_MEMBERS = 20_000_000
+MAX_RATIO = 200
+FREE_BYTES = 1 << 30  # archives that unpack to less than this are never called bombs
+MAX_READ = 64 << 20
+
+
+def member_path(archive: Path, name: str) -> str | None:
+    """The safe relative path of a member; None for junk.
+
+    Raises:
+        DataError: an absolute path, a drive letter, `..`, or a NUL.
+    """
+    path = name.replace("\\", "/").removeprefix("./")
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts or "\0" in path or (len(parts[0]) == 2 and parts[0][1] == ":"):
+        raise DataError(f"{archive} is refused: its member {name!r} points outside of it")
+    if len(path) > 4096:
+        raise DataError(f"{archive} is refused: a member's name has {len(path)} characters")
+    kept = [p for p in parts if p not in ("", ".")]
+    return None if not kept or any(is_junk(p) for p in kept) else "/".join(kept)
+
+
+def check_bomb(archive: Path, packed: int, unpacked: int) -> None:
+    """Refuse an archive that unpacks to over 1 GiB and over 200 times its size."""
+    if unpacked > FREE_BYTES and unpacked > MAX_RATIO * max(1, packed):
+        raise DataError(f"{archive} is refused: {packed} bytes would unpack to {unpacked} or more (a bomb?)")
+
+
+class _Archive(Source):
+    """Shared by the archive kinds: one file handle per thread, digest of the file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._local = threading.local()
+
+    def _file(self) -> IO[bytes]:
+        file: IO[bytes] | None = getattr(self._local, "file", None)
+        if file is None:
+            file = self._local.file = self.path.open("rb")
+        return file
+
+    def _at(self, offset: int, size: int) -> bytes:
+        try:
+            file = self._file()
+            file.seek(offset)
+            data = file.read(size)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path} cannot be read at {offset}: {error}") from None
+        if len(data) != size:
+            raise DataError(f"{self.path} is cut short")
+        return data
+
+    def sha256(self) -> str:
+        return file_sha256(self.path)
+
+
+class ZipSource(_Archive):
+    """A .zip file; members are read by their offsets, from any thread."""
+
+    kind = "zip"
+
+    def scan(self) -> None:
+        self.listing = Listing()
+        self._offsets, self._packed, self._crcs, self._methods = (
+            array("q"),
+            array("q"),
+            array("Q"),
+            array("i"),
+        )
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                self._take(archive.infolist())
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+            raise DataError(f"{self.path} cannot be read as a zip archive: {error}") from None
+
+    def _take(self, members: list[zipfile.ZipInfo]) -> None:
+        if len(members) > MAX_MEMBERS:
+            raise DataError(f"{self.path} is refused: it claims {len(members)} members")
+        check_bomb(self.path, self.path.stat().st_size, sum(m.file_size for m in members))
+        for m in members:
+            path = member_path(self.path, m.filename)
+            if (m.external_attr >> 16) & 0o170000 == 0o120000:
+                raise DataError(f"{self.path} is refused: its member {m.filename!r} is a link")
+            if path is None or m.is_dir():
+                continue
+            if m.flag_bits & 0x1:
+                raise DataError(f"{self.path} is encrypted ({m.filename!r}); unpack it first")
+            if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataError(f"{self.path} uses an unusual compression ({m.filename!r}); unpack it first")
+            self.listing.add(path, m.file_size)
+            self._offsets.append(m.header_offset)
+            self._packed.append(m.compress_size)
+            self._crcs.append(m.CRC)
+            self._methods.append(m.compress_type)
+
+    def read(self, entry: int) -> bytes:
+        size, name = self.listing.sizes[entry], self.listing.paths[entry]
+        if size > MAX_FILE_BYTES or self._packed[entry] > MAX_FILE_BYTES:
+            return b"\0" * (MAX_FILE_BYTES + 1)
+        header = self._at(self._offsets[entry], 30)
+        if header[:4] != b"PK\3\4":
+            raise DataError(f"{self.path} is damaged at member {name!r}")
+        lengths = struct.unpack("<HH", header[26:30])
+        data = self._at(self._offsets[entry] + 30 + sum(lengths), self._packed[entry])
+        if self._methods[entry] == zipfile.ZIP_DEFLATED:
+            try:
+                data = zlib.decompressobj(-15).decompress(data, size + 1)
+            except zlib.error:
+                raise DataError(f"{self.path} is damaged at member {name!r}") from None
+        if len(data) != size or zlib.crc32(data) != self._crcs[entry]:
+            raise DataError(f"{self.path} is damaged at member {name!r} (checksum)")
+        return data
+
+
+def _tar_path(archive: Path, member: tarfile.TarInfo) -> str | None:
+    """Path of a regular member; None for folders and junk; DataError for anything unsafe."""
+    path = member_path(archive, member.name)
+    if member.isdir():
+        return None
+    if not member.isreg() or member.issparse():
+        what = "a link" if member.issym() or member.islnk() else "a special file"
+        raise DataError(f"{archive} is refused: its member {member.name!r} is {what}")
+    return path
+
+
+def _forget(archive: Any) -> None:
+    """Drop the headers read so far; tarfile keeps them all otherwise."""
+    archive.members = []
+
+
+class TarSource(_Archive):
+    """An uncompressed .tar; members are read by their offsets, from any thread."""
+
+    kind = "tar"
+
+    def scan(self) -> None:
+        self.listing, self._offsets = Listing(), array("q")
+        size = self.path.stat().st_size
+        try:
+            with (
+                self.path.open("rb") as file,
+                tarfile.open(fileobj=_guard(file, self.path), mode="r:") as archive,
+            ):
+                for member in archive:
+                    _forget(archive)
+                    path = _tar_path(self.path, member)
+                    if member.offset_data + member.size > size:
+                        raise DataError(f"{self.path} is cut short at member {member.name!r}")
+                    if path is not None:
+                        self.listing.add(path, member.size)
+                        self._offsets.append(member.offset_data)
+        except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+            raise DataError(f"{self.path} cannot be read as a tar archive: {error}") from None
+
+    def read(self, entry: int) -> bytes:
+        return self._at(self._offsets[entry], min(self.listing.sizes[entry], MAX_FILE_BYTES + 1))
+
+
+class _Guard:
+    """A file that refuses single reads no header needs (a tar header may claim gigabytes), and counts."""
+
+    def __init__(self, file: Any, path: Path, packed: int = 0) -> None:
+        self._file, self._path, self._packed, self._total = file, path, packed, 0
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_READ:
+            raise DataError(f"{self._path} is refused: a header claims {size} bytes")
+        data: bytes = self._file.read(size)
+        self._total += len(data)
+        if self._packed:
+            check_bomb(self._path, self._packed, self._total)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+
+def _guard(file: IO[bytes], path: Path, packed: int = 0) -> Any:
+    """The guarded file, typed loosely: tarfile needs only read, seek and tell."""
+    return _Guard(file, path, packed)
+
+
+class TarStreamSource(_Archive):
+    """A compressed .tar (gz, bz2, xz): decompressed once to list it and once to read it, never to disk."""
+
+    kind = "tar"
+    sequential = True
+
+    def scan(self) -> None:
+        self.listing = Listing()
+        for path, member, _ in self._members():
+            self.listing.add(path, member.size)
+
+    def _members(self) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
+        try:
+            with self._decompressed() as plain:
+                guard = _guard(plain, self.path, self.path.stat().st_size)
+                with tarfile.open(fileobj=guard, mode="r|", bufsize=1 << 20) as archive:
+                    for member in archive:
+                        _forget(archive)
+                        path = _tar_path(self.path, member)
+                        if path is not None:
+                            yield path, member, archive
+        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
+            raise DataError(f"{self.path} cannot be read as a compressed tar archive: {error}") from None
+
+    def _decompressed(self) -> IO[bytes]:
+        import bz2
+        import gzip
+        import lzma
+
+        name = self.path.name.lower()
+        opener: Any = gzip.open if name.endswith("gz") else bz2.open if name.endswith("bz2") else lzma.open
+        file: IO[bytes] = opener(self.path, "rb")
+        return file
+
+    def read(self, entry: int) -> bytes:
+        return next(self.stream([entry]))[1]
+
+    def stream(self, entries: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        wanted = iter(entries)
+        target = next(wanted, None)
+        for number, (_, member, archive) in enumerate(self._members()):
+            if target is None:
+                return
+            if number == target:
+                file = archive.extractfile(member)
+                yield number, file.read(MAX_FILE_BYTES + 1) if file is not None else b""
+                target = next(wanted, None)
+
+
+class SevenZipSource(FolderSource):
+    """A .7z file. It packs files together, so it is unpacked to a temporary folder beside it."""
+
+    kind = "7z"
+
+    def scan(self) -> None:
+        try:
+            import py7zr
+        except ImportError:
+            raise DataError(
+                f"{self.path} needs the extra `download` (pip install 'zssbir[download]'), or unpack it first"
+            ) from None
+        self.archive = self.path
+        try:
+            with py7zr.SevenZipFile(self.archive) as archive:
+                self._check(archive)
+                self._folder = tempfile.TemporaryDirectory(prefix=".zssbir-", dir=self.archive.parent)
+                archive.extractall(self._folder.name)
+        except DataError:
+            raise
+        except Exception as error:  # py7zr raises many types on damaged files
+            raise DataError(f"{self.archive} cannot be read as a 7z archive: {error}") from None
+        self.path = Path(self._folder.name)
+        super().scan()
+        self.path, self._root = self.archive, self.path
+
+    def _check(self, archive: Any) -> None:
+        members = archive.list()
+        check_bomb(self.archive, self.archive.stat().st_size, sum(m.uncompressed or 0 for m in members))
+        for m in members:
+            member_path(self.archive, m.filename)
+            if getattr(m, "is_symlink", False):
+                raise DataError(f"{self.archive} is refused: its member {m.filename!r} is a link")
+
+    def read(self, entry: int) -> bytes:
+        with (self._root / self.listing.paths[entry]).open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        with self.archive.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        self._folder.cleanup()
+
+
+def open_source(path: str | Path) -> Source:
+    """The source at `path`, not yet scanned.
+
+    Raises:
+        DataError: nothing there, or neither a folder nor a supported archive.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give a folder or an archive ({', '.join(ARCHIVE_SUFFIXES)})")
+    name = path.name.lower()
+    if name.endswith(".zip"):
+        return ZipSource(path)
+    if name.endswith(".7z"):
+        return SevenZipSource(path)
+    if name.endswith(".tar"):
+        return TarSource(path)
+    if name.endswith(ARCHIVE_SUFFIXES):
+        return TarStreamSource(path)
+    raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})")

@@ -1,0 +1,93 @@
+"""What a prepared set will hold: every image with its class and part, in the order it is written."""
+
+import hashlib
+import json
+from array import array
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from zssbir_cli.data.manifest import ClassInfo, Leak
+from zssbir_cli.prepare.sources import Paths, Source
+from zssbir_cli.types import Modality, Part
+
+# Test parts come first, so that dropping repeated images keeps the test copy.
+GROUPS: tuple[tuple[Part, Modality], ...] = tuple(
+    (part, modality)
+    for part in (Part.TEST, Part.VAL, Part.HOLDOUT, Part.TRAIN)
+    for modality in (Modality.PHOTO, Modality.SKETCH)
+)
+GROUP_OF = {pair: number for number, pair in enumerate(GROUPS)}
+
+
+@dataclass
+class Items:
+    """Images to write, as columns (a benchmark has half a million). `paths` are what `/source` will say."""
+
+    paths: Paths = field(default_factory=Paths)
+    source: "array[int]" = field(default_factory=lambda: array("h"))
+    entry: "array[int]" = field(default_factory=lambda: array("i"))
+    label: "array[int]" = field(default_factory=lambda: array("i"))
+    group: "array[int]" = field(default_factory=lambda: array("b"))
+    size: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def add(
+        self, path: str, source: int, entry: int, label: int, part: Part, modality: Modality, size: int
+    ) -> None:
+        """Append one image: entry `entry` of source number `source`."""
+        self.paths.append(path)
+        self.source.append(source)
+        self.entry.append(entry)
+        self.label.append(label)
+        self.group.append(GROUP_OF[part, modality])
+        self.size.append(size)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that determines a prepared set's bytes, and what is told about it."""
+
+    name: str
+    split: str
+    classes: tuple[ClassInfo, ...]
+    sources: tuple[Source, ...]
+    items: Items
+    options: dict[str, str | int | float | bool | None]
+    warnings: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """Item numbers in writing order: by group and path; sources that cannot be read at random come in
+        their own order, each after the sources before it."""
+        items = self.items
+        by_path = np.empty(len(items), np.int64)
+        by_path[sorted(range(len(items)), key=list(items.paths).__getitem__)] = np.arange(len(items))
+        if not any(s.sequential for s in self.sources):
+            return np.lexsort((by_path, np.asarray(items.label), np.asarray(items.group)))
+        parts = []
+        for number, source in enumerate(self.sources):
+            mine = np.flatnonzero(np.asarray(items.source) == number)
+            keys = (
+                (np.asarray(items.entry)[mine],)
+                if source.sequential
+                else (by_path[mine], np.asarray(items.label)[mine], np.asarray(items.group)[mine])
+            )
+            parts.append(mine[np.lexsort(keys)])
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits of everything that decides the output's bytes; a resumed run must have the same."""
+        digest = hashlib.sha256()
+        facts = [self.name, self.split, [c.model_dump() for c in self.classes], self.options]
+        digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+        items = self.items
+        columns = (items.source, items.entry, items.label, items.group, items.size, *items.paths.columns())
+        for column in columns:
+            digest.update(column)
+        return digest.hexdigest()[:16]
