@@ -1,0 +1,208 @@
+"""The one way to write a file whole or not at all; locks that hold; digests; an error as one line.
+
+A file is written under a name of its own process, synced, and renamed: readers see the old file or the new one,
+two writers never meet, and what a killed process leaves is never taken for a result.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from zssbir_cli.errors import DataError
+
+PARTIAL = ".partial"
+"""Suffix of everything that is not finished."""
+STALE_SECONDS = 24 * 3600
+CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write instead of `path`; when the block ends well it is synced and becomes `path` at once.
+
+    For libraries that write by name; everything else takes `write_bytes` or `write_text`. When the block
+    fails, `path` is as it was. The folder is made if need be. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
+    partial = path.with_name(_partial_name(path.name))
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes | bytearray | memoryview) -> None:
+    """Write a file whole or not at all. Raises OSError."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all; names that are not UTF-8 are kept readable. Raises OSError."""
+    write_bytes(path, printable(text).encode("utf-8"))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object whole or not at all. Raises OSError."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def printable(text: str) -> str:
+    """`text` without lone surrogates (which stand for bytes that are no UTF-8): those become U+FFFD."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries are on the disk, where the system can do that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal. Raises DataError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}") from None
+
+
+def reason(error: BaseException, limit: int = 160) -> str:
+    """An error as one line: what the system says of an OSError, else the message, never empty."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    if not text:
+        return type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+class Locked(DataError):
+    """Another process holds the lock."""
+
+
+class Lock:
+    """Context manager: one process at a time. The file stays (removing it would let two in) and says who
+    holds it. Where the file system or the system has no locks, work goes on without one; `held` is False.
+
+    Raises Locked, or OSError when the file cannot be made.
+    """
+
+    def __init__(self, path: Path, doing: str) -> None:
+        self.path, self.doing = path, doing
+        self.held = False
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> "Lock":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("ab+")
+        try:
+            self.held = _take(self._file.fileno())
+        except BlockingIOError:
+            holder = self._holder()
+            self._file.close()
+            raise Locked(
+                f"{self.path.parent} is in use by another process ({holder}); wait for it, or stop it"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"{self.doing}, pid {os.getpid()} on {socket.gethostname()}".encode())
+        self._file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        self.held = False
+
+    def _holder(self) -> str:
+        try:
+            return printable(self.path.read_text("utf-8", "replace")).strip() or self.doing
+        except OSError:
+            return self.doing
+
+
+def _take(handle: int) -> bool:
+    """Lock an open file; False where there are no locks. Raises BlockingIOError when another holds it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            os.lseek(handle, 1 << 30, os.SEEK_SET)  # a byte that nobody reads
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked") from None
+        return True
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise BlockingIOError(error.errno, "locked") from None
+        return False
+    return True
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_OWNER = re.compile(r"\.(\d+)\.partial$")
+
+
+def _partial_name(name: str) -> str:
+    room = 255 - len(f".{os.getpid()}{PARTIAL}")
+    short = os.fsencode(name)[:room] if len(os.fsencode(name)) > room else os.fsencode(name)
+    return f"{os.fsdecode(short)}.{os.getpid()}{PARTIAL}"
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what killed processes left of this very file."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f"{_escaped(path.name)}.*{PARTIAL}"):
+            owner = _OWNER.search(left.name)
+            old = time.time() - left.stat().st_mtime > STALE_SECONDS
+            if owner and (old or not _alive(int(owner[1]))) and left.is_file():
+                left.unlink(missing_ok=True)
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this machine runs (True where that cannot be told)."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
