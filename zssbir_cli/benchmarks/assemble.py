@@ -12,9 +12,10 @@ from zssbir_cli.benchmarks.lists import TEST, TRAIN, Lists, file_key
 from zssbir_cli.benchmarks.splits import Split, repair
 from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.data.shards import clean_source
+from zssbir_cli.prepare.kinds import is_picture_name
 from zssbir_cli.prepare.layout import PART_OF_ROLE
 from zssbir_cli.prepare.plan import Items
-from zssbir_cli.prepare.sources import Source, is_image_name
+from zssbir_cli.prepare.sources import Source
 from zssbir_cli.types import Modality, Part, Role
 
 Folder = tuple[int, str, bool]  # source number, folder's path, whether of `_ready` files
@@ -50,7 +51,7 @@ def find(dataset: str, sources: Sequence[Source]) -> Found:
             if isinstance(what, str):
                 found.ignored[what] += 1
                 continue
-            if not is_image_name(path):
+            if not is_picture_name(path):
                 found.ignored[
                     f"files in class folders are not images by their suffix ({path.rsplit('/', 1)[1]})"
                 ] += 1

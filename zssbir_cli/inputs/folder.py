@@ -1,5 +1,6 @@
 """Loose image files as network inputs: any folder of photos, no classes needed, and single sketches."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,14 @@ from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.square import resize_photo, square_sketch
 from zssbir_cli.errors import DataError
 from zssbir_cli.prepare.clean import CleanOptions, clean
-from zssbir_cli.prepare.sources import FolderSource, is_image_name
-from zssbir_cli.prepare.svg import is_svg, rasterise
+from zssbir_cli.prepare.kinds import (
+    HEAD_BYTES,
+    is_picture_head,
+    is_picture_name,
+    may_be_picture,
+    suffix,
+)
+from zssbir_cli.prepare.sources import FolderSource
 from zssbir_cli.types import Modality
 
 
@@ -29,14 +36,12 @@ class PhotoFolder(Dataset[Tensor]):
             raise DataError(f"{root}: not a folder of photos (unpack archives first)")
         source = FolderSource(root)
         source.scan()
-        listing = source.listing
-        chosen = [i for i, path in enumerate(listing.paths) if is_image_name(path)]
-        if not chosen:
-            raise DataError(f"{root}: no images below this folder ({len(listing.paths)} other files)")
         self.root, self.size = root, size
-        self.names = [listing.paths[i] for i in chosen]
+        self.names = pictures_of(source)
+        if not self.names:
+            raise DataError(f"{root}: no images below this folder ({_others(source)})")
         self.digest = source.sha256()
-        self.failed = torch.zeros(len(chosen), dtype=torch.uint8)
+        self.failed = torch.zeros(len(self.names), dtype=torch.uint8)
         self.failed.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
@@ -56,6 +61,43 @@ class PhotoFolder(Dataset[Tensor]):
         except DataError as error:
             return str(error)
         return ""
+
+
+def pictures_of(source: FolderSource) -> list[str]:
+    """The pictures of a scanned folder, as paths below it, in sorted order: known by their suffix or, where
+    that says nothing, by their content."""
+    paths = [p for p in source.listing.paths if may_be_picture(p)]
+    return [p for p in paths if is_picture_name(p) or _begins_as_picture(source.path / p)]
+
+
+def picture_files(place: Path) -> list[Path]:
+    """A picture file as it is, a folder as the pictures below it.
+
+    Raises:
+        DataError: no pictures there.
+    """
+    if not place.is_dir():
+        return [place]
+    source = FolderSource(place)
+    source.scan()
+    found = [place / name for name in pictures_of(source)]
+    if not found:
+        raise DataError(f"{place}: no pictures below this folder ({_others(source)})")
+    return found
+
+
+def _begins_as_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return is_picture_head(file.read(HEAD_BYTES))
+    except OSError:
+        return True  # reading it later says why
+
+
+def _others(source: FolderSource) -> str:
+    """What a folder without pictures holds: `3 .txt, 1 .mp4`."""
+    kinds = Counter(suffix(path) or "no suffix" for path in source.listing.paths)
+    return ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(5)) or "it is empty"
 
 
 class SketchFiles(Dataset[Tensor]):
@@ -86,8 +128,6 @@ def _checked(path: Path, modality: Modality) -> "np.ndarray[tuple[int], np.dtype
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if modality is Modality.SKETCH and is_svg(raw):
-        raw = rasterise(raw, str(path))
     cleaned = clean(raw, modality, CleanOptions(quick=True))
     if cleaned.data is None:
         raise DataError(f"{path}: {cleaned.note}")

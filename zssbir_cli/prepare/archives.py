@@ -18,13 +18,13 @@ from typing import IO, Any
 
 from zssbir_cli.data.shards import file_sha256
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.kinds import is_junk
 from zssbir_cli.prepare.sources import (
     ARCHIVE_SUFFIXES,
     MAX_FILE_BYTES,
     FolderSource,
     Listing,
     Source,
-    is_junk,
 )
 
 MAX_MEMBERS = 20_000_000

@@ -17,7 +17,9 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from zssbir_cli.data.ink import dark_on_white, flatten
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.kinds import is_svg
 from zssbir_cli.prepare.sources import MAX_FILE_BYTES
+from zssbir_cli.prepare.svg import rasterise
 from zssbir_cli.types import Modality
 
 MAX_PIXELS = 100_000_000
@@ -65,7 +67,7 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
         data, note = _clean(raw, modality, options)
         return Cleaned(data, note, digest)
     except DataError as error:
-        return Cleaned(None, f"does not decode: {error}", digest)
+        return Cleaned(None, str(error), digest)
     except _Skip as skip:
         return Cleaned(None, str(skip), digest)
     except Image.DecompressionBombError:
@@ -92,6 +94,10 @@ def _clean(raw: bytes, modality: Modality, options: CleanOptions) -> tuple[bytes
         raise _Skip("zero bytes")
     if len(raw) > MAX_FILE_BYTES:
         raise _Skip(f"enormous: over {MAX_FILE_BYTES >> 20} MiB")
+    if is_svg(raw):
+        if modality is Modality.PHOTO:
+            raise _Skip("an SVG drawing: taken as a sketch only")
+        raw = rasterise(raw)
     if options.quick:
         end = plain_end(raw, options.size)
         if end is not None:

@@ -10,9 +10,10 @@ import numpy as np
 
 from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.kinds import may_be_picture
 from zssbir_cli.prepare.plan import Items
 from zssbir_cli.prepare.roles import class_key
-from zssbir_cli.prepare.sources import Source, is_image_name
+from zssbir_cli.prepare.sources import Source
 from zssbir_cli.types import Modality, Part, Role
 
 MODALITY_OF_FOLDER = {
@@ -69,7 +70,7 @@ def find_images(sources: Sequence[Source]) -> Found:
 def _place(path: str) -> tuple[Modality, str, int] | str:
     """(modality, class, length of the top folder) of a file, or why it is ignored ("" = silently)."""
     place = _place_of_folder(path.rpartition("/")[0])
-    if isinstance(place, str) or is_image_name(path):
+    if isinstance(place, str) or may_be_picture(path):
         return place
     return "files in class folders are not images by their suffix; ignored"
 

@@ -17,9 +17,9 @@ from typing import overload
 from zssbir_cli.data.manifest import SourceInfo
 from zssbir_cli.data.shards import clean_source
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.kinds import is_junk
 
 MAX_FILE_BYTES = 256 << 20
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z")
 
 
@@ -174,13 +174,3 @@ def _read_file(path: str, size: int) -> bytes:
         return b"".join(parts)
     finally:
         os.close(file)
-
-
-def is_junk(name: str) -> bool:
-    """Files that operating systems leave behind (.DS_Store, Thumbs.db, __MACOSX, hidden files)."""
-    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
-
-
-def is_image_name(path: str) -> bool:
-    """Whether the suffix is one of an image format that `prepare` reads."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a Path takes ten times as long)

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import re
 
 from zssbir_cli.errors import DataError
 
@@ -11,16 +10,8 @@ SIDE = 512
 MAX_BYTES = 16 << 20
 
 
-def is_svg(raw: bytes) -> bool:
-    """Whether these bytes are an SVG document (plain or gzip-compressed)."""
-    if raw[:2] == b"\x1f\x8b":
-        return True
-    head = raw[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
-    return head.startswith(b"<") and re.search(rb"<(\w+:)?svg[\s>]", head) is not None
-
-
-def rasterise(raw: bytes, name: str) -> bytes:
-    """Draw an SVG on a transparent ground; returns PNG bytes. `name` is for the error.
+def rasterise(raw: bytes) -> bytes:
+    """Draw an SVG on a transparent ground; returns PNG bytes.
 
     Errors: DataError when it does not parse, is enormous, or draws nothing that has a size.
     """
@@ -31,8 +22,8 @@ def rasterise(raw: bytes, name: str) -> bytes:
             with gzip.open(io.BytesIO(raw)) as file:
                 raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
-            raise DataError(f"{name}: an SVG of more than {MAX_BYTES >> 20} MiB")
+            raise DataError(f"an SVG of more than {MAX_BYTES >> 20} MiB")
         text = raw.decode("utf-8-sig")
         return bytes(resvg_py.svg_to_bytes(svg_string=text, width=SIDE, height=SIDE, skip_system_fonts=True))
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{name}: not a readable SVG ({' '.join(str(error).split())[:120]})") from None
+        raise DataError(f"not a readable SVG ({' '.join(str(error).split())[:120]})") from None

@@ -18,6 +18,7 @@ from zssbir_cli.embedding.load import load_run
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import load_image
+from zssbir_cli.inputs.folder import picture_files
 from zssbir_cli.methods.puxim.config import PuximConfig, VxlConfig
 from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
 from zssbir_cli.models.clip_text import clean_class_name
@@ -27,7 +28,6 @@ from zssbir_cli.prepare.clean import CleanOptions, clean
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.masks import MaskPicture, contact_sheet, html_page
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 DEMO_CLASSES = ("teapot", "sailboat", "guitar", "butterfly", "bicycle", "cactus", "house", "umbrella")
 
 
@@ -151,14 +151,7 @@ def _shots(request: MaskRequest, prepared: PreparedSet | None) -> Iterator[Shot]
 
 def _own(request: MaskRequest) -> Iterator[Shot]:
     """The user's pictures: files, or folders of them (all levels)."""
-    files: list[Path] = []
-    for path in request.images:
-        inside = (
-            sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        )
-        if not inside:
-            raise DataError(f"{path}: no pictures there ({', '.join(SUFFIXES)})")
-        files += inside
+    files = [file for place in request.images for file in picture_files(place)]
     for file in files[: request.count]:
         yield Shot(_read(file), str(file), file.resolve().parent.name)
 

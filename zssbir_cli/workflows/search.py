@@ -18,8 +18,7 @@ from zssbir_cli.embedding.parts import Embedder, Progress, Request, embed_part, 
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.evaluation.inputs import latest_run
-from zssbir_cli.inputs.folder import SketchFiles, read_sketch
-from zssbir_cli.prepare.sources import is_image_name
+from zssbir_cli.inputs.folder import SketchFiles, picture_files, read_sketch
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.report_page import Thumb, contact_sheet, escape, page, strip
@@ -122,13 +121,7 @@ def _class_of(stored: Embeddings, row: int) -> str:
 
 def _checked_sketches(sketches: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Sketch files (folders are listed), each readable and with ink, and a note for what looks like a photo."""
-    paths: list[Path] = []
-    for path in sketches:
-        inside = [p for p in sorted(path.iterdir()) if is_image_name(p.name) or p.suffix.lower() == ".svg"] \
-            if path.is_dir() else [path]  # fmt: skip
-        if not inside:
-            raise DataError(f"{path}: no sketches in this folder")
-        paths += inside
+    paths = [file for place in sketches for file in picture_files(place)]
     notes = []
     for path in paths:
         image = read_sketch(path)
