@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from zssbir_cli.methods.base import Progress
+from zssbir_cli.methods.base import Position
 
 STEPS = 2
 TERMS = ("distill_sketch", "distill_photo", "cluster", "guidance", "alignment")
@@ -39,7 +39,7 @@ def work(case: str, world: int, rank: int) -> dict[str, Tensor]:
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
     out: dict[str, Tensor] = {}
     for step in range(STEPS):
-        progress = Progress(6 + step, 9, 2, 3)
+        progress = Position(6 + step, 9, 2, 3)
         method.before_step(progress)
         method.cluster_weight = method.config.cluster
         rows = slice(rank * 4 // world, (rank + 1) * 4 // world)

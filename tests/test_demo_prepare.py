@@ -133,7 +133,7 @@ def test_wrong_options_are_named(tmp_path: Path, change: dict[str, object], word
 
 def test_progress_counts_every_image(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    prepare_demo(tmp_path / "p", progress=lambda done, total: seen.append((done, total)), **TINY)
+    prepare_demo(tmp_path / "p", progress=lambda _, done, total: seen.append((done, total)), **TINY)
     assert seen[-1] == (3 * len(CLASSES), 3 * len(CLASSES))
     assert [d for d, _ in seen] == sorted(d for d, _ in seen)
 

@@ -93,9 +93,16 @@ def test_embed_all_keeps_order_and_every_row(workers):
         return torch.stack([images.float().mean((1, 2, 3)), images[:, 0, 0, 0] * 2.0], 1)
 
     done = []
-    result = embed_all(embed, Images(), batch_size=4, workers=workers, precision=CPU, progress=done.append)
+    result = embed_all(
+        embed,
+        Images(),
+        batch_size=4,
+        workers=workers,
+        precision=CPU,
+        progress=lambda _, n, __: done.append(n),
+    )
     assert torch.equal(result, torch.arange(11).float()[:, None] * torch.tensor([1.0, 2.0]))
-    assert done == [4, 8, 11]
+    assert done == [0, 4, 8, 11]
 
 
 def test_ema_follows_its_formula():

@@ -17,13 +17,14 @@ def demo(
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """See the whole way in minutes, offline: draw a data set, train, evaluate on unseen classes, show."""
-    from zssbir_cli.cli.console import note, progress, table
+    from zssbir_cli.cli.console import note, table
+    from zssbir_cli.cli.stages import stages
     from zssbir_cli.cli.train_progress import TrainHooks
     from zssbir_cli.workflows import demo as workflow
 
     begin = time.perf_counter()
     note(f"demo in {out}: drawing sketches and photos, then training on the seen classes")
-    with progress("drawing") as bar:
+    with stages() as bar:
         data = workflow.draw(out, seed=seed, photos=photos, progress=bar)
     result = workflow.demo(
         out, data, seed=seed, device=device, overrides=tuple(set_), hooks=TrainHooks(), say=note

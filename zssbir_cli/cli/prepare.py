@@ -97,7 +97,8 @@ def _prepare(
 ) -> "Prepared":
     """The right workflow for the source."""
     from zssbir_cli.benchmarks.splits import DATASETS
-    from zssbir_cli.cli.console import note, progress
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.cli.stages import stages
     from zssbir_cli.errors import UsageError
     from zssbir_cli.workflows.benchmarks import prepare_benchmark
     from zssbir_cli.workflows.prepare import prepare_own, prepare_the_demo
@@ -111,7 +112,7 @@ def _prepare(
         raise UsageError("--split, --from and --lists go with sketchy, tuberlin or quickdraw")
     if ambiguity is not None and source != ["demo"]:
         raise UsageError("--ambiguity goes with `zssbir prepare demo` only")
-    with progress("preparing") as bar:
+    with stages() as bar:
         if dataset is not None:
             return prepare_benchmark(dataset, split, given, lists, name, out, choices, note, bar)
         if source == ["demo"]:
@@ -171,11 +172,11 @@ def _show_splits() -> None:
 
 
 def _verify(root: Path, workers: int) -> None:
-    from zssbir_cli.cli.console import progress
+    from zssbir_cli.cli.stages import stages
     from zssbir_cli.errors import DataError
     from zssbir_cli.prepare.verify import verify
 
-    with progress("verifying") as bar:
+    with stages() as bar:
         verdict = verify(root, workers, bar)
     for problem in verdict.problems:
         print(problem)

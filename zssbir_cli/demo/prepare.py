@@ -3,7 +3,7 @@
 import io
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from zssbir_cli.demo.classes import CLASSES
 from zssbir_cli.demo.photo import draw_photo
 from zssbir_cli.demo.sketch import draw_sketch
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
 _CHUNK = 10
@@ -42,7 +43,7 @@ def prepare_demo(
     unseen: int | Sequence[str] = 13,
     val: int = 5,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Draw the demo set and write it to the folder `out`; returns `out`.
 
@@ -55,7 +56,7 @@ def prepare_demo(
         unseen: names of the test classes, or how many to choose by `seed`.
         val: number of the remaining classes that are held out for model selection.
         workers: drawing processes; 0 or 1 draws in this process.
-        progress: called with (images done, images in all).
+        progress: called with the number of images drawn.
 
     Raises:
         UsageError: an argument out of range or an unknown class.
@@ -208,9 +209,7 @@ def _drawn(jobs: list[_Job], workers: int) -> Iterator[list[tuple[bytes, bytes |
         yield from pool.map(_draw, jobs)
 
 
-def _write(
-    folder: Path, jobs: list[_Job], workers: int, progress: Callable[[int, int], None] | None
-) -> list[ShardInfo]:
+def _write(folder: Path, jobs: list[_Job], workers: int, progress: Progress) -> list[ShardInfo]:
     shards: list[ShardInfo] = []
     writer: ShardWriter | None = None
     done, total = 0, sum(job.count for job in jobs)
@@ -224,8 +223,7 @@ def _write(
             source = f"{kind}/{job.name}/{number:04d}.{suffix}"
             writer.add(data, CLASSES.index(job.name), source, mask=mask)
         done += job.count
-        if progress is not None:
-            progress(done, total)
+        progress("drawing", done, total)
     return shards + _finished(writer)
 
 

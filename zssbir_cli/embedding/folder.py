@@ -13,9 +13,10 @@ from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
 from zssbir_cli.data.stage import Stage
-from zssbir_cli.embedding.parts import Embedder, Progress, Request
+from zssbir_cli.embedding.parts import Embedder, Request
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import PhotoFolder
+from zssbir_cli.progress import Progress, silent, within
 from zssbir_cli.types import Modality
 
 CHUNK = 4096
@@ -33,7 +34,7 @@ class FolderResult:
 
 
 def embed_folder(
-    embedder: Embedder, folder: Path, out: Path, *, half: bool = False, progress: Progress | None = None
+    embedder: Embedder, folder: Path, out: Path, *, half: bool = False, progress: Progress = silent
 ) -> FolderResult:
     """Embed every image below `folder` into the embeddings file `out`; a killed pass continues where it was.
 
@@ -49,17 +50,7 @@ def embed_folder(
     total = len(images)
     for a in range(start, total, CHUNK):
         chunk = range(a, min(a + CHUNK, total))
-        shown = (
-            (
-                lambda done, a=a: progress(
-                    folder.name or str(folder), a + done * distributed.world_size(), total
-                )
-            )
-            if progress
-            else None
-        )
-        if shown:
-            shown(0)
+        shown = within(progress, f"embedding {folder.name or folder}", total, start=a)
         rows = embedder.embed(Subset(images, chunk), Modality.PHOTO, shown).numpy()
         failed = distributed.all_max_(images.failed[chunk.start : chunk.stop].clone())
         if distributed.is_main():
@@ -102,7 +93,7 @@ def run_folder(
     *,
     half: bool,
     force: bool,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> FolderResult:
     """Embed a folder of photos into `out` (default: a file in the run's folder); a fresh file is kept.
 

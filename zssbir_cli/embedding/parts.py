@@ -1,7 +1,7 @@
 """`zssbir embed`: embeddings of a prepared set's parts, or of any folder of photos, with a run's weights."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +20,13 @@ from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Method
+from zssbir_cli.progress import Progress, silent, within
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality, Part
 
 BATCH = 128
 LEAST_COSINE = 0.9995
 """bf16 weights are used only while their embeddings stay this close to those of fp32."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ class Embedder:
             **about,  # type: ignore[arg-type]
         )
 
-    def embed(
-        self, images: Dataset[Tensor], modality: Modality, progress: Callable[[int], None] | None = None
-    ) -> Tensor:
+    def embed(self, images: Dataset[Tensor], modality: Modality, progress: Progress = silent) -> Tensor:
         """Embeddings float32 [N, D] of a map-style data set of uint8 images, complete on every rank."""
         return embed_all(
             lambda x: self.method.embed(x, modality), images,
@@ -125,7 +123,7 @@ def is_fresh(found: Embeddings, checkpoint: str, prepared: PreparedSet, precisio
 
 
 def embed_part(
-    embedder: Embedder, prepared: PreparedSet, part: Part, path: Path, progress: Progress | None = None
+    embedder: Embedder, prepared: PreparedSet, part: Part, path: Path, progress: Progress = silent
 ) -> Embeddings:
     """Embed the sketches and photos of one part of a prepared set into `path`. DataError when it is empty."""
     whole = [Choice(part, m, np.arange(len(prepared.images(part, m)), dtype=np.int64)) for m in Modality]
@@ -133,7 +131,7 @@ def embed_part(
 
 
 def embed_choice(
-    embedder: Embedder, prepared: PreparedSet, choice: Choice, path: Path, progress: Progress | None = None
+    embedder: Embedder, prepared: PreparedSet, choice: Choice, path: Path, progress: Progress = silent
 ) -> Embeddings:
     """Embed some images of a part into `path`."""
     return _embed_choices(embedder, prepared, [choice], path, progress)
@@ -144,7 +142,7 @@ def _embed_choices(
     prepared: PreparedSet,
     choices: Sequence[Choice],
     path: Path,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Embeddings:
     data, manifest = embedder.recipe.data, prepared.manifest
     rows, labels, kinds, sources = [], [], [], []
@@ -153,9 +151,7 @@ def _embed_choices(
         if not total:
             continue
         label = f"embedding {manifest.name} {choice.part} {choice.modality.name.lower()}"
-        shown = (lambda done, label=label, total=total: progress(label, done, total)) if progress else None
-        if shown:
-            shown(0)
+        shown = within(progress, label, total)
         chosen = Subset(EvalImages(images, data.size, data.sketch_crop), choice.index.tolist())
         rows.append(embedder.embed(chosen, choice.modality, shown).numpy())
         labels.append(images.labels[choice.index])
@@ -198,7 +194,7 @@ def run_parts(
     parts: Sequence[str],
     *,
     force: bool,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Path]:
     """Embed parts of a prepared set (default: the run's own, all parts but train); fresh files are kept.
 

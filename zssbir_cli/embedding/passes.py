@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.engine.loader import image_stream
+from zssbir_cli.progress import Progress, silent
 
 
 def embed_all(
@@ -20,14 +21,14 @@ def embed_all(
     batch_size: int,
     workers: int,
     precision: Precision,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """Apply `embed` (images [B, C, H, W] on the device -> [B, D]) to every item of a map-style data set of
     tensors.
 
     Returns float32 [N, D] on the CPU, in data-set order. Under several ranks each embeds a contiguous share,
     and all of them return the whole: complete, without duplicates, the same bits everywhere. `progress` is
-    told the number of images done by this rank after each batch. Raises the data set's DataError.
+    told the number of images done after each batch. Raises the data set's DataError.
     """
     total = len(images)  # type: ignore[arg-type]
     world, rank = distributed.world_size(), distributed.rank()
@@ -35,13 +36,13 @@ def embed_all(
     device = precision.device
     share = range(bounds[rank], bounds[rank + 1])
     parts: list[Tensor] = []
+    progress("embedding", 0, total)
     stream = image_stream(images, share, batch_size=batch_size, workers=workers, pin=device.type == "cuda")
     with closing(stream), torch.inference_mode():
         for number, batch in enumerate(stream):
             with precision.autocast():
                 parts.append(embed(batch.to(device, non_blocking=True)).float())
-            if progress is not None:
-                progress(min(len(share), (number + 1) * batch_size))
+            progress("embedding", min(total, (number + 1) * batch_size * world), total)
         local = torch.cat(parts) if parts else torch.empty(0, 0, device=device)
         return _all_rows(local, bounds).cpu()
 

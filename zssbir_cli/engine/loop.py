@@ -21,7 +21,7 @@ from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.stop import Interrupted, StopRequest, on_signals
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
-from zssbir_cli.methods.base import Batch, Method, Probe, Progress, TrainData
+from zssbir_cli.methods.base import Batch, Method, Position, Probe, TrainData
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 
 SELECT = "val/mAP@all"
@@ -199,7 +199,7 @@ class _Fit:
     def _step(self, epoch: int, stop: bool) -> bool:
         """One optimizer step. Returns whether to stop after it."""
         step = self.state.step
-        progress = Progress(step, self.total, epoch, self.train.epochs)
+        progress = Position(step, self.total, epoch, self.train.epochs)
         done = step % self.per_epoch * self.optim.accumulate
         count = min(self.optim.accumulate, self.batches - done)
         asked = self.stepper.step(self._next_batch, count, progress, stop)

@@ -15,7 +15,7 @@ from zssbir_cli.compute.precision import Precision
 from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.report import memory_mb
 from zssbir_cli.engine.step import Stepper, seed_all
-from zssbir_cli.methods.base import Batch, Method, Probe, Progress, TrainData
+from zssbir_cli.methods.base import Batch, Method, Position, Probe, TrainData
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 
 PHASES = ("data", "copy", "forward", "backward", "optimizer")
@@ -104,7 +104,7 @@ class _Timer:
         self._wait()
         start = time.perf_counter()
         self.stepper.step(
-            self._next_batch, self.batches, Progress(self.done, self.done + 1, 0, 1), stop=False
+            self._next_batch, self.batches, Position(self.done, self.done + 1, 0, 1), stop=False
         )
         self._wait()
         self.current["step"] = time.perf_counter() - start

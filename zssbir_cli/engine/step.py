@@ -14,7 +14,7 @@ from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.ema import Ema
 from zssbir_cli.engine.monitor import Monitor
 from zssbir_cli.engine.optim import build_optimizer, lr_at, set_lr, trainable
-from zssbir_cli.methods.base import Batch, Method, Progress
+from zssbir_cli.methods.base import Batch, Method, Position
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 
 NextBatch = Callable[[int], Batch]
@@ -74,7 +74,7 @@ class Stepper:
                     self.method, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
 
-    def step(self, next_batch: NextBatch, count: int, progress: Progress, stop: bool) -> bool:
+    def step(self, next_batch: NextBatch, count: int, progress: Position, stop: bool) -> bool:
         """One optimizer step over `count` batches. `stop`: this rank was asked to stop.
 
         Returns whether all ranks stop after this step. Raises DivergedError.

@@ -12,11 +12,12 @@ from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
 from zssbir_cli.data.embeddings_user import read_user_embeddings
 from zssbir_cli.data.prepared import Choice, PreparedSet
-from zssbir_cli.embedding.parts import Embedder, Progress, embed_choice, embed_part, embeddings_path, is_fresh
+from zssbir_cli.embedding.parts import Embedder, embed_choice, embed_part, embeddings_path, is_fresh
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.protocols import Task, build_task, restrict
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.types import Modality, Part, Role
 
@@ -69,7 +70,7 @@ def latest_run(runs: Path) -> Path:
     return RunDir.latest(runs)
 
 
-def run_inputs(run: Path, split: str, options: Options, progress: Progress | None = None) -> Inputs:
+def run_inputs(run: Path, split: str, options: Options, progress: Progress = silent) -> Inputs:
     """Queries and gallery of a protocol with a run's weights; embeds what is missing or stale.
 
     Errors: UsageError, DataError, CheckpointError.
@@ -159,7 +160,7 @@ class _Source:
     """Embeddings of choices, from files that are fresh, else from the run's weights (loaded once)."""
 
     def __init__(
-        self, run: Path, prepared: PreparedSet, sha256: str, options: Options, progress: Progress | None
+        self, run: Path, prepared: PreparedSet, sha256: str, options: Options, progress: Progress
     ) -> None:
         self.run, self.prepared, self.sha256, self.options = run, prepared, sha256, options
         self.progress, self.precision = progress, ""

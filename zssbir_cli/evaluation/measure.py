@@ -7,9 +7,9 @@ import numpy as np
 
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Rows
-from zssbir_cli.embedding.parts import Progress
 from zssbir_cli.evaluation.bootstrap import Interval, intervals
 from zssbir_cli.evaluation.inputs import Inputs
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.metrics import Metrics, evaluate
 
 CURVE_LEVELS = 101
@@ -47,23 +47,13 @@ def measure(
     k: Sequence[int] = (100, 200),
     fast: bool = False,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate inputs: all measures, conventions, intervals, groups, duplicates. Errors: DataError, UsageError."""
     query, gallery, device = inputs.query, inputs.gallery, str(choose_device(device))
-    done = 0
-
-    def count(n: int) -> None:
-        nonlocal done
-        done += n
-        if progress:
-            progress("ranking", done, len(query.labels))
-
-    if progress:
-        progress("ranking", 0, len(query.labels))
     metrics = evaluate(
         query.rows, gallery.rows, query.labels, gallery.labels,
-        k=k, curve_levels=CURVE_LEVELS, fast=fast, device=device, progress=count,
+        k=k, curve_levels=CURVE_LEVELS, fast=fast, device=device, progress=progress,
     )  # fmt: skip
     names = [(n, c) for n in metrics.names for c in (Metrics.conventions_of(n) or ("",))]
     kept = metrics.counted

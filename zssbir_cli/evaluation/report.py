@@ -8,11 +8,11 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
-from zssbir_cli.embedding.parts import Progress
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.evaluation.measure import Evaluation
 from zssbir_cli.evaluation.results import comparable, context, headline, markdown
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.projection import confusion, tsne
 from zssbir_cli.retrieval.search import Neighbours, search
 from zssbir_cli.viz import report_figures as figures
@@ -27,7 +27,7 @@ SHOWN = 5
 Ints = npt.NDArray[np.int64]
 
 
-def write_report(evaluation: Evaluation, folder: Path, progress: Progress | None = None) -> Path:
+def write_report(evaluation: Evaluation, folder: Path, progress: Progress = silent) -> Path:
     """Write report.html, report.md and the figures into `folder`; returns the page's path. DataError: disk."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _groups(evaluation: Evaluation) -> str:
     return table(("measure", "seen", "unseen", "harmonic mean"), rows)
 
 
-def _figures(evaluation: Evaluation, folder: Path, progress: Progress | None) -> dict[str, str]:
+def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[str, str]:
     """Draw all figures: PNG files in `folder`, HTML in the result."""
     metrics, inputs = evaluation.metrics, evaluation.inputs
     kept = [
@@ -153,7 +153,7 @@ def _sample_of(counted: npt.NDArray[np.bool_]) -> Ints:
     return np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLE]).astype(np.int64)
 
 
-def _top(evaluation: Evaluation, queries: Ints, k: int, progress: Progress | None = None) -> Neighbours:
+def _top(evaluation: Evaluation, queries: Ints, k: int, progress: Progress = silent) -> Neighbours:
     """The first k photos of some queries (unit rows, so that inner products are cosines)."""
     inputs = evaluation.inputs
     gallery = np.asarray(inputs.gallery.rows, np.float32)
@@ -162,8 +162,7 @@ def _top(evaluation: Evaluation, queries: Ints, k: int, progress: Progress | Non
     for a in range(0, len(queries), 256):
         rows = torch.from_numpy(np.asarray(inputs.query.rows[queries[a : a + 256]], np.float32))
         parts.append(search(rows, gallery, k))
-        if progress:
-            progress("first photos of the queries", min(a + 256, len(queries)), len(queries))
+        progress("first photos of the queries", min(a + 256, len(queries)), len(queries))
     return Neighbours(np.concatenate([p.rows for p in parts]), np.concatenate([p.scores for p in parts]))
 
 

@@ -37,7 +37,7 @@ class ParamGroup(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Progress:
+class Position:
     """Where the run is. `step` counts optimizer steps from 0, `epoch` from 0."""
 
     step: int
@@ -126,10 +126,10 @@ class Method(nn.Module, ABC):
         """Called with a checkpoint's tensors before they are copied in: give buffers whose size depends on the
         data (AMA's clusters) the size they have there."""
 
-    def before_step(self, progress: Progress) -> None:
+    def before_step(self, progress: Position) -> None:
         """Called before each optimizer step (schedules)."""
 
-    def after_step(self, progress: Progress) -> None:
+    def after_step(self, progress: Position) -> None:
         """Called after each optimizer step (EMA teacher)."""
 
     def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:

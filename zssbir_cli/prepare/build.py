@@ -26,6 +26,7 @@ from zssbir_cli.prepare.clean import Cleaned, CleanOptions, clean
 from zssbir_cli.prepare.journal import REPORT_NAME, Journal, Note, ShardRecord, lock
 from zssbir_cli.prepare.leaks import find_image_leaks, refuse
 from zssbir_cli.prepare.plan import GROUPS, Plan
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
 
 CHUNK_IMAGES = 32
@@ -33,7 +34,6 @@ CHUNK_BYTES = 4 << 20
 AHEAD_CHUNKS = 64
 AHEAD_BYTES = 16 << 20
 """How far reading runs ahead of storing."""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,7 @@ class _Store:
         self._pool.shutdown()
 
 
-def build(
-    plan: Plan, out: Path, options: BuildOptions, progress: Progress = lambda done, total: None
-) -> Manifest:
+def build(plan: Plan, out: Path, options: BuildOptions, progress: Progress = silent) -> Manifest:
     """Write the planned set into `out` and return its manifest; continues what a killed run left.
 
     Raises:
@@ -147,7 +145,7 @@ def _write_all(
     todo = _unsettled(plan, groups)
     seen = _seen_digests(journal, groups) if options.dedup else None
     done = len(items) - len(todo)
-    progress(done, len(items))
+    progress("preparing", done, len(items))
     with _Store(journal) as store:
         for chunk, results in _cleaned(plan, todo, options):
             for item, result in zip(chunk, results, strict=True):
@@ -165,7 +163,7 @@ def _write_all(
                     full = group.writer.put(result.data, items.label[item], path, digest=result.digest)
                 group.settle(store, full)
             done += len(chunk)
-            progress(done, len(items))
+            progress("preparing", done, len(items))
         store.wait()
 
 

@@ -1,6 +1,6 @@
 """`prepare --verify`: read a prepared set completely and say what is wrong with it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from zssbir_cli.data.shards import content_digest, file_sha256
 from zssbir_cli.errors import DataError
 from zssbir_cli.prepare.build import available_cores
 from zssbir_cli.prepare.leaks import find_image_leaks
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
 
 MAX_PROBLEMS = 50
@@ -26,9 +27,7 @@ class Verdict:
     leaks: int
 
 
-def verify(
-    root: Path, workers: int = 0, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Verdict:
+def verify(root: Path, workers: int = 0, progress: Progress = silent) -> Verdict:
     """Check the manifest, each shard's checksum and offsets, every image's decodability, and leaks that the
     manifest does not record.
 
@@ -48,8 +47,8 @@ def verify(
                     if bad:
                         problems.append(bad)
                     if done % 256 == 0:
-                        progress(done, total)
-        progress(total, total)
+                        progress("verifying", done, total)
+        progress("verifying", total, total)
         problems += _new_leaks(prepared)
     return Verdict(
         total, len(prepared.manifest.shards), tuple(problems[:MAX_PROBLEMS]), len(prepared.manifest.leaks)

@@ -22,7 +22,7 @@ scores are taken in random order and every value is the expectation (rule and so
 rows; sums are float64.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.precision import VALUES_PER_CUT
 from zssbir_cli.retrieval.ranking import Labels, Rows, rank_values, sort_gallery
 
@@ -143,7 +144,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     block: int | None = None,
     threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = silent,
 ) -> Metrics:
     """Rank the gallery by cosine for every query and return all measures in all conventions.
 
@@ -156,7 +157,7 @@ def evaluate(
         device: where products and sorting run.
         block: query rows ranked at a time, memory only: the result is the same for every block.
         threads: CPU threads (default: torch's).
-        progress: called with the number of queries done, after each block.
+        progress: told the number of queries ranked, after each block.
     Errors:
         DataError: shapes that do not fit, NaN or zero rows (named), a query without a label, none counted.
         UsageError: k < 1.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.errors import DataError
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.precision import VALUES_PER_CUT, values_of_groups, values_of_ranks
 
 Rows = npt.NDArray[np.floating] | Tensor
@@ -101,7 +102,7 @@ def rank_values(
     fast: bool = False,
     block: int | None = None,
     threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = silent,
 ) -> Floats:
     """Values of every query (columns of `precision.values_of_ranks`), NaN where nothing is relevant.
 
@@ -111,7 +112,7 @@ def rank_values(
         block: rows ranked at a time; changes memory only. Default: what fits the processor's cache.
         threads: CPU threads, each with its own block. Default: torch's number.
         fast: bf16 products where the hardware has them; scores then differ by up to about 4e-3.
-        progress: called with the number of queries done, after each block.
+        progress: told the number of queries ranked, after each block.
     Returns:
         float64 [Q, columns].
     """
@@ -132,9 +133,11 @@ def rank_values(
         return len(index)
 
     with one_thread_each(), product_precision(fast), ThreadPoolExecutor(workers) as pool:
-        for done in pool.map(work, starts):
-            if progress:
-                progress(done)
+        done = 0
+        progress("ranking", 0, len(order))
+        for count in pool.map(work, starts):
+            done += count
+            progress("ranking", done, len(order))
     return values
 
 

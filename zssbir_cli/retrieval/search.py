@@ -1,6 +1,5 @@
 """Exact search: the photos nearest to each sketch, over rows that may lie in a memory-mapped file."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.ranking import as_tensor, product_precision
 
 BLOCK_ROWS = 65536
@@ -34,7 +34,7 @@ def search(
     k: int,
     *,
     products: torch.dtype = torch.float32,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Neighbours:
     """Exact top k of every query by cosine.
 
@@ -48,7 +48,7 @@ def search(
             in blocks.
         k: photos per query; at most G are returned.
         products: what the scan of several queries computes in, float32 or (where the processor has it) bfloat16.
-        progress: called with (rows read, G).
+        progress: told the number of rows read.
     Errors: DataError: different widths, NaN or zero query, NaN in the gallery. UsageError: k < 1.
     Memory: the scores of a block, 4 * Q * 65,536 bytes.
     """
@@ -73,8 +73,7 @@ def search(
                 near = best.near(_products(block, columns, torch.float32), _slack(width, torch.float32))
             best.add(near, done)
             done = min(done + size, total)
-            if progress:
-                progress(done, total)
+            progress("searching", done, total)
     return best.result()
 
 

@@ -12,8 +12,9 @@ from zssbir_cli.data.manifest import ClassInfo, Leak
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.prepare.leaks import refuse
 from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Role
-from zssbir_cli.workflows.prepare import Choices, Prepared, Progress, Say, carry_out, scan
+from zssbir_cli.workflows.prepare import Choices, Prepared, Say, carry_out, scan
 
 
 def prepare_benchmark(
@@ -25,7 +26,7 @@ def prepare_benchmark(
     out: Path | None,
     choices: Choices,
     say: Say = lambda text: None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Prepared:
     """Prepare a split of a published data set from folders and archives (`paths`), or from what can be
     found in the usual places or downloaded.

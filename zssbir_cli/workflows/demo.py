@@ -21,6 +21,7 @@ from zssbir_cli.engine.runlog import RunDir, read_metrics, write_json
 from zssbir_cli.errors import UsageError, ZssbirError
 from zssbir_cli.inputs.datasets import EvalImages, load_image
 from zssbir_cli.prepare.build import available_cores
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.hog import hog
@@ -69,7 +70,7 @@ def draw(
     seed: int = 0,
     photos: int = 40,
     workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """The demo's data set in `out`/data, drawn unless it is there already; `photos` per class;
     `workers` drawing processes (0: one per core).

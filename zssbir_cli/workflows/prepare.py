@@ -18,9 +18,9 @@ from zssbir_cli.prepare.leaks import refuse
 from zssbir_cli.prepare.plan import Plan
 from zssbir_cli.prepare.roles import assign_roles
 from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
+from zssbir_cli.progress import Progress, silent
 
 Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def prepare_own(
     out: Path | None = None,
     choices: Choices,
     say: Say = lambda text: None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Prepared:
     """Prepare the user's own folder or archive (several are taken as one).
 
@@ -118,7 +118,7 @@ def prepare_the_demo(
     out: Path | None = None,
     choices: Choices,
     ambiguity: float | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Prepared:
     """Draw the demo set (`data.demo`); `--unseen`, `--val-classes`, `--seed`, `--size`, `--subset` and
     `--ambiguity` (0-1, things of other classes in the photos) apply.

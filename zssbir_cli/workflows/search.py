@@ -14,11 +14,12 @@ from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import ink_box
 from zssbir_cli.embedding.folder import run_folder
-from zssbir_cli.embedding.parts import Embedder, Progress, Request, embed_part, embeddings_path, is_fresh
+from zssbir_cli.embedding.parts import Embedder, Request, embed_part, embeddings_path, is_fresh
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.evaluation.inputs import latest_run
 from zssbir_cli.inputs.folder import SketchFiles, picture_files, read_sketch
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.report_page import Thumb, contact_sheet, escape, page, strip
@@ -72,7 +73,7 @@ def search_sketches(
     device: str = "auto",
     workers: int | None = None,
     approximate: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> SearchResult:
     """Find the `k` nearest photos of every sketch.
 
@@ -99,9 +100,7 @@ def search_sketches(
             rows,
             k,
             products=Precision.choose("auto", torch.device("cpu")).dtype,
-            progress=(lambda d, t: progress("searching", d, t))
-            if progress and len(rows) > SHOW_PROGRESS
-            else None,
+            progress=progress if len(rows) > SHOW_PROGRESS else silent,
         )
     found = []
     for i, path in enumerate(paths):
@@ -133,7 +132,7 @@ def _checked_sketches(sketches: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _open_gallery(
-    gallery: Path, options: Request, named: bool, runs: Path, progress: Progress | None
+    gallery: Path, options: Request, named: bool, runs: Path, progress: Progress
 ) -> tuple[Embedder, Embeddings, tuple[tuple[str, str], ...]]:
     """The gallery's embeddings, the weights that made them, and what had to be skipped."""
     if gallery.is_file():

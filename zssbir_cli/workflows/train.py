@@ -31,7 +31,7 @@ from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
 from zssbir_cli.errors import DataError, DivergedError, UsageError, ZssbirError
 from zssbir_cli.inputs.datasets import EvalImages
-from zssbir_cli.methods.base import Method, Progress
+from zssbir_cli.methods.base import Method, Position
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.recipe.loader import dump_recipe
@@ -264,7 +264,7 @@ def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
     count = min(recipe.optim.accumulate, data.plan.steps_per_epoch)
     steps = -(-data.plan.steps_per_epoch // recipe.optim.accumulate) * recipe.train.epochs
     with closing(training_stream(data, first=0, stop=count, workers=0, pin=False)) as stream:
-        stepper.step(lambda _: next(stream), count, Progress(0, steps, 0, recipe.train.epochs), stop=False)
+        stepper.step(lambda _: next(stream), count, Position(0, steps, 0, recipe.train.epochs), stop=False)
     logs = stepper.monitor.flush()
     if not all(math.isfinite(v) for v in logs.values()):
         bad = ", ".join(name for name, v in logs.items() if not math.isfinite(v))

@@ -26,7 +26,7 @@ from zssbir_cli.methods.ama.config import AmaConfig
 from zssbir_cli.methods.ama.head import DinoHead
 from zssbir_cli.methods.ama.monitors import complaints, teacher_monitors
 from zssbir_cli.methods.ama.weights import load_networks
-from zssbir_cli.methods.base import Batch, Method, Probe, Progress, StepOutput
+from zssbir_cli.methods.base import Batch, Method, Position, Probe, StepOutput
 from zssbir_cli.models.encoder import Encoder, build_encoder
 from zssbir_cli.recipe.schema import ModelConfig, Recipe
 from zssbir_cli.types import Modality
@@ -222,7 +222,7 @@ class AmaMethod(Method):
             means = means.mean(0, keepdim=True)
         self.centers.lerp_(means, 1 - self.config.center_momentum)
 
-    def before_step(self, progress: Progress) -> None:
+    def before_step(self, progress: Position) -> None:
         """The ramp of contrastive clustering and the switch of guidance and alignment."""
         config = self.config
         ramp = max(1e-9, config.cluster_full - config.cluster_start)
@@ -236,7 +236,7 @@ class AmaMethod(Method):
         self.pairing = progress.epoch >= config.pairing_start
 
     @torch.no_grad()
-    def after_step(self, progress: Progress) -> None:
+    def after_step(self, progress: Position) -> None:
         """The teacher follows the student: t <- m t + (1 - m) s, head and batch-norm statistics included."""
         for teacher, student in ((self.teacher, self.student), (self.teacher_head, self.student_head)):
             torch._foreach_lerp_(
