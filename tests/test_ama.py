@@ -296,6 +296,23 @@ def test_clusters_shrink_with_the_data_and_say_so():
     assert {"clusters/similarity_sketch_2", "clusters/similarity_photo_15"} <= set(values)
 
 
+def test_clusters_without_an_image_are_logged():
+    r = helpers.recipe(method__clusters__k=[4, 6])
+    method, _, _ = helpers.build(r)
+    said: list[str] = []
+    few = F.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    features = {
+        Modality.SKETCH: few[:2].repeat(15, 1),
+        Modality.PHOTO: F.normalize(torch.randn(30, 64, generator=torch.Generator().manual_seed(1)), dim=1),
+    }
+    values = recluster({m: method._clusters(m) for m in Modality}, features, r.method.clusters, said.append)
+    assert {k: values[f"clusters/empty_sketch_{k}"] for k in (4, 6)} == {4: 2, 6: 4}
+    assert {k: values[f"clusters/empty_photo_{k}"] for k in (4, 6)} == {4: 0, 6: 0}
+    assert said == [
+        f"{n} of {k} clusters (sketch) hold no image: many features are the same" for n, k in ((2, 4), (4, 6))
+    ]
+
+
 def test_a_warm_start_continues_from_the_last_centroids():
     features = {
         m: F.normalize(torch.randn(60, 64, generator=torch.Generator().manual_seed(m)), dim=1)

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zssbir_cli.compute.precision import cpu_has_int8
 from zssbir_cli.errors import DataError
 from zssbir_cli.retrieval import kmeans as module
-from zssbir_cli.retrieval.kmeans import Rows, assign, kmeans, seeds
+from zssbir_cli.retrieval.kmeans import assign, kmeans, seeds
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -26,13 +25,9 @@ def blobs(clusters: int, rows: int, dim: int = 32, noise: float = 0.2) -> tuple[
     return centers[labels] + noise * torch.randn(rows, dim, generator=g) / dim**0.5, labels
 
 
-INT8 = pytest.param(torch.int8, marks=pytest.mark.skipif(not cpu_has_int8(), reason="no int8 products here"))
-
-
-@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16, INT8])
-def test_finds_separated_clusters(products):
+def test_finds_separated_clusters():
     x, labels = blobs(12, 600, noise=0.05)
-    result = kmeans(x, 12, generator=seeded(), products=products)
+    result = kmeans(x, 12, generator=seeded())
     pairs = {(int(a), int(b)) for a, b in zip(labels, result.labels, strict=True)}
     assert len(pairs) == 12
     assert result.sizes.tolist() == [50] * 12
@@ -65,28 +60,62 @@ def test_equals_naive_lloyd():
     )
 
 
-@pytest.mark.parametrize("products", [torch.bfloat16, INT8])
-@pytest.mark.parametrize("offset", [0.0, 3.0])
-def test_coarse_products_reach_as_good_an_optimum(products, offset):
-    x, _ = blobs(60, 3000, dim=96, noise=2.0)
-    x[:, 0] += offset  # one large entry that all rows share, as in features of transformers
-    exact, coarse = (
-        kmeans(x, 40, generator=seeded(5), tolerance=-1.0, products=p) for p in (torch.float32, products)
-    )
-    assert coarse.objective == pytest.approx(exact.objective, rel=0.01)
-    unit = F.normalize(x, dim=1)
-    kept = float((unit * coarse.centroids[coarse.labels]).sum())  # sums moved along for 20 passes
-    assert coarse.similarity == pytest.approx(kept, rel=1e-5)
+def narrow(clusters: int, rows: int, spread: float, dim: int = 64) -> tuple[Tensor, Tensor]:
+    """Clusters in a narrow cone: `spread` is the distance of a cluster from the common direction."""
+    g = seeded(1)
+    common, centers = (F.normalize(torch.randn(n, dim, generator=g), dim=1) for n in (1, clusters))
+    labels = torch.arange(rows) % clusters
+    around = 0.3 * torch.randn(rows, dim, generator=g) / dim**0.5
+    return F.normalize(common + spread * (centers[labels] + around), dim=1), labels
 
 
-def test_int8_cosines_are_close():
-    if not cpu_has_int8():
-        pytest.skip("no int8 products here")
-    x, centroids = (F.normalize(torch.randn(n, 96, generator=seeded(n)), dim=1) for n in (700, 30))
-    labels, cosines = assign(Rows.of(x, torch.int8), centroids)
-    exact = x @ centroids.T
-    torch.testing.assert_close(cosines, exact[torch.arange(700), labels], atol=0.01, rtol=0)
-    assert float((exact.max(1).values - exact[torch.arange(700), labels]).max()) < 0.01
+@pytest.mark.parametrize(("spread", "cosine"), [(0.045, 0.998), (0.004, 0.99998)])
+def test_clusters_are_found_where_all_cosines_are_close(spread, cosine):
+    """As in the features of an untrained network."""
+    x, labels = narrow(20, 1000, spread)
+    assert float((x @ x.T).mean()) == pytest.approx(cosine, abs=0.3 * (1 - cosine))
+    result = kmeans(x, 20, generator=seeded())
+    assert result.empty == 0
+    purity = sum(int(torch.bincount(labels[result.labels == c]).max()) for c in range(20)) / len(x)
+    assert purity > 0.9
+    exact = (x.double() - result.centroids.double()[result.labels]).square().sum()
+    assert result.objective == pytest.approx(float(exact), rel=0.01)
+
+
+def test_every_row_is_with_its_nearest_centroid():
+    x, _ = narrow(20, 1000, 0.045)
+    result = kmeans(x, 20, generator=seeded(), iterations=3)
+    cosines = x.double() @ result.centroids.double().T
+    own = cosines.gather(1, result.labels[:, None])[:, 0]
+    assert float((cosines.max(1).values - own).max()) < 1e-7
+
+
+def test_assign_measures_squared_distances():
+    rows, centroids = (torch.randn(n, 96, generator=seeded(n)) for n in (700, 30))
+    labels, distances = assign(rows, rows.square().sum(1), centroids)
+    exact = torch.cdist(rows.double(), centroids.double()).square()
+    assert torch.equal(labels, exact.argmin(1))
+    torch.testing.assert_close(distances.double(), exact.amin(1), rtol=1e-5, atol=1e-5)
+
+
+def test_a_worse_pass_is_not_returned(monkeypatch):
+    """From the fourth pass on the means are spoilt; the result is that of the third."""
+    x, _ = blobs(30, 900, noise=2.0)
+    wanted = kmeans(x, 10, generator=seeded(3), iterations=3, tolerance=-1.0)
+    means, calls = module._means, []
+
+    def spoilt(*arguments):
+        calls.append(None)
+        found, empty = means(*arguments)
+        return (found if len(calls) < 3 else found + torch.randn(found.shape, generator=seeded())), empty
+
+    monkeypatch.setattr(module, "_means", spoilt)
+    for tolerance, passes in ((-1.0, 6), (3e-3, 4)):
+        calls.clear()
+        result = kmeans(x, 10, generator=seeded(3), iterations=6, tolerance=tolerance)
+        assert result.iterations == passes
+        assert torch.equal(result.labels, wanted.labels)
+        assert result.similarity == wanted.similarity
 
 
 def test_each_pass_improves_and_it_stops_by_itself():
@@ -114,16 +143,13 @@ def test_same_seed_same_result_and_blocks_do_not_matter(monkeypatch):
 
 def test_an_empty_cluster_gets_the_worst_fitting_row():
     x, _ = blobs(4, 80, noise=0.1)
-    far = -F.normalize(x.sum(0), dim=0)
-    x = torch.cat([x, far[None]])
-    initial = torch.cat([F.normalize(x[:3], dim=1), F.normalize(torch.full((1, 32), 1e-3) * -x[0], dim=1)])
-    initial[3] = F.normalize(
-        torch.randn(32, generator=seeded(8)) * 1e-3 - 5 * F.normalize(x[:80].mean(0), dim=0), dim=0
-    )
-    taken = kmeans(x[:80], 4, generator=seeded(), initial=initial)
-    assert taken.repaired >= 1
-    assert int(taken.sizes.min()) >= 1
-    assert len(taken.labels.unique()) == 4
+    lost = -F.normalize(x.mean(0), dim=0)
+    initial = torch.cat([F.normalize(x[:3], dim=1), lost[None]])
+    for passes in (1, 20):  # a single pass has no chance to repair anything on the way
+        taken = kmeans(x, 4, generator=seeded(), initial=initial, iterations=passes)
+        assert taken.repaired >= 1
+        assert int(taken.sizes.min()) >= 1
+        assert len(taken.labels.unique()) == 4
 
 
 def test_repeated_rows_do_not_break_it():
@@ -131,6 +157,7 @@ def test_repeated_rows_do_not_break_it():
     result = kmeans(x, 5, generator=seeded())
     assert result.objective == pytest.approx(0.0, abs=1e-4)
     assert bool(torch.isfinite(result.centroids).all())
+    assert result.empty == 2
 
 
 def test_k_equal_to_rows_and_k_one():
@@ -143,13 +170,13 @@ def test_k_equal_to_rows_and_k_one():
 def test_seeds_are_distinct_and_spread():
     x, labels = blobs(8, 400, noise=0.05)
     unit = F.normalize(x, dim=1)
-    chosen = unit[seeds(Rows.of(unit, torch.float32), 8, seeded(2), unit)]
+    chosen = unit[seeds(unit, 8, seeded(2))]
     means = F.normalize(torch.stack([x[labels == k].mean(0) for k in range(8)]), dim=1)
-    nearest = assign(Rows.of(chosen, torch.float32), means)[0]
+    nearest = (chosen @ means.T).argmax(1)
     assert len(nearest.unique()) >= 6  # uniform seeding finds 5.3 of 8 on average
     x, _ = blobs(50, 300, noise=1.0)
     unit = F.normalize(x, dim=1)
-    chosen = unit[seeds(Rows.of(unit, torch.float32), 50, seeded(2), unit)]
+    chosen = unit[seeds(unit, 50, seeded(2))]
     assert len(chosen.unique(dim=0)) == 50
 
 

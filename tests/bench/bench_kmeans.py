@@ -4,11 +4,9 @@
     python tests/bench/bench_kmeans.py [--rows 60000] [--k 250 500 1000] [--repeats 3]
 
 The features are a mixture with more modes than clusters (100 groups, 1,500 modes, noise). Everyone gets the
-same
-features, one start and at most 20 passes; scikit-learn its default tolerance; faiss all points, spherical,
-and BLAS
-kernels for this processor (OPENBLAS_CORETYPE=SkylakeX where it has AVX-512: the wheel's choice is a generic
-one).
+same features, one start and at most 20 passes; scikit-learn its default tolerance; faiss all points, spherical,
+and BLAS kernels for this processor (OPENBLAS_CORETYPE=SkylakeX where it has AVX-512: the wheel's choice is a
+generic one).
 Objectives are computed in one way for all: from the labels, 2 (N - sum_k |sum of the rows of cluster k|).
 Times are medians of interleaved repeats; the ratio per pass compares runs of 20 passes, seeding and all.
 """
@@ -30,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
 
-from zssbir_cli.compute.precision import fast_products
 from zssbir_cli.retrieval.kmeans import kmeans
 
 
@@ -72,16 +69,13 @@ def main() -> None:
 
 def compare(x: torch.Tensor, array: np.ndarray, k: int, repeats: int) -> None:
     """One K: three contestants, interleaved."""
-    products = fast_products(torch.device("cpu"))
 
     def ours(seed: int) -> tuple[torch.Tensor, int]:
-        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed), products=products)
+        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed))
         return result.labels, result.iterations
 
     def ours_in_full(seed: int) -> tuple[torch.Tensor, int]:
-        result = kmeans(
-            x, k, generator=torch.Generator().manual_seed(seed), tolerance=-1.0, products=products
-        )
+        result = kmeans(x, k, generator=torch.Generator().manual_seed(seed), tolerance=-1.0)
         return result.labels, result.iterations
 
     def sklearn(seed: int) -> tuple[torch.Tensor, int]:

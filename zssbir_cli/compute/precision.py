@@ -48,13 +48,6 @@ def cpu_has_bf16() -> bool:
     return not _cpu_features().isdisjoint({"bf16"} if arm else {"amx_bf16", "avx512_bf16"})
 
 
-@cache
-def cpu_has_int8() -> bool:
-    """Whether the processor multiplies int8 matrices in hardware (x86: avx512_vnni or amx_int8) and PyTorch has the
-    product, `torch._int_mm`."""
-    return hasattr(torch, "_int_mm") and not _cpu_features().isdisjoint({"avx512_vnni", "amx_int8"})
-
-
 def _cpu_features() -> set[str]:
     """What Linux says the processor can do; empty elsewhere."""
     try:
@@ -63,13 +56,6 @@ def _cpu_features() -> set[str]:
         return set()
     lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
     return set(next(lines, "").partition(":")[2].split())
-
-
-def fast_products(device: torch.device) -> torch.dtype:
-    """The format in which `device` multiplies matrices fastest, where rounding to about 1e-3 does no harm."""
-    if device.type == "cpu" and cpu_has_int8():
-        return torch.int8
-    return Precision.choose("auto", device).dtype
 
 
 def choose_attention(module: nn.Module, precision: "Precision", *, training: bool) -> None:

@@ -8,7 +8,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.precision import fast_products
 from zssbir_cli.errors import DataError
 from zssbir_cli.methods.ama.config import ClusterConfig
 from zssbir_cli.retrieval.kmeans import KMeansResult, kmeans
@@ -16,8 +15,7 @@ from zssbir_cli.types import Modality
 
 
 def adapted_k(k: Sequence[int], images: int, share: float) -> tuple[int, ...]:
-    """Clusters per level for a set of `images`: all scaled down together when the finest exceeds share *
-    images.
+    """Clusters per level for a set of `images`: all scaled down together when the finest exceeds share * images.
 
     At least 2, and rising from level to level. Raises DataError when there are too few images for that.
     """
@@ -38,9 +36,8 @@ def adapted_k(k: Sequence[int], images: int, share: float) -> tuple[int, ...]:
 class Clusters(nn.Module):
     """Prototypes and assignments of one modality, as buffers.
 
-    `labels`: int32 [L, N], cluster of each training image at each level; `prototypes(l)`: unit float32 [K_l,
-    D]. Empty until
-    the first clustering; a checkpoint brings its own sizes (`resize`).
+    `labels`: int32 [L, N], cluster of each training image at each level; `prototypes()`: per level unit float32
+    [K_l, D]. Empty until the first clustering; a checkpoint brings its own sizes (`resize`).
     """
 
     labels: Tensor
@@ -81,13 +78,14 @@ def recluster(
     config: ClusterConfig,
     say: Callable[[str], None],
 ) -> dict[str, float]:
-    """Cluster each modality's features [N, D] at every level; the same on every rank. Returns values to log.
+    """Cluster each modality's features [N, D] at every level; the same on every rank.
 
-    The levels and modalities are independent problems: ranks share them out and exchange the results, which
-    are those
-    of one process. `say` is told when there
-    are fewer clusters than asked for. Randomness comes from PyTorch's global generator, which the engine
-    seeds alike on all ranks.
+    The levels and modalities are independent problems: ranks share them out and exchange the results, which are
+    those of one process. `say` is told when there are fewer clusters than asked for, or clusters without an image.
+    Randomness comes from PyTorch's global generator, which the engine seeds alike on all ranks.
+    Returns values to log, per modality and number of clusters: the mean cosine of an image to its prototype
+    (`similarity`), clusters that had lost all images and were given new ones (`refilled`), and clusters that have
+    none (`empty`; only where fewer different features exist than clusters).
     """
     jobs = []
     for modality in clusters:
@@ -111,32 +109,42 @@ def recluster(
     values: dict[str, float] = {}
     for number, (modality, level, k) in enumerate(jobs):
         x = features[modality]
-        centroids, labels = _share(mine.get(number), number % world, k, x)
+        centroids, labels, refilled = _share(mine.get(number), number % world, k, x)
         clusters[modality].put(level, centroids, labels)
-        values[f"clusters/similarity_{modality.name.lower()}_{k}"] = float(
-            (x * centroids[labels]).sum(1).mean()
-        )
+        name = f"{modality.name.lower()}_{k}"
+        empty = int((torch.bincount(labels, minlength=k) == 0).sum())
+        values[f"clusters/similarity_{name}"] = float((x * centroids[labels]).sum(1).mean())
+        values[f"clusters/refilled_{name}"] = float(refilled)
+        values[f"clusters/empty_{name}"] = float(empty)
+        if empty:
+            say(
+                f"{empty} of {k} clusters ({modality.name.lower()}) hold no image: many features are the same"
+            )
     return values
 
 
 def _best_of(x: Tensor, k: int, config: ClusterConfig, seed: int, warm: Tensor | None) -> KMeansResult:
-    run = partial(
-        kmeans, x, k, generator=torch.Generator().manual_seed(seed), iterations=config.iterations,
-        products=fast_products(x.device),
-    )  # fmt: skip
+    run = partial(kmeans, x, k, generator=torch.Generator().manual_seed(seed), iterations=config.iterations)
     if warm is not None:
         return run(initial=warm)
     runs = [run() for _ in range(config.restarts)]
     return max(runs, key=lambda run: run.similarity)
 
 
-def _share(result: KMeansResult | None, owner: int, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Centroids [k, D] and labels [N] of the rank that computed them, on every rank."""
+def _share(result: KMeansResult | None, owner: int, k: int, x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Centroids [k, D], labels [N] and refilled clusters of the rank that computed them, on every rank."""
     if distributed.world_size() == 1:
         assert result is not None
-        return result.centroids, result.labels
-    centroids = x.new_empty(k, x.shape[1]) if result is None else result.centroids
-    labels = torch.empty(x.shape[0], dtype=torch.int64, device=x.device) if result is None else result.labels
-    dist.broadcast(centroids, owner)
-    dist.broadcast(labels, owner)
-    return centroids, labels
+        return result.centroids, result.labels, result.repaired
+    if result is None:
+        centroids, labels = (
+            x.new_empty(k, x.shape[1]),
+            torch.empty(len(x), dtype=torch.int64, device=x.device),
+        )
+        refilled = torch.zeros(1, dtype=torch.int64, device=x.device)
+    else:
+        centroids, labels = result.centroids, result.labels
+        refilled = torch.tensor([result.repaired], device=x.device)
+    for tensor in (centroids, labels, refilled):
+        dist.broadcast(tensor, owner)
+    return centroids, labels, int(refilled)
