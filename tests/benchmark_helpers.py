@@ -6,9 +6,8 @@ from prepare_helpers import tiny_png
 
 from zssbir_cli.benchmarks.layouts import Kind, published_path
 from zssbir_cli.benchmarks.splits import CLASSES
-from zssbir_cli.prepare.build import BuildOptions
-from zssbir_cli.workflows.benchmarks import prepare_benchmark
-from zssbir_cli.workflows.prepare import Choices, Prepared
+from zssbir_cli.prepare.choices import BuildOptions, Choices
+from zssbir_cli.workflows.prepare import Prepared, prepare_benchmark
 
 
 def run(
@@ -23,7 +22,13 @@ def run(
     told = options.pop("told", [])
     build = BuildOptions(**{k: options.pop(k) for k in ("dedup", "allow_leak", "strict") if k in options})
     return prepare_benchmark(
-        dataset, split, paths, lists, None, out, Choices(build=build, **options), told.append
+        dataset,
+        split=split,
+        paths=paths,
+        lists=lists,
+        out=out,
+        choices=Choices(build=build, **options),
+        say=told.append,
     )
 
 

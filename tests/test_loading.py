@@ -7,9 +7,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.inputs.datasets import EvalImages, RowItems
+from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.workflows.prepare import Choices, prepare_own
+from zssbir_cli.workflows.prepare import prepare_own
 
 CONFIG = DataConfig(size=24, flip=True, crop_scale=0.5, sketch_jitter=0.7, color_jitter=0.5)
 KEYS = [[(epoch, i, (i % 3, i % 2, (i + 1) % 2)) for i in range(5)] for epoch in range(3)]

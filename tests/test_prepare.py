@@ -14,12 +14,12 @@ from prepare_helpers import CLASSES, files_of, make_folder, make_zip, photo, ske
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.prepare.build import BuildOptions
+from zssbir_cli.prepare.choices import BuildOptions, Choices
 from zssbir_cli.prepare.clean import CleanOptions
 from zssbir_cli.prepare.verify import verify
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.info import contact_sheet, describe
-from zssbir_cli.workflows.prepare import Choices, Prepared, prepare_own
+from zssbir_cli.workflows.prepare import Prepared, prepare_own
 
 
 def run(source: Path, out: Path, **options: object) -> Prepared:
@@ -150,8 +150,8 @@ def test_one_sided_classes_and_stray_files_are_told(tmp_path: Path) -> None:
     assert data.classes == list(CLASSES)
     text = "\n".join(told)
     assert "'only' has no sketches" in text
-    assert "1 files in class folders are not images" in text
-    assert "1 files lie directly in sketch/ or photo/" in text
+    assert "1 .sh file in class folders (first: photo/ant/s.sh): not images" in text
+    assert "1 image directly in sketch/ or photo/" in text
 
 
 def test_classes_match_across_spellings(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from prepare_helpers import files_of, make_folder, make_zip, photo, sketch
 from zssbir_cli.errors import DataError
 from zssbir_cli.prepare import archives
 from zssbir_cli.prepare.archives import open_source
-from zssbir_cli.workflows.prepare import Choices, prepare_own
+from zssbir_cli.prepare.choices import Choices
+from zssbir_cli.workflows.prepare import prepare_own
 
 CASES = int(os.environ.get("ZSSBIR_FUZZ", "150"))
 GOOD = {

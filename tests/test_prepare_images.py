@@ -15,10 +15,10 @@ from prepare_helpers import encode, make_folder, photo, sketch
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.build import BuildOptions
+from zssbir_cli.prepare.choices import BuildOptions, Choices
 from zssbir_cli.prepare.clean import MAX_SIDE, CleanOptions, clean, plain_end
 from zssbir_cli.types import Modality
-from zssbir_cli.workflows.prepare import Choices, prepare_own
+from zssbir_cli.workflows.prepare import prepare_own
 
 CASES = int(os.environ.get("ZSSBIR_FUZZ", "150"))
 FUZZ = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))

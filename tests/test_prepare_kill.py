@@ -11,7 +11,8 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.shards import ShardWriter
 from zssbir_cli.errors import DataError
 from zssbir_cli.prepare import build as build_module
-from zssbir_cli.workflows.prepare import Choices, prepare_own
+from zssbir_cli.prepare.choices import Choices
+from zssbir_cli.workflows.prepare import prepare_own
 
 
 class Killed(BaseException):

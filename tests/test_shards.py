@@ -22,13 +22,13 @@ from zssbir_cli.data.manifest import ClassInfo, Manifest, read_manifest, write_m
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.shards import (
     ShardWriter,
-    clean_source,
     content_digest,
     read_digests,
     read_index,
     read_sources,
 )
 from zssbir_cli.errors import DataError
+from zssbir_cli.names import readable
 from zssbir_cli.types import Modality, Part, Role
 
 CASES = int(os.environ.get("ZSSBIR_FUZZ", "200"))
@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.
     ("name", "clean"), [("é/ü.png", "é/ü.png"), ("a\udcff.png", "a\\xff.png"), ("a\nb\x00", "a\\x0ab\\x00")]
 )
 def test_hostile_names_become_plain_text(name: str, clean: str) -> None:
-    assert clean_source(name) == clean
+    assert readable(name) == clean
 
 
 def change(root: Path, tmp_path: Path, **facts: object) -> Path:
@@ -168,7 +168,7 @@ CLASSES = [
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"format_version": 2}, "format version 2"),
+        ({"format_version": 3}, "format version 3"),
         (
             {"classes": [*CLASSES, {"id": 3, "name": "a", "role": "unseen"}]},
             "'a' appears as seen and as unseen",
@@ -217,7 +217,7 @@ def test_no_prepared_set_at_all(tmp_path: Path) -> None:
 def test_shards_that_cannot_be_mapped_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("blob", data=np.arange(100, dtype=np.uint8), chunks=(10,))
-        file.attrs["format_version"] = 1
+        file.attrs["format_version"] = 2
     with pytest.raises(DataError, match="not contiguous"):
         read_index(tmp_path / "x.h5")
 

@@ -8,7 +8,6 @@ from benchmark_helpers import layout, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zssbir_cli.benchmarks.assemble import LEAKED
 from zssbir_cli.benchmarks.classes import AMBIGUITY_50_TRAIN
 from zssbir_cli.benchmarks.lists import find_faults, read_lists, read_rows
 from zssbir_cli.benchmarks.splits import CLASSES, SPLITS
@@ -95,9 +94,14 @@ def test_the_published_ambiguity_lists_are_refused_for_both_faults(
 def test_allowed_leaks_are_recorded(sketchy: Path, ambiguity: Path, tmp_path: Path) -> None:
     result = run("sketchy", tmp_path / "out", sketchy, lists=(ambiguity,), allow_leak=True)
     assert {leak.kind for leak in result.manifest.leaks} == {"class", "id", "image"}
-    names = {c.name for c in result.manifest.classes_of(Role.SEEN)}
-    assert "cup" + LEAKED in names
-    assert len(names) == 50
+    seen = result.manifest.classes_of(Role.SEEN)
+    assert len(seen) == 50
+    assert "cup" in {c.name for c in seen if c.leaked}
+    assert (
+        len({c.name for c in seen if c.leaked} & {c.name for c in result.manifest.classes_of(Role.UNSEEN)})
+        == 9
+    )
+    assert not any("[" in c.name for c in result.manifest.classes)
     assert describe(result.root)["leaks"]
 
 

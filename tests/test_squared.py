@@ -21,14 +21,14 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages, RowItems
 from zssbir_cli.inputs.views import Crops
 from zssbir_cli.methods.ama.data import AmaItems
-from zssbir_cli.prepare.build import BuildOptions
+from zssbir_cli.prepare.choices import BuildOptions, Choices
 from zssbir_cli.prepare.clean import CleanOptions, clean
 from zssbir_cli.prepare.squared import squared
 from zssbir_cli.prepare.verify import verify
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.info import describe
-from zssbir_cli.workflows.prepare import Choices, prepare_own, prepare_the_demo
+from zssbir_cli.workflows.prepare import prepare_own, prepare_the_demo
 
 SIZE = 40
 SQUARE = CleanOptions(SIZE, square=True)

@@ -54,6 +54,31 @@ def find_class(wanted: str, known: Sequence[str]) -> str | None:
     return found[0] if found else None
 
 
+def readable(text: str) -> str:
+    """A name or path as text that prints and stores anywhere: bytes that are no UTF-8 become `\\xNN`, line breaks
+    and other control characters likewise."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 file`, `2,000 files`, `3 classes`."""
+    if number == 1:
+        return f"1 {thing}"
+    plural = thing + "es" if thing.endswith(("s", "ch")) else thing
+    return f"{number:,} {plural if plural != thing else thing + 's'}"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """`'a', 'b' and 3 more`."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
 def suggestion(wanted: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest known name, else an empty text."""
     spelling = {class_key(name): name for name in known}

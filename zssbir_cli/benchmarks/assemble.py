@@ -11,7 +11,8 @@ from zssbir_cli.benchmarks.layouts import Kind, match, published_path
 from zssbir_cli.benchmarks.lists import TEST, TRAIN, Lists, file_key
 from zssbir_cli.benchmarks.splits import Split, repair
 from zssbir_cli.data.manifest import ClassInfo
-from zssbir_cli.data.shards import clean_source
+from zssbir_cli.names import readable
+from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.prepare.kinds import is_picture_name
 from zssbir_cli.prepare.layout import PART_OF_ROLE
 from zssbir_cli.prepare.plan import Items
@@ -22,7 +23,7 @@ Folder = tuple[int, str, bool]  # source number, folder's path, whether of `_rea
 
 
 @dataclass
-class Found:
+class BenchmarkFiles:
     """Files by (kind, class) and folder, as entry numbers; what was ignored and repaired."""
 
     folders: dict[tuple[Kind, str], dict[Folder, "array[int]"]] = field(default_factory=dict)
@@ -30,19 +31,9 @@ class Found:
     repaired: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Options of `prepare` that decide which images belong to the set. `subset`: images per class, modality."""
-
-    holdout: int = 0
-    subset: int | None = None
-    dedup: bool = False
-    seed: int = 0
-
-
-def find(dataset: str, sources: Sequence[Source]) -> Found:
+def find(dataset: str, sources: Sequence[Source]) -> BenchmarkFiles:
     """Sort the files of the sources by kind and class (names repaired)."""
-    found = Found()
+    found = BenchmarkFiles()
     for number, source in enumerate(sources):
         above = "/".join(source.path.resolve().parts[-2:])
         stem = above.split(".")[0] if source.kind != "folder" else above
@@ -68,38 +59,38 @@ def find(dataset: str, sources: Sequence[Source]) -> Found:
 
 
 def to_items(
-    found: Found,
+    found: BenchmarkFiles,
     sources: Sequence[Source],
     split: Split,
     classes: Sequence[ClassInfo],
     lists: Lists | None,
-    choice: Choice,
+    choices: Choices,
+    holdout: int,
 ) -> tuple[Items, list[str]]:
     """The images of the split and warnings about what is missing or left out."""
     items, warnings = Items(), _told(found)
     missing = _Missing(lists)
     for info in classes:
-        leaked = info.name.endswith(LEAKED)
-        name = info.name.removesuffix(LEAKED)
+        name = info.name
         originals: set[str] = set()
         chosen: list[tuple[Kind, Row, Part]] = []
         for kind in (Kind.SKETCH, Kind.PHOTO, Kind.EXTEND):
             rows = list(_files(found, sources, kind, name, warnings))
             if kind is Kind.PHOTO:
                 originals = {_stem(file) for _, _, file, _ in rows}
-            elif kind is Kind.EXTEND and choice.dedup:
+            elif kind is Kind.EXTEND and choices.build.dedup:
                 rows = [row for row in rows if _stem(row[2]) not in originals]
             missing.found(kind, name, info.role, rows)
             chosen += [
-                (kind, row, part) for row, part in _parts(rows, kind, name, info, lists, choice, leaked)
+                (kind, row, part)
+                for row, part in _parts(rows, kind, info, lists, holdout=holdout, seed=choices.seed)
             ]
-        for kind, (source, entry, file, size), part in _subset(chosen, choice, info.id):
+        for kind, (source, entry, file, size), part in _subset(chosen, choices, info.id):
             path = published_path(split.dataset, kind, name, file)
             items.add(path, source, entry, info.id, part, kind.modality, size)
     return items, warnings + missing.told(split)
 
 
-LEAKED = " [leaked]"
 Row = tuple[int, int, str, int]  # source, entry, file name, bytes
 
 
@@ -108,7 +99,7 @@ def _stem(file: str) -> str:
 
 
 def _files(
-    found: Found, sources: Sequence[Source], kind: Kind, name: str, warnings: list[str]
+    found: BenchmarkFiles, sources: Sequence[Source], kind: Kind, name: str, warnings: list[str]
 ) -> Iterator[Row]:
     """Files of a class, each name once: `_ready` files where both kinds are there, earlier sources first."""
     folders = found.folders.get((kind, name), {})
@@ -129,23 +120,23 @@ def _files(
 
 
 def _parts(
-    rows: list[Row], kind: Kind, name: str, info: ClassInfo, lists: Lists | None, choice: Choice, leaked: bool
+    rows: list[Row], kind: Kind, info: ClassInfo, lists: Lists | None, *, holdout: int, seed: int
 ) -> list[tuple[Row, Part]]:
     """Each chosen file with its part."""
     side = TEST if info.role is Role.UNSEEN else TRAIN
     part = PART_OF_ROLE[info.role]
     listed = lists is not None and lists.lists(side, kind)
-    if leaked and not listed:
+    if info.leaked and not listed:  # only the images that the lists train on are training images
         return []
     ordered = sorted(rows, key=lambda row: row[2])
-    order = np.random.default_rng([choice.seed, info.id, list(Kind).index(kind)]).permutation(len(ordered))
+    order = np.random.default_rng([seed, info.id, list(Kind).index(kind)]).permutation(len(ordered))
     chosen: list[tuple[Row, Part]] = []
-    held, most = 0, min(choice.holdout, len(ordered) // 4)  # a trial with few sketches keeps most of them
+    held, most = 0, min(holdout, len(ordered) // 4)  # a trial with few sketches keeps most of them
     for i in order:
         row = ordered[i]
         holds_out = info.role is Role.SEEN and kind is Kind.SKETCH
         if listed and lists is not None:
-            if file_key(kind, name, row[2]) in lists.files[side]:
+            if file_key(kind, info.name, row[2]) in lists.files[side]:
                 chosen.append((row, part))
             elif holds_out:
                 chosen.append((row, Part.HOLDOUT))
@@ -159,16 +150,18 @@ def _parts(
     return chosen
 
 
-def _subset(chosen: list[tuple[Kind, Row, Part]], choice: Choice, label: int) -> list[tuple[Kind, Row, Part]]:
-    """At most `choice.subset` images of a class per part and modality, drawn by seed."""
-    if choice.subset is None:
+def _subset(
+    chosen: list[tuple[Kind, Row, Part]], choices: Choices, label: int
+) -> list[tuple[Kind, Row, Part]]:
+    """At most `--subset` images of a class per part and modality, drawn by seed."""
+    if choices.subset is None:
         return chosen
     left: Counter[tuple[Part, Modality]] = Counter()
     kept = []
-    for i in np.random.default_rng([choice.seed, label, 9]).permutation(len(chosen)):
+    for i in np.random.default_rng([choices.seed, label, 9]).permutation(len(chosen)):
         group = (chosen[i][2], chosen[i][0].modality)
         left[group] += 1
-        if left[group] <= choice.subset:
+        if left[group] <= choices.subset:
             kept.append(chosen[i])
     return kept
 
@@ -192,12 +185,12 @@ class _Missing:
         for side, left in self._left.items():
             gone = sorted(k for k in left if k[1] in known[side])
             if gone and self._lists is not None:
-                names = ", ".join(clean_source(self._lists.files[side][k]) for k in gone[:3])
+                names = ", ".join(readable(self._lists.files[side][k]) for k in gone[:3])
                 told.append(f"{len(gone):,} images of the {side} lists are not in your files, first: {names}")
         return told
 
 
-def _told(found: Found) -> list[str]:
+def _told(found: BenchmarkFiles) -> list[str]:
     told = [f"{n:,} {why}; ignored" for why, n in sorted(found.ignored.items()) if why]
     told += [f"{folder} is taken as {name}" for folder, name in sorted(found.repaired.items())]
     return told

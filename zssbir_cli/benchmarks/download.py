@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zssbir_cli.data.manifest import write_atomically
-from zssbir_cli.data.shards import file_sha256
+from zssbir_cli.files import file_sha256, write_json
 
 TIMEOUT_S = 30
 ATTEMPTS = 5
@@ -61,7 +60,7 @@ def download(address: str, drive: str, target: Path, sha256: str, say: Say) -> P
         partial.unlink()
         raise DownloadFailed(f"{address}: sha256 is {digest}, expected {known}; the file was removed")
     facts = {"address": address, "bytes": partial.stat().st_size, "sha256": digest}
-    write_atomically(record, (json.dumps(facts, indent=1) + "\n").encode())
+    write_json(record, facts)
     partial.replace(target)
     return target
 

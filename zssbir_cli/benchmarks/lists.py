@@ -13,8 +13,8 @@ from pathlib import Path
 from zssbir_cli.benchmarks.layouts import Kind, match
 from zssbir_cli.benchmarks.splits import SPLITS, Split, repair
 from zssbir_cli.data.manifest import Leak
-from zssbir_cli.data.shards import clean_source
 from zssbir_cli.errors import DataError
+from zssbir_cli.names import readable
 
 MAX_LIST_BYTES = 512 << 20
 TRAIN, TEST = "train", "zero"
@@ -66,7 +66,7 @@ def read_rows(path: Path) -> list[tuple[str, int]]:
             continue
         parts = line.strip().rsplit(None, 1)
         if len(parts) != 2 or not re.fullmatch(r"[0-9]{1,9}", parts[1]):
-            raise DataError(f"{path}:{number}: expected 'name id', found {clean_source(line[:80])!r}")
+            raise DataError(f"{path}:{number}: expected 'name id', found {readable(line[:80])!r}")
         rows.append((parts[0], int(parts[1])))
     if not rows:
         raise DataError(f"{path} is empty")
@@ -115,7 +115,7 @@ def _take(lists: Lists, side: str, path: Path, rows: list[tuple[str, int]], spli
         found = match(split.dataset, "/".join(("", "", *text.replace("\\", "/").split("/"))))
         name = None if isinstance(found, str) else repair(split.dataset, found.folder)
         if isinstance(found, str) or name is None:
-            raise DataError(f"{path}:{number}: {clean_source(text[:120])!r} is no image of {split.dataset}")
+            raise DataError(f"{path}:{number}: {readable(text[:120])!r} is no image of {split.dataset}")
         lists.files[side][file_key(found.kind, name, found.file)] = text
         lists.listed[side].add(found.kind.modality.name)
         ids.setdefault(name, Counter())[label] += 1
@@ -138,7 +138,7 @@ def _known(table: dict[str, int], split: Split, path: Path) -> list[str]:
     for name in table:
         repaired = repair(split.dataset, name)
         if repaired is None:
-            raise DataError(f"{path}: {clean_source(name)!r} is no class of {split.dataset}")
+            raise DataError(f"{path}: {readable(name)!r} is no class of {split.dataset}")
         names.append(repaired)
     return names
 
@@ -167,8 +167,7 @@ def _listed_twice(lists: Lists) -> list[Leak]:
     train, test = lists.files[TRAIN], lists.files[TEST]
     where = "the train and the zero list"
     return [
-        Leak(kind="image", what=clean_source(train[k]), where=where)
-        for k in sorted(train.keys() & test.keys())
+        Leak(kind="image", what=readable(train[k]), where=where) for k in sorted(train.keys() & test.keys())
     ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from zssbir_cli.benchmarks import classes as c
 from zssbir_cli.benchmarks.classes import MISSPELT
 from zssbir_cli.errors import UsageError
+from zssbir_cli.names import class_key, readable, suggestion
 
 
 @dataclass(frozen=True)
@@ -129,18 +130,21 @@ def get_split(dataset: str, name: str | None) -> Split:
     split = SPLITS.get(name)
     if split is None or split.dataset != dataset:
         own = ", ".join(s.name for s in SPLITS.values() if s.dataset == dataset)
-        raise UsageError(f"--split {name}: {dataset} has the splits {own}")
+        raise UsageError(
+            f"--split {readable(name)}: {dataset} has the splits {own}{suggestion(name, SPLITS)}"
+        )
     return split
 
 
-def squash(name: str) -> str:
-    """A class name reduced to its letters and digits: `hot-air_balloon` and `Hot Air Balloon` are one."""
-    return "".join(ch for ch in name.casefold() if ch.isalnum())
+def _key(name: str) -> str:
+    """`names.class_key` without spaces: among these known names, `Hot Air Balloon` and `hotairballoon` can only
+    be `hot-air_balloon`."""
+    return class_key(readable(name)).replace(" ", "")
 
 
-_BY_KEY = {d: {squash(n): n for n in names} | MISSPELT[d] for d, names in CLASSES.items()}
+_BY_KEY = {d: {_key(n): n for n in names} | MISSPELT[d] for d, names in CLASSES.items()}
 
 
 def repair(dataset: str, folder: str) -> str | None:
     """The class a folder's name stands for, known misspellings included; None for a stranger."""
-    return _BY_KEY[dataset].get(squash(folder))
+    return _BY_KEY[dataset].get(_key(folder))

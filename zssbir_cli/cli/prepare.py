@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from zssbir_cli.workflows.prepare import Choices, Prepared
+    from zssbir_cli.prepare.choices import Choices
+    from zssbir_cli.workflows.prepare import Prepared
 
 
 def prepare(
@@ -71,9 +72,8 @@ def prepare(
     ),
 ) -> None:
     """Turn sketches and photos into a prepared data set: shards and a manifest."""
-    from zssbir_cli.prepare.build import BuildOptions
+    from zssbir_cli.prepare.choices import BuildOptions, Choices
     from zssbir_cli.prepare.clean import CleanOptions
-    from zssbir_cli.workflows.prepare import Choices
 
     if show_list:
         _show_splits()
@@ -100,8 +100,7 @@ def _prepare(
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.stages import stages
     from zssbir_cli.errors import UsageError
-    from zssbir_cli.workflows.benchmarks import prepare_benchmark
-    from zssbir_cli.workflows.prepare import prepare_own, prepare_the_demo
+    from zssbir_cli.workflows.prepare import prepare_benchmark, prepare_own, prepare_the_demo
 
     if not source:
         raise UsageError(
@@ -114,7 +113,10 @@ def _prepare(
         raise UsageError("--ambiguity goes with `zssbir prepare demo` only")
     with stages() as bar:
         if dataset is not None:
-            return prepare_benchmark(dataset, split, given, lists, name, out, choices, note, bar)
+            return prepare_benchmark(
+                dataset, split=split, paths=given, lists=lists, name=name, out=out, choices=choices,
+                say=note, progress=bar,
+            )  # fmt: skip
         if source == ["demo"]:
             return prepare_the_demo(out=out, choices=choices, ambiguity=ambiguity, progress=bar)
         paths = [Path(s) for s in source]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +16,20 @@ from pydantic import (
 )
 
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import reason, write_text
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 has no checksum per image, marks leaked classes in their names, and keeps no digest of the sources."""
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 256 << 20
+MAX_NAME_BYTES = 200
 SHARD_PATTERN = r"^(train|holdout|val|test)-(sketch|photo)-\d{5}\.h5$"
+
+
+OLD_MARK = " [leaked]"
+"""Part of the identity of sets that hold leaked classes."""
 
 
 def _modality(value: Any) -> Any:
@@ -41,12 +48,27 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def name_fault(name: str) -> str:
+    """What keeps a data set's name from being part of a path ("" = nothing)."""
+    if not name.strip() or name != name.strip():
+        return "is empty, or begins or ends with a space"
+    if name.startswith(".") or set(name) & set("/\\"):
+        return "begins with a dot, or holds a slash"
+    if not name.isprintable() or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+        return f"holds characters that do not print, or is longer than {MAX_NAME_BYTES} bytes"
+    return ""
+
+
 class ClassInfo(_Frozen):
-    """A class: its id (the label in shards, unique over all roles), name and role."""
+    """A class: its id (the label in shards, unique over all roles), name and role.
+
+    `leaked`: the training images of a class that is an unseen class too; recorded when the user allowed it.
+    """
 
     id: int = Field(ge=0, lt=1 << 31)
     name: str = Field(min_length=1)
     role: Role
+    leaked: bool = False
 
 
 class ShardInfo(_Frozen):
@@ -75,7 +97,8 @@ class Leak(_Frozen):
     """A training class or image that is also a test class or image; recorded when the user allowed it."""
 
     kind: str = Field(
-        description="`class`, `image` (same content) or `id` (list ids that contradict the names)."
+        description="`class`; `image`, `val image`, `holdout image` (a training image that is byte for byte a test, "
+        "validation or hold-out image); or `id` (list ids that contradict the names)."
     )
     what: str
     where: str
@@ -92,24 +115,44 @@ class Manifest(_Frozen):
     shards: tuple[ShardInfo, ...]
     sources: tuple[SourceInfo, ...] = ()
     options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    skipped: int = Field(0, ge=0, description="Images left out; named in skipped.txt.")
+    skipped: int = Field(0, ge=0, description="Images left out; named in report.txt.")
     warnings: tuple[str, ...] = ()
     leaks: tuple[Leak, ...] = ()
     tool_version: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_marks(cls, data: Any) -> Any:
+        """Version 1 called a leaked training class `cup [leaked]`."""
+        if not isinstance(data, dict) or data.get("format_version") != 1 or not data.get("leaks"):
+            return data
+        try:
+            marked = {
+                leak["what"] + OLD_MARK: leak["what"] for leak in data["leaks"] if leak["kind"] == "class"
+            }
+            classes = [
+                {**c, "name": marked[c["name"]], "leaked": True} if c["name"] in marked else c
+                for c in data["classes"]
+            ]
+        except (KeyError, TypeError):
+            return data  # not a manifest; said by the checks that follow
+        return {**data, "classes": classes}
+
     @model_validator(mode="after")
     def _check(self) -> "Manifest":
-        if self.format_version != FORMAT_VERSION:
+        if self.format_version not in READABLE_VERSIONS:
             raise ValueError(
                 f"format version {self.format_version} is not {FORMAT_VERSION}; prepare the set again"
             )
+        if fault := name_fault(self.name):
+            raise ValueError(f"the name {self.name!r} {fault}")
         if [c.id for c in self.classes] != list(range(len(self.classes))):
             raise ValueError("class ids are not 0, 1, 2, ... in order")
-        names: dict[str, Role] = {}
+        names: dict[tuple[str, bool], Role] = {}
         for c in self.classes:
-            if c.name in names:
-                raise ValueError(f"class {c.name!r} appears as {names[c.name]} and as {c.role}")
-            names[c.name] = c.role
+            known = names.setdefault((c.name, c.leaked), c.role)
+            if known is not c.role or len(names) <= c.id:
+                raise ValueError(f"class {c.name!r} appears as {known} and as {c.role}")
         if len({s.file for s in self.shards}) != len(self.shards):
             raise ValueError("a shard is listed twice")
         for s in self.shards:
@@ -130,7 +173,7 @@ class Manifest(_Frozen):
         """16 hex digits that depend on the split, the classes and the stored images, and on nothing else."""
         facts = {
             "split": self.split,
-            "classes": [[c.id, c.name, c.role] for c in self.classes],
+            "classes": [[c.id, c.name + OLD_MARK * c.leaked, c.role] for c in self.classes],
             "shards": [[s.part, int(s.modality), s.count, s.sha256] for s in self.shards],
         }
         return hashlib.sha256(json.dumps(facts, ensure_ascii=True).encode()).hexdigest()[:16]
@@ -147,7 +190,7 @@ class Manifest(_Frozen):
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write `manifest.json` completely or not at all; returns its path."""
     path = folder / MANIFEST_NAME
-    write_atomically(path, (manifest.model_dump_json(indent=1) + "\n").encode("utf-8"))
+    write_text(path, manifest.model_dump_json(indent=1) + "\n")
     return path
 
 
@@ -167,21 +210,11 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is not a prepared data set (no {MANIFEST_NAME}); make one with `zssbir prepare`"
         ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path} cannot be read: {reason(error)}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(p) for p in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
+        fault = first["msg"].removeprefix("Value error, ")
         raise DataError(
-            f"{path} is damaged or not a manifest: {where + ': ' if where else ''}{reason}"
+            f"{path} is damaged or not a manifest: {where + ': ' if where else ''}{fault}"
         ) from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that it is there whole or not at all, also after a power cut."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

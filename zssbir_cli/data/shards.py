@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from zssbir_cli.data.manifest import FORMAT_VERSION, ShardInfo
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import file_sha256
+from zssbir_cli.names import readable
 from zssbir_cli.types import Modality, Part
 
 SHARD_BYTES = 32 << 20
@@ -143,7 +145,7 @@ def _write_shard(writer: ShardWriter, p: _Pending, path: Path) -> ShardInfo:
     if p.mask_blob:
         arrays["mask_blob"] = np.frombuffer(p.mask_blob, np.uint8)
         arrays["mask_offsets"] = np.asarray(p.mask_offsets, np.int64)
-    sources = [clean_source(s) for s in p.sources]
+    sources = [readable(s) for s in p.sources]
     digest = _digest(arrays, sources)
     unfinished = path.with_name(path.name + ".partial")
     try:
@@ -174,16 +176,6 @@ def _write_shard(writer: ShardWriter, p: _Pending, path: Path) -> ShardInfo:
     )
 
 
-def clean_source(source: str) -> str:
-    """A path as valid UTF-8 text without NUL or line breaks (undecodable bytes become `\\xNN`)."""
-    if source.isascii() and source.isprintable():
-        return source
-    text = source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
 def _digest(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -199,12 +191,6 @@ def _sync(path: Path) -> int:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

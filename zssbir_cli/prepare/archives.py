@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from zssbir_cli.data.shards import file_sha256
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import file_sha256
 from zssbir_cli.prepare.kinds import is_junk
 from zssbir_cli.prepare.sources import (
     ARCHIVE_SUFFIXES,

@@ -19,9 +19,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from zssbir_cli import __version__
-from zssbir_cli.data.manifest import Manifest, ShardInfo, write_atomically, write_manifest
-from zssbir_cli.data.shards import ShardWriter, clean_source, read_digests
+from zssbir_cli.data.manifest import Manifest, ShardInfo, write_manifest
+from zssbir_cli.data.shards import ShardWriter, read_digests
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import write_text
+from zssbir_cli.names import readable
+from zssbir_cli.prepare.choices import BuildOptions
 from zssbir_cli.prepare.clean import Cleaned, CleanOptions, clean
 from zssbir_cli.prepare.journal import REPORT_NAME, Journal, Note, ShardRecord, lock
 from zssbir_cli.prepare.leaks import find_image_leaks, refuse
@@ -34,18 +37,6 @@ CHUNK_BYTES = 4 << 20
 AHEAD_CHUNKS = 64
 AHEAD_BYTES = 16 << 20
 """How far reading runs ahead of storing."""
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """`dedup`: leave out images whose file repeats one already stored. `strict`: an unusable image is an
-    error. `allow_leak`: record leaks instead of refusing them."""
-
-    clean: CleanOptions = field(default_factory=CleanOptions)
-    dedup: bool = False
-    strict: bool = False
-    allow_leak: bool = False
-    workers: int = 0
 
 
 @dataclass
@@ -61,7 +52,7 @@ class _Group:
 
     def note(self, kind: str, path: str, reason: str) -> None:
         """Remember what the report will say about an image."""
-        self.notes.append((kind, clean_source(path), reason))
+        self.notes.append((kind, readable(path), reason))
 
     def settle(self, store: "_Store", full: bool) -> None:
         """After an item: when it completed a shard (the group's last item always does), have it written."""
@@ -169,7 +160,7 @@ def _write_all(
 
 def _skip(group: _Group, path: str, reason: str, options: BuildOptions) -> None:
     if options.strict:
-        path = clean_source(path)
+        path = readable(path)
         raise DataError(f"{path}: {reason} (--strict; without it the image is left out and reported)")
     group.note("skipped", path, reason)
 
@@ -301,7 +292,7 @@ def _finish(plan: Plan, out: Path, journal: Journal, groups: list[_Group], optio
             f"none of the {len(notes)} images of {plan.name} could be used ({notes[0][1]}: {notes[0][2]})"
         )
     report = "".join(f"{kind}\t{path}\t{reason}\n" for kind, path, reason in notes)
-    write_atomically(out / REPORT_NAME, report.encode("utf-8"))
+    write_text(out / REPORT_NAME, report)
     write_manifest(out, manifest)
     journal.close({s.file for s in shards})
     return manifest

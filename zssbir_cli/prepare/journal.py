@@ -10,9 +10,9 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zssbir_cli.data.manifest import MANIFEST_NAME, SHARD_PATTERN, ShardInfo, write_atomically
-from zssbir_cli.data.shards import file_sha256
+from zssbir_cli.data.manifest import MANIFEST_NAME, SHARD_PATTERN, ShardInfo
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import file_sha256, write_json, write_text
 
 WORK = ".work"
 LOCK = ".lock"
@@ -53,11 +53,11 @@ class Journal:
         if not same:
             self.clear()
             self.work.mkdir(parents=True, exist_ok=True)
-            write_atomically(plan, json.dumps({"key": key}).encode())
+            write_json(plan, {"key": key})
 
     def record(self, record: ShardRecord) -> None:
         """Note a finished shard; it counts from here on."""
-        write_atomically(self.work / (record.info.file + ".json"), record.model_dump_json().encode("utf-8"))
+        write_text(self.work / (record.info.file + ".json"), record.model_dump_json())
 
     def finished(self, prefix: str) -> list[ShardRecord]:
         """The unbroken run of finished shards of one group, in order; later ones are removed."""

@@ -1,19 +1,21 @@
-"""The layout of a user's own data: `sketch/<class>/*` and `photo/<class>/*`, in a folder or an archive."""
+"""The layout of a user's own data: `sketch/<class>/*` and `photo/<class>/*`, in folders or archives."""
 
+import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.kinds import may_be_picture
+from zssbir_cli.names import class_key, counted, listed, readable
+from zssbir_cli.prepare.kinds import is_picture_name, may_be_picture
 from zssbir_cli.prepare.plan import Items
-from zssbir_cli.prepare.roles import class_key
-from zssbir_cli.prepare.sources import Source
+from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Modality, Part, Role
 
 MODALITY_OF_FOLDER = {
@@ -24,84 +26,205 @@ MODALITY_OF_FOLDER = {
     "image": Modality.PHOTO,
     "images": Modality.PHOTO,
 }
+PLURAL = {Modality.SKETCH: "sketches", Modality.PHOTO: "photos"}
 PART_OF_ROLE = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
+SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+FOLDERS_ABOVE = 2
+"""At most this many folders may lie above sketch/ and photo/."""
+
+OUTSIDE = "outside of sketch/ and photo/"
+LOOSE = "directly in sketch/ or photo/, not in a class folder"
+DEEPER = "deeper than <class>/<file>"
 
 
 @dataclass
-class Found:
-    """The images of a user's data: for each class and modality, source and entry numbers."""
+class ClassFiles:
+    """The images of a user's data: for each class and modality, entry numbers per source.
 
-    names: dict[str, str] = field(default_factory=dict)  # class key -> the name shown
+    `names`: class key -> the name shown. `left_out`: what is not in `entries`, with the reason. `strip`: for
+    each source, how much of its paths to leave out of the stored ones.
+    """
+
+    names: dict[str, str] = field(default_factory=dict)
     entries: dict[str, dict[Modality, list["array[int]"]]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    strip: list[int] = field(default_factory=list)
 
 
-def find_images(sources: Sequence[Source]) -> Found:
+def find_images(sources: Sequence[Source]) -> ClassFiles:
     """Sort the files of scanned sources into classes.
 
     Raises:
-        DataError: no class has both sketches and photos.
+        DataError: no class has both sketches and photos, or folders side by side whose names are one class.
     """
-    found, ignored = Found(), Counter[str]()
+    files, passed, spellings = ClassFiles(), _PassedOver(), _Spellings()
+    above: list[set[str]] = [set() for _ in sources]
     for number, source in enumerate(sources):
         for entry, path in enumerate(source.listing.paths):
-            place = _place(path)
-            if isinstance(place, str):
-                ignored[place] += 1
+            place = _place_of_folder(path.rpartition("/")[0])
+            if isinstance(place, str) or not may_be_picture(path):
+                passed.add(path, place if isinstance(place, str) else "")
                 continue
-            modality, name, _ = place
-            key = class_key(name)
-            found.names.setdefault(key, name)
-            of_class = found.entries.setdefault(key, {})
+            modality, folder, top = place
+            above[number].add(path[:top])
+            of_class = files.entries.setdefault(spellings.key(modality, folder), {})
             if modality not in of_class:
                 of_class[modality] = [array("i") for _ in sources]
             of_class[modality][number].append(entry)
-    found.warnings += [f"{n} {why}" for why, n in sorted(ignored.items()) if why]
-    _drop_one_sided(found)
-    if not found.entries:
-        where = ", ".join(str(s.path) for s in sources)
-        raise DataError(
-            f"{where}: no class has both sketches and photos; expected sketch/<class>/* and photo/<class>/* "
-            f"(also sketches/, photos/, images/), at the top or one level below"
-        )
-    return found
-
-
-def _place(path: str) -> tuple[Modality, str, int] | str:
-    """(modality, class, length of the top folder) of a file, or why it is ignored ("" = silently)."""
-    place = _place_of_folder(path.rpartition("/")[0])
-    if isinstance(place, str) or may_be_picture(path):
-        return place
-    return "files in class folders are not images by their suffix; ignored"
+    files.names = spellings.shown()
+    files.strip = [len(next(iter(tops))) if len(tops) == 1 else 0 for tops in above]
+    files.warnings = _own_split(set().union(*above))
+    whole = {key: of for key, of in files.entries.items() if len(of) == 2}
+    if not whole:
+        raise DataError(_nothing_found(sources, files, passed))
+    files.left_out = [*passed.told(), *_one_sided(files)]
+    files.names = {key: files.names[key] for key in whole}
+    files.entries = whole
+    return files
 
 
 @lru_cache(1024)
 def _place_of_folder(folder: str) -> tuple[Modality, str, int] | str:
+    """(modality, class folder, length of what lies above) of a folder's files, or why they are passed over."""
     parts = folder.split("/")
-    for depth, name in enumerate(parts[:2]):
-        modality = MODALITY_OF_FOLDER.get(name.lower())
-        if modality is None:
-            continue
-        rest = parts[depth + 1 :]
-        if not rest:
-            return "files lie directly in sketch/ or photo/, not in a class folder; ignored"
-        if len(rest) > 1:
-            return "files lie deeper than <class>/<file>; ignored"
-        return modality, rest[0], len(parts[0]) + 1 if depth else 0
-    return ""
+    if len(parts) >= 2 and len(parts) <= FOLDERS_ABOVE + 2:
+        modality = MODALITY_OF_FOLDER.get(parts[-2].lower())
+        if modality is not None:
+            return modality, parts[-1], sum(len(p) + 1 for p in parts[:-2])
+    if parts[-1].lower() in MODALITY_OF_FOLDER:
+        return LOOSE
+    return DEEPER if any(p.lower() in MODALITY_OF_FOLDER for p in parts) else OUTSIDE
 
 
-def _drop_one_sided(found: Found) -> None:
-    """Leave out classes without sketches or without photos, with a warning."""
-    for key in sorted(found.entries):
-        if len(found.entries[key]) == 1:
-            lacking = "photos" if Modality.SKETCH in found.entries[key] else "sketches"
-            found.warnings.append(f"class {found.names[key]!r} has no {lacking}; left out")
-            del found.entries[key], found.names[key]
+class _Spellings:
+    """The class folders' names: one class in each modality is one folder name."""
+
+    def __init__(self) -> None:
+        self._folders: dict[tuple[str, Modality], set[str]] = {}
+        self._keys: dict[str, str] = {}
+
+    def key(self, modality: Modality, folder: str) -> str:
+        """The key of a class folder."""
+        key = self._keys.get(folder)
+        if key is None:
+            key = self._keys[folder] = class_key(readable(folder))
+        self._folders.setdefault((key, modality), set()).add(folder)
+        return key
+
+    def shown(self) -> dict[str, str]:
+        """A name for each key: as the photos' folder spells it.
+
+        Raises:
+            DataError: folders of one modality have one key.
+        """
+        clashes = [
+            f"{PLURAL[modality]} of {_side_by_side(names)}"
+            for (_, modality), names in sorted(self._folders.items())
+            if len(names) > 1
+        ]
+        if clashes:
+            raise DataError(
+                f"class folders that differ only in case, spaces, punctuation or Unicode form: "
+                f"{'; '.join(clashes[:5])}{f'; and {len(clashes) - 5} more' if len(clashes) > 5 else ''}. "
+                f"Rename them, or merge them where they are one class"
+            )
+        names: dict[str, str] = {}
+        for (key, _), folders in sorted(self._folders.items()):  # photos come after sketches
+            names[key] = readable(unicodedata.normalize("NFC", next(iter(folders))))
+        return names
+
+
+def _side_by_side(names: set[str]) -> str:
+    """The names, escaped where they would look alike."""
+    alike = len({unicodedata.normalize("NFC", n) for n in names}) < len(names)
+    return " and ".join(ascii(n) if alike else repr(readable(n)) for n in sorted(names))
+
+
+class _PassedOver:
+    """Files that are not taken, by reason."""
+
+    def __init__(self) -> None:
+        self._count: Counter[tuple[str, str]] = Counter()
+        self._first: dict[tuple[str, str], str] = {}
+
+    def add(self, path: str, where: str) -> None:
+        """Note a file that lies `where` ("" = in a class folder, but it is no image)."""
+        suffix = "" if is_picture_name(path) else _suffix(path)
+        self._count[where, suffix] += 1
+        self._first.setdefault((where, suffix), path)
+
+    def told(self, *, everything: bool = False) -> list[str]:
+        """A sentence for each reason; files outside of sketch/ and photo/ that are no images are left out unless
+        `everything`."""
+        return [
+            self._sentence(where, suffix, count)
+            for (where, suffix), count in sorted(self._count.items())
+            if everything
+            or not (where == OUTSIDE and suffix and suffix not in (*ARCHIVE_SUFFIXES, ".ndjson"))
+        ]
+
+    def _sentence(self, where: str, suffix: str, count: int) -> str:
+        first = readable(self._first[where, suffix])
+        kind = {"": "image", "no suffix": "file without a suffix"}.get(suffix, f"{suffix} file")
+        what = f"{counted(count, kind)}{f' {where}' if where else ' in class folders'} (first: {first})"
+        if suffix in ARCHIVE_SUFFIXES:
+            return f"{what}: unpack what lies inside, or give it to prepare as a source of its own"
+        if suffix == ".ndjson":
+            return f"{what}: QuickDraw's strokes, not images; draw each as a PNG in sketch/<class>/ first"
+        return f"{what}: not images that zssbir reads" if suffix else what
+
+
+def _suffix(path: str) -> str:
+    name = path.rpartition("/")[2].lower()
+    archive = next((s for s in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
+    return archive or readable(PurePosixPath(name).suffix) or "no suffix"
+
+
+def _own_split(above: set[str]) -> list[str]:
+    """A warning when the data come in train and test folders, which are not looked at."""
+    tops = {part.lower() for path in above for part in path.split("/")} & SPLIT_FOLDERS
+    if not tops:
+        return []
+    return [
+        f"the images of {'/, '.join(sorted(tops))}/ are taken together; --unseen alone decides which classes are "
+        f"unseen (--unseen @FILE takes a list of names)"
+    ]
+
+
+def _one_sided(files: ClassFiles) -> Iterator[str]:
+    for modality, lacking in ((Modality.SKETCH, "photos"), (Modality.PHOTO, "sketches")):
+        names = sorted(
+            files.names[key] for key, of in files.entries.items() if len(of) == 1 and modality in of
+        )
+        if names:
+            kind = "class" if len(names) == 1 else "classes"
+            has = "has" if len(names) == 1 else "have"
+            yield f"{kind} {listed(names)} {has} no {lacking}"
+
+
+def _nothing_found(sources: Sequence[Source], files: ClassFiles, passed: _PassedOver) -> str:
+    """What was found instead of classes with sketches and photos, and what to do."""
+    where = ", ".join(readable(str(s.path)) for s in sources)
+    if not any(len(s.listing.paths) for s in sources):
+        return f"{where}: no files; expected sketch/<class>/* and photo/<class>/*"
+    sides = []
+    for modality in Modality:
+        names = sorted(files.names[key] for key, of in files.entries.items() if modality in of)
+        kind = PLURAL[modality]
+        sides.append(
+            f"{kind} of {counted(len(names), 'class')} ({listed(names, 3)})" if names else f"no {kind}"
+        )
+    found = "; ".join([" and ".join(sides), *passed.told(everything=True)[:8]])
+    return (
+        f"{where}: no class has both sketches and photos; found {found}. "
+        f"Expected sketch/<class>/<image> and photo/<class>/<image> (also sketches/, photos/, images/), at most "
+        f"{FOLDERS_ABOVE} folders down"
+    )
 
 
 def to_items(
-    found: Found,
+    files: ClassFiles,
     sources: Sequence[Source],
     classes: Sequence[ClassInfo],
     *,
@@ -115,10 +238,10 @@ def to_items(
     class and modality. Both draw by `seed`, independently of the order of files.
     """
     items, by_name = Items(), {c.name: c for c in classes}
-    for key in sorted(found.entries):
-        info = by_name[found.names[key]]
+    for key in sorted(files.entries):
+        info = by_name[files.names[key]]
         for modality in Modality:
-            rows = _by_path(sources, found.entries[key][modality])
+            rows = _by_path(files, sources, files.entries[key][modality])
             order = np.random.default_rng([seed, info.id, int(modality)]).permutation(len(rows))
             for place, i in enumerate(order[:subset]):
                 path, source, entry = rows[i]
@@ -129,13 +252,12 @@ def to_items(
     return items
 
 
-def _by_path(sources: Sequence[Source], entries: Sequence["array[int]"]) -> list[tuple[str, int, int]]:
-    """(path without the top folder, source, entry) of one class's images, sorted."""
-    rows = []
-    for number, source in enumerate(sources):
-        for entry in entries[number]:
-            path = source.listing.paths[entry]
-            place = _place(path)
-            assert not isinstance(place, str)
-            rows.append((path[place[2] :], number, entry))
-    return sorted(rows)
+def _by_path(
+    files: ClassFiles, sources: Sequence[Source], entries: Sequence["array[int]"]
+) -> list[tuple[str, int, int]]:
+    """(stored path, source, entry) of one class's images, sorted."""
+    return sorted(
+        (source.listing.paths[entry][files.strip[number] :], number, entry)
+        for number, source in enumerate(sources)
+        for entry in entries[number]
+    )

@@ -84,7 +84,8 @@ class Plan:
     def key(self) -> str:
         """16 hex digits of everything that decides the output's bytes; a resumed run must have the same."""
         digest = hashlib.sha256()
-        facts = [self.name, self.split, [c.model_dump() for c in self.classes], self.options]
+        classes = [c.model_dump(exclude=None if c.leaked else {"leaked"}) for c in self.classes]
+        facts = [self.name, self.split, classes, self.options]
         digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
         items = self.items
         columns = (items.source, items.entry, items.label, items.group, items.size, *items.paths.columns())

@@ -2,83 +2,169 @@
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.errors import UsageError
+from zssbir_cli.files import reason
+from zssbir_cli.names import find_class, listed, readable, suggestion
 from zssbir_cli.types import Role
 
+DEFAULT_UNSEEN = "0.2"
 
-@lru_cache(4096)
-def class_key(name: str) -> str:
-    """A class name without differences of case, spaces and punctuation: `T-Shirt` and `t_shirt` are one."""
-    return re.sub(r"[\W_]+", " ", name.casefold()).strip() or name
+
+@dataclass(frozen=True)
+class Unseen:
+    """What `--unseen` says: names of classes, or how many to draw."""
+
+    names: frozenset[str] = frozenset()
+    draw: int = 0
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to understand a value, and the spelling that means nothing else."""
+
+    what: str
+    spelling: str
+    value: Unseen
 
 
 def assign_roles(
-    names: Sequence[str], *, unseen: str | None, val_classes: int | None, seed: int
+    names: Sequence[str], unseen: Unseen, *, val_classes: int | None, seed: int
 ) -> tuple[ClassInfo, ...]:
-    """Classes with ids in sorted order and roles.
+    """Classes with ids in sorted order and roles; what is drawn is drawn by `seed`.
 
-    Args:
-        names: class names, without repeats.
-        unseen: names separated by commas, a file with one name per line, a number of classes, or a fraction
-            like 0.25 (default 0.2). Numbers and fractions draw at random by `seed`.
-        val_classes: seen classes held out for model selection (default: a tenth of the seen ones).
+    `val_classes`: seen classes held out for model selection (default: a tenth of the seen ones). A set of unseen
+    classes only is for evaluation.
 
     Raises:
-        UsageError: unknown names, or too few classes left to train on.
+        UsageError: too few classes left to train on.
     """
     ordered = sorted(names)
     shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
-    test = _unseen(ordered, shuffled, unseen)
+    test = unseen.names or set(shuffled[: unseen.draw])
     seen = [n for n in shuffled if n not in test]
     held = round(len(seen) / 10) if val_classes is None else val_classes
-    if len(seen) - held < 2:
+    if len(seen) - held < 2 and (seen or held):
         raise UsageError(
             f"{len(ordered)} classes less {len(test)} unseen and {held} for validation leave "
-            f"{len(seen) - held} to train on; at least 2 are needed"
+            f"{len(seen) - held} to train on; at least 2 are needed (or none: --unseen all, to evaluate only)"
         )
     val = set(seen[:held])
     roles = {n: Role.UNSEEN if n in test else Role.VAL if n in val else Role.SEEN for n in ordered}
     return tuple(ClassInfo(id=i, name=n, role=roles[n]) for i, n in enumerate(ordered))
 
 
-def _unseen(ordered: list[str], shuffled: list[str], wanted: str | None) -> set[str]:
-    text = "0.2" if wanted is None else wanted.strip()
-    given = _names(text)
-    known = {class_key(n): n for n in ordered}
-    if all(class_key(n) in known for n in given):
-        return {known[class_key(n)] for n in given}
-    number = _number(text, len(ordered))
-    if number is None:
-        missing = next(n for n in given if class_key(n) not in known)
-        close = get_close_matches(class_key(missing), list(known), 1)
-        hint = f"; did you mean {known[close[0]]!r}?" if close else f"; the data has {len(ordered)} classes"
-        raise UsageError(f"--unseen: {missing!r} is not a class of the data{hint}")
-    if not 1 <= number <= len(ordered) - 2:
-        raise UsageError(f"--unseen {text}: {number} of {len(ordered)} classes; give 1 to {len(ordered) - 2}")
-    return set(shuffled[:number])
+def read_unseen(value: str | None, classes: Sequence[str]) -> Unseen:
+    """What a value of `--unseen` means for data with these classes.
+
+    Names separated by commas, `@FILE` or a file with a name per line, a number or a fraction of the classes
+    (`n=3`, `n=0.2` or without `n=`), or `all`. A value with two meanings is refused; `name,` is always a name.
+
+    Raises:
+        UsageError: two meanings, unknown names, or a number out of range.
+    """
+    text = DEFAULT_UNSEEN if value is None else value.strip()
+    if not text.strip(", "):
+        raise UsageError("--unseen is empty; give names, @FILE, a number, a fraction or all")
+    if text.startswith("@") and text not in classes:
+        return _named(_names_in(Path(text[1:])), classes)
+    if text.startswith("n=") and text not in classes:
+        return _drawn(text[2:], text, len(classes))
+    found = (_as_class(text, classes), _as_names(text, classes), _as_number(text, classes), _as_file(text))
+    readings = [r for r in found if r]
+    if len(readings) > 1:
+        ways = "; or ".join(f"{r.spelling} for {r.what}" for r in readings)
+        raise UsageError(f"--unseen {readable(text)} has {len(readings)} meanings here: write {ways}")
+    if not readings:
+        return _named(_split(text), classes)
+    if readings[0].spelling.startswith("@"):
+        return _named(_names_in(Path(text)), classes)
+    return readings[0].value
 
 
-def _names(text: str) -> list[str]:
-    file = Path(text)
-    if text and len(text) < 1000 and file.is_file():
-        lines = file.read_text("utf-8", "replace").splitlines()
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    names = [n.strip() for n in text.split(",") if n.strip()]
+def _as_class(text: str, classes: Sequence[str]) -> _Reading | None:
+    if "," in text and text not in classes:
+        return None
+    name = find_class(readable(text), classes)
+    if name is None:
+        return None
+    spelling = "its name in an @FILE" if "," in text else f"'{name},'"
+    return _Reading(f"the class {name!r}", spelling, Unseen(frozenset({name})))
+
+
+def _as_names(text: str, classes: Sequence[str]) -> _Reading | None:
+    """Several names, where the whole text is a class too."""
+    names = _split(text)
+    if text not in classes or "," not in text or not all(find_class(n, classes) for n in names):
+        return None
+    return _Reading(f"the {len(names)} classes {listed(names)}", "them in an @FILE", Unseen())
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _as_number(text: str, classes: Sequence[str]) -> _Reading | None:
+    """`all`, whole numbers and what looks like a fraction."""
+    if text.casefold() != "all" and not re.fullmatch(r"[+-]?[0-9]*[.]?[0-9]+(e-?[0-9]+)?", text):
+        return None
+    clash = find_class(text, classes) or Path(text).is_file()
+    value = Unseen() if clash else _drawn(text, text, len(classes))
+    what = "all classes" if text.casefold() == "all" else f"{text} of the {len(classes)} classes"
+    return _Reading(what, f"n={text}", value)
+
+
+def _as_file(text: str) -> _Reading | None:
+    try:
+        there = Path(text).is_file()
+    except (OSError, ValueError):  # too long for a file's name, or holds a NUL
+        return None
+    return _Reading("the names in that file", f"@{readable(text)}", Unseen()) if there else None
+
+
+def _drawn(text: str, given: str, total: int) -> Unseen:
+    """`text` as a number or fraction of `total` classes."""
+    if text.casefold() == "all":
+        return Unseen(draw=total)
+    try:
+        number = float(text)
+    except ValueError:
+        raise UsageError(f"--unseen {readable(given)}: n= takes a number, a fraction or all") from None
+    if text.isdigit() and 1 <= number <= total - 2:
+        return Unseen(draw=int(number))
+    if not text.isdigit() and 0 < number < 1:
+        draw = max(1, round(number * total))
+        if draw <= total - 2:
+            return Unseen(draw=draw)
+    raise UsageError(
+        f"--unseen {given}: give 1 to {total - 2} of the {total} classes, a fraction between 0 and 1, or all"
+    )
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names in a file, one a line; empty lines and those that begin with # are passed over."""
+    try:
+        text = path.read_text("utf-8-sig", "surrogateescape")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--unseen @{readable(str(path))}: the file cannot be read: {reason(error)}"
+        ) from None
+    names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not names:
-        raise UsageError("--unseen is empty; give names, a number or a fraction")
+        raise UsageError(f"--unseen @{readable(str(path))}: the file holds no names")
     return names
 
 
-def _number(text: str, total: int) -> int | None:
-    if re.fullmatch(r"\d+", text):
-        return int(text)
-    if re.fullmatch(r"0?\.\d+", text):
-        return max(1, round(float(text) * total))
-    return None
+def _named(names: Sequence[str], classes: Sequence[str]) -> Unseen:
+    found = {readable(n): find_class(readable(n), classes) for n in names}
+    missing = [n for n, name in found.items() if name is None]
+    if missing:
+        hint = suggestion(missing[0], classes) or f"; its classes are {listed(sorted(classes))}"
+        more = f" (nor are {len(missing) - 1} others)" if len(missing) > 1 else ""
+        raise UsageError(f"--unseen: {missing[0]!r} is not a class of the data{more}{hint}")
+    return Unseen(names=frozenset(name for name in found.values() if name is not None))

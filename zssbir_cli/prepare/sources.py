@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import overload
 
 from zssbir_cli.data.manifest import SourceInfo
-from zssbir_cli.data.shards import clean_source
 from zssbir_cli.errors import DataError
+from zssbir_cli.names import readable
 from zssbir_cli.prepare.kinds import is_junk
 
 MAX_FILE_BYTES = 256 << 20
@@ -105,7 +105,7 @@ class Source(ABC):
     def info(self) -> SourceInfo:
         """The record for the manifest (hashes the archive)."""
         return SourceInfo(
-            name=clean_source(self.path.name) or "/",
+            name=readable(self.path.name) or "/",
             kind=self.kind,
             files=len(self.listing.paths),
             bytes=sum(self.listing.sizes),

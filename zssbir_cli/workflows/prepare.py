@@ -2,54 +2,28 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zssbir_cli.benchmarks.fetch import fetch, usual_places
+from zssbir_cli.benchmarks.plan import plan_benchmark, read_published
+from zssbir_cli.benchmarks.splits import DEFAULT_SPLIT, get_split
 from zssbir_cli.data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.names import counted, readable
 from zssbir_cli.prepare.archives import open_source
-from zssbir_cli.prepare.build import BuildOptions, available_cores, build
-from zssbir_cli.prepare.clean import SMALLEST_SQUARE
+from zssbir_cli.prepare.build import available_cores, build
+from zssbir_cli.prepare.choices import BuildOptions, Choices
 from zssbir_cli.prepare.journal import WORK, Journal, is_ours
-from zssbir_cli.prepare.layout import find_images, to_items
 from zssbir_cli.prepare.leaks import refuse
+from zssbir_cli.prepare.own import check_given_once, default_name, plan_own
 from zssbir_cli.prepare.plan import Plan
-from zssbir_cli.prepare.roles import assign_roles
-from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
+from zssbir_cli.prepare.sources import Source
 from zssbir_cli.progress import Progress, silent
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Options of `prepare` that apply to every kind of data; None = the default of that kind."""
-
-    unseen: str | None = None
-    val_classes: int | None = None
-    holdout: int | None = None
-    subset: int | None = None
-    seed: int = 0
-    build: BuildOptions = field(default_factory=BuildOptions)
-
-    def check(self) -> None:
-        """Raises UsageError for values out of range."""
-        for name, value, least in (
-            ("--val-classes", self.val_classes, 0),
-            ("--holdout", self.holdout, 0),
-            ("--subset", self.subset, 1),
-            ("--seed", self.seed, 0),
-            ("--size", self.build.clean.size, SMALLEST_SQUARE if self.build.clean.square else 16),
-            ("--workers", self.build.workers, 0),
-        ):
-            if value is not None and value < least:
-                raise UsageError(f"{name} {value}: give {least} or more")
-        if self.build.clean.square and self.build.clean.size is None:
-            raise UsageError(
-                "--square needs --size N, the side of the network's input (the recipe's data.size)"
-            )
 
 
 @dataclass(frozen=True)
@@ -76,37 +50,48 @@ def prepare_own(
         UsageError: bad option values or class names.
         DataError: nothing usable, a hostile archive, leaks, a full disk.
     """
-    choices.check()
+    choices.check(name)
+    check_given_once(paths)
     name = name or default_name(paths[0])
     sources = scan([Path(p) for p in paths], say)
     try:
-        found = find_images(sources)
-        for warning in found.warnings:
-            say(f"warning: {warning}")
-        classes = assign_roles(
-            list(found.names.values()),
-            unseen=choices.unseen,
-            val_classes=choices.val_classes,
-            seed=choices.seed,
+        plan = plan_own(sources, name, choices)
+        return carry_out(plan, out or Path("data") / name, choices.build, say, progress)
+    finally:
+        for source in sources:
+            source.close()
+
+
+def prepare_benchmark(
+    dataset: str,
+    *,
+    split: str | None = None,
+    paths: Sequence[Path] = (),
+    lists: Sequence[Path] = (),
+    name: str | None = None,
+    out: Path | None = None,
+    choices: Choices,
+    say: Say = lambda text: None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Prepare a split of a published data set from folders and archives (`paths`), or from what can be
+    found in the usual places or downloaded; `lists`: folders of published file lists.
+
+    Raises:
+        UsageError: no such split, an option that does not apply. DataError: files missing, leaks, bad lists.
+    """
+    choices.check(name)
+    check_given_once(paths)
+    if choices.unseen is not None:
+        raise UsageError(
+            f"--unseen does not apply to {dataset}: its splits are named, see `zssbir prepare --list`"
         )
-        held = choices.holdout or 0
-        items = to_items(found, sources, classes, holdout=held, subset=choices.subset, seed=choices.seed)
-        unseen = sum(c.role == "unseen" for c in classes)
-        split = f"{unseen}-unseen" + (
-            "" if choices.unseen and "," in choices.unseen else f"-seed{choices.seed}"
-        )
-        options: dict[str, str | int | float | bool | None] = {
-            "seed": choices.seed,
-            "unseen": choices.unseen,
-            "val_classes": choices.val_classes,
-            "holdout": held,
-            "subset": choices.subset,
-            "size": choices.build.clean.size,
-            "square": choices.build.clean.square,
-            "dedup": choices.build.dedup,
-            "quick": choices.build.clean.quick,
-        }
-        plan = Plan(name, split, classes, tuple(sources), items, options, tuple(found.warnings))
+    chosen = get_split(dataset, split)
+    name = name or (dataset if chosen.name == DEFAULT_SPLIT[dataset] else chosen.name)
+    listed = read_published(chosen, lists, choices)
+    sources = scan(list(paths) or usual_places(dataset) or fetch(dataset, say), say)
+    try:
+        plan = plan_benchmark(chosen, sources, listed, name, choices)
         return carry_out(plan, out or Path("data") / name, choices.build, say, progress)
     finally:
         for source in sources:
@@ -157,22 +142,16 @@ def scan(paths: Sequence[Path], say: Say) -> list[Source]:
     for path in paths:
         source = open_source(path)
         source.scan()
-        say(f"{path}: {len(source.listing.paths):,} files, {sum(source.listing.sizes) / 1e6:,.1f} MB")
+        size = sum(source.listing.sizes) / 1e6
+        say(f"{readable(str(path))}: {counted(len(source.listing.paths), 'file')}, {size:,.1f} MB")
         sources.append(source)
     return sources
 
 
-def default_name(path: Path) -> str:
-    """A data set's name from the file or folder it comes from."""
-    name = path.resolve().name
-    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)] or "own"
-    return name or "own"
-
-
 def carry_out(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: Progress) -> Prepared:
     """Build the plan into `out` unless it is there already."""
+    for warning in plan.warnings:
+        say(f"warning: {warning}")
     finished = _finished(plan, out, options, say)
     if finished is not None:
         return Prepared(out, finished, fresh=False)

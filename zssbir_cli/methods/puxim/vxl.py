@@ -52,7 +52,7 @@ def facts(config: VxlConfig) -> dict[str, str]:
 
         weights = WEIGHTS
     if weights.is_file():
-        from zssbir_cli.data.shards import file_sha256
+        from zssbir_cli.files import file_sha256
 
         out["weights_sha256"] = file_sha256(weights)
     return out

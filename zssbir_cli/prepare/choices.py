@@ -1,0 +1,64 @@
+"""The options of `prepare` that apply to every kind of data."""
+
+from dataclasses import dataclass, field
+
+from zssbir_cli.data.manifest import name_fault
+from zssbir_cli.errors import UsageError
+from zssbir_cli.prepare.clean import SMALLEST_SQUARE, CleanOptions
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """`dedup`: leave out images whose file repeats one already stored. `strict`: whatever is left out is an
+    error. `allow_leak`: record leaks instead of refusing them."""
+
+    clean: CleanOptions = field(default_factory=CleanOptions)
+    dedup: bool = False
+    strict: bool = False
+    allow_leak: bool = False
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a set is made of; None = the default of that kind of data."""
+
+    unseen: str | None = None
+    val_classes: int | None = None
+    holdout: int | None = None
+    subset: int | None = None
+    seed: int = 0
+    build: BuildOptions = field(default_factory=BuildOptions)
+
+    def check(self, name: str | None = None) -> None:
+        """Raises UsageError for values out of range, and for a `name` that cannot be part of a path."""
+        for option, value, least in (
+            ("--val-classes", self.val_classes, 0),
+            ("--holdout", self.holdout, 0),
+            ("--subset", self.subset, 1),
+            ("--seed", self.seed, 0),
+            ("--size", self.build.clean.size, SMALLEST_SQUARE if self.build.clean.square else 16),
+            ("--workers", self.build.workers, 0),
+        ):
+            if value is not None and value < least:
+                raise UsageError(f"{option} {value}: give {least} or more")
+        if self.build.clean.square and self.build.clean.size is None:
+            raise UsageError(
+                "--square needs --size N, the side of the network's input (the recipe's data.size)"
+            )
+        if name is not None and (fault := name_fault(name)):
+            raise UsageError(f"--name {name!r} {fault}; --out says where the set goes")
+
+    def record(self) -> dict[str, str | int | float | bool | None]:
+        """What the manifest keeps of them for every kind of data."""
+        clean = self.build.clean
+        return {
+            "seed": self.seed,
+            "val_classes": self.val_classes,
+            "holdout": self.holdout,
+            "subset": self.subset,
+            "size": clean.size,
+            "square": clean.square,
+            "dedup": self.build.dedup,
+            "quick": clean.quick,
+        }

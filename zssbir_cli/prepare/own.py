@@ -1,0 +1,57 @@
+"""The plan for a user's own pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from zssbir_cli.data.manifest import name_fault
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.names import file_part, readable
+from zssbir_cli.prepare.choices import Choices
+from zssbir_cli.prepare.layout import find_images, to_items
+from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.prepare.roles import assign_roles, read_unseen
+from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
+from zssbir_cli.types import Role
+
+
+def plan_own(sources: Sequence[Source], name: str, choices: Choices) -> Plan:
+    """What a set of the scanned sources will hold.
+
+    Raises:
+        UsageError: a wrong `--unseen`. DataError: nothing usable; under `strict`, anything that is left out.
+    """
+    files = find_images(sources)
+    if choices.build.strict and files.left_out:
+        raise DataError(f"left out: {'; '.join(files.left_out)} (--strict; without it they are reported)")
+    names = list(files.names.values())
+    unseen = read_unseen(choices.unseen, names)
+    classes = assign_roles(names, unseen, val_classes=choices.val_classes, seed=choices.seed)
+    held = choices.holdout or 0
+    items = to_items(files, sources, classes, holdout=held, subset=choices.subset, seed=choices.seed)
+    number = sum(c.role is Role.UNSEEN for c in classes)
+    drawn = f"-seed{choices.seed}" if unseen.draw else ""
+    given = None if choices.unseen is None else readable(choices.unseen)
+    options = choices.record() | {"unseen": given, "holdout": held}
+    told = (*(f"{text}; left out" for text in files.left_out), *files.warnings)
+    return Plan(name, f"{number}-unseen{drawn}", classes, tuple(sources), items, options, told)
+
+
+def default_name(path: Path) -> str:
+    """A data set's name from the file or folder it comes from."""
+    name = path.resolve().name
+    for suffix in sorted(ARCHIVE_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    name = name.strip() or "own"
+    return file_part(name) if name_fault(name) or readable(name) != name else name
+
+
+def check_given_once(paths: Sequence[Path]) -> None:
+    """Raises UsageError when a source is given twice, or lies in another one."""
+    real = [path.resolve() for path in paths]
+    for i, path in enumerate(real):
+        for other in (*real[:i], *real[i + 1 :]):
+            if path == other or other in path.parents:
+                which = "given twice" if path == other else f"inside {readable(str(other))}, also given"
+                raise UsageError(f"{readable(str(paths[i]))} is {which}; give each source once")
