@@ -8,10 +8,12 @@ def main() -> None:
     """Run the `zssbir` command line and exit with its code (0 ok, 1 bug, 2 usage, 3 data, 4 checkpoint, 5
     diverged, 130 interrupted)."""
     from zssbir_cli.cli.app import app
+    from zssbir_cli.compute.memory import keep_freed_memory
     from zssbir_cli.errors import ZssbirError
 
     debug = "--debug" in sys.argv[1:] or bool(os.environ.get("ZSSBIR_DEBUG"))
     argv = [a for a in sys.argv[1:] if a != "--debug"]
+    keep_freed_memory()
     try:
         app(argv, prog_name="zssbir")
     except ZssbirError as error:

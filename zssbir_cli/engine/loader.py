@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from zssbir_cli.compute import distributed
+from zssbir_cli.compute.memory import keep_freed_memory
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.methods.base import ItemKey, TrainData
 
@@ -91,6 +92,7 @@ class Stream(Iterator[Any]):
         workers: int,
         pin: bool,
     ) -> None:
+        keep_freed_memory()  # also for those who call from Python; loader processes inherit it
         self.waited = 0.0
         fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
         loader = DataLoader(
