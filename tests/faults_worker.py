@@ -13,6 +13,7 @@ from engine_helpers import Toy, make_run, toy_data, toy_fit
 from zssbir_cli.compute import distributed
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.errors import ZssbirError
 
 
@@ -47,7 +48,7 @@ def train(root: str, what: str, *fault: str) -> int:
         with distributed.session(torch.device("cpu")):
             resume = what == "resume" and (Path(root) / "latest").exists()
             run = (
-                RunDir(RunDir.latest(Path(root)), {"name": "toy"}, {"identity": "a"})
+                RunDir(latest_run(Path(root)), {"name": "toy"}, {"identity": "a"})
                 if resume
                 else make_run(Path(root))
             )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.report import Silent
-from zssbir_cli.engine.resume import differing_keys
+from zssbir_cli.engine.resume import changes
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.recipe.schema import Recipe
@@ -189,7 +189,7 @@ def test_a_key_that_is_newer_than_the_checkpoint_has_its_default(tmp_path):
 
 def test_differing_keys_of_nested_mappings():
     old, new = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}, {"a": {"b": 1, "c": {"d": 4}}}
-    assert differing_keys(old, new) == ["a.c.d: 2 -> 4", "e: 3 -> (absent)"]
+    assert [str(c) for c in changes(old, new)] == ["a.c.d: 2 -> 4", "e: 3 -> (absent)"]
 
 
 def test_weights_alone_cannot_be_resumed(tmp_path):

@@ -19,6 +19,7 @@ from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.checkpoint import load_weights
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.engine.stop import Interrupted
 from zssbir_cli.errors import DivergedError, UsageError
 from zssbir_cli.methods.base import StepOutput
@@ -191,7 +192,7 @@ def test_a_bad_loss_on_one_rank_is_skipped_and_counted_by_all(tmp_path):
 
 
 def resumed(root: Path) -> dict:
-    run = RunDir(RunDir.latest(root), {"name": "toy"}, {"identity": "a"})
+    run = RunDir(latest_run(root), {"name": "toy"}, {"identity": "a"})
     method, result = toy_fit(run, resume=True, method=toy_method(seed=distributed.rank() + 5))
     assert result.steps == 10
     return {k: v.clone() for k, v in method.state_dict().items()}
@@ -215,7 +216,7 @@ def collected(root: Path) -> dict:
 
 def test_statistics_of_batch_norm_are_shared_by_the_ranks(tmp_path):
     first, second = run_ranks(tmp_path / "out", 2, collected, tmp_path / "run")
-    saved = load_weights(RunDir.latest(tmp_path / "run") / "checkpoints" / "last")
+    saved = load_weights(latest_run(tmp_path / "run") / "checkpoints" / "last")
     for key in first:
         assert torch.equal(first[key], second[key]), key
         assert torch.equal(first[key], saved[key]), key

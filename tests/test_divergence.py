@@ -8,7 +8,8 @@ import torch
 from engine_helpers import Toy, ToyItems, make_run, same_weights, toy_data, toy_fit
 from torch import nn
 
-from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.runlog import read_metrics
+from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.errors import DivergedError
 from zssbir_cli.methods.base import StepOutput
 from zssbir_cli.recipe.schema import OptimConfig
@@ -43,7 +44,7 @@ def test_a_non_finite_loss_changes_nothing(tmp_path, name):
     toy_fit(make_run(tmp_path), method=method, data=toy_data(items=Poisoned({0, 1})), epochs=1, optim=optim)
     assert all(torch.isfinite(p).all() for p in method.parameters())
     assert not same_weights(method, start)
-    first = read_metrics(RunDir.latest(tmp_path))[1:3]
+    first = read_metrics(latest_run(tmp_path))[1:3]
     assert [row["loss"] for row in first] == [None, None]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.engine.stop import Interrupted
 from zssbir_cli.methods.base import StepOutput
 from zssbir_cli.recipe.schema import OptimConfig
@@ -65,7 +66,7 @@ def test_six_steps_resumed_equal_ten(tmp_path, name, stop_at):
     resumed, b = toy_fit(run, method=toy_method(seed=99, dropout=0.3), resume=True, workers=2, **options)
     assert same_weights(straight, resumed)
     assert (a.best, a.best_step, a.metrics, a.steps) == (b.best, b.best_step, b.metrics, b.steps)
-    assert rows(run) == rows(RunDir(RunDir.latest(tmp_path / "a")))
+    assert rows(run) == rows(RunDir(latest_run(tmp_path / "a")))
 
 
 def test_means_between_reports_survive_a_stop(tmp_path):
@@ -77,7 +78,7 @@ def test_means_between_reports_survive_a_stop(tmp_path):
         toy_fit(run, data=toy_data(steps=20), epochs=1, hooks=StopAt(4))
     resumed, _ = toy_fit(run, data=toy_data(steps=20), epochs=1, resume=True)
     assert same_weights(straight, resumed)
-    assert rows(run) == rows(RunDir(RunDir.latest(tmp_path / "a")))
+    assert rows(run) == rows(RunDir(latest_run(tmp_path / "a")))
 
 
 def test_same_seed_same_run_and_other_seed_another(tmp_path):
@@ -90,7 +91,7 @@ def test_same_seed_same_run_and_other_seed_another(tmp_path):
 
 def test_learns(tmp_path):
     toy_fit(make_run(tmp_path), epochs=8, optim=OptimConfig(lr=3e-2))
-    losses = [row["loss"] for row in read_metrics(RunDir.latest(tmp_path)) if "loss" in row]
+    losses = [row["loss"] for row in read_metrics(latest_run(tmp_path)) if "loss" in row]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
@@ -173,7 +174,7 @@ def test_a_signal_during_validation_stops_before_the_next_epoch(tmp_path):
         toy_fit(run, validate=signalled)
     resumed, _ = toy_fit(run, validate=signalled, resume=True, method=toy_method(seed=8))
     assert same_weights(straight, resumed)
-    assert rows(run) == rows(RunDir(RunDir.latest(tmp_path / "a")))
+    assert rows(run) == rows(RunDir(latest_run(tmp_path / "a")))
 
 
 def test_files_of_a_run(tmp_path):

@@ -16,11 +16,12 @@ from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.profile import PHASES, profile_steps
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.runs import find_run
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
-from zssbir_cli.workflows.runs import compare_runs, find_run, list_runs
+from zssbir_cli.workflows.runs import compare_runs, list_runs
 
 CPU = torch.device("cpu")
 
@@ -96,14 +97,27 @@ def test_runs_on_the_command_line(tmp_path, two_runs):
     assert "zs 0.5000" in result.stdout
     listed = json.loads(CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "--json"]).stdout)
     assert [r["best_val"] for r in listed] == [0.4, None]
+    toy_fit(two_runs[1], epochs=1)
     result = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "compare", a, "latest", "--json"])
     assert json.loads(result.stdout)["recipe"] == [["optim.lr", "0.003", "0.5"]]
 
 
 def test_a_run_is_found_by_path_name_part_or_latest(tmp_path, two_runs):
     a, b = (r.path for r in two_runs)
-    assert find_run(str(a), tmp_path) == find_run(a.name, tmp_path) == a
-    assert find_run("latest", tmp_path) == b
+    assert find_run(str(a), tmp_path).path == find_run(a.name, tmp_path).path == a
+    with pytest.raises(UsageError, match="no run with a checkpoint"):
+        find_run("latest", tmp_path)
+    toy_fit(two_runs[1], epochs=1)
+    assert find_run("latest", tmp_path).path == find_run(None, tmp_path).path == b
+    toy_fit(two_runs[0], epochs=1)
+    assert (
+        find_run("latest", tmp_path).path
+        == find_run(tmp_path / "latest").path
+        == find_run(tmp_path).path
+        == a
+    )
+    chosen = find_run(b / "checkpoints" / "last", tmp_path)
+    assert (chosen.path, chosen.which) == (b, "last")
     with pytest.raises(UsageError, match="several runs"):
         find_run("demo", tmp_path)
     with pytest.raises(UsageError, match="no run under"):

@@ -78,7 +78,7 @@ def test_other_splits_subsets_and_generalised_protocols(run: Path) -> None:
     few = json.loads(
         call("eval", "--classes", ",".join(names), "--per-class", "2", "--json", "--no-report").stdout
     )
-    assert (few["queries"], few["gallery"], few["subset"]) == (6, 6, "yes")
+    assert (few["queries"], few["gallery"], few["subset"]) == (6, 6, True)
     assert (run / "eval" / "zs-subset.json").exists()
     assert (run / "eval" / "zs.json").exists()
     with pytest.raises(UsageError, match="--classes spoonerism: no such class"):

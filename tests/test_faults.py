@@ -19,6 +19,7 @@ from engine_helpers import ToyItems, make_run, same_weights, toy_data, toy_fit, 
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 
 TIMES = ("images_per_s", "data_wait")
@@ -65,7 +66,7 @@ def test_sigkill_and_sigterm_then_resume_equal_the_uninterrupted_run(tmp_path):
     wait_for(killed, tmp_path / "b", 11)
     killed.kill()
     assert ended(killed) == -signal.SIGKILL
-    run = RunDir.latest(tmp_path / "b")
+    run = latest_run(tmp_path / "b")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 12, "lo')  # a kill in the middle of a write
     asked = start(tmp_path / "b", "resume")
@@ -76,7 +77,7 @@ def test_sigkill_and_sigterm_then_resume_equal_the_uninterrupted_run(tmp_path):
     assert message.startswith("zssbir: error: stopped by SIGTERM after step")
     assert message.count("\n") == 1
     assert ended(start(tmp_path / "b", "resume")) == 0
-    straight = RunDir.latest(tmp_path / "a")
+    straight = latest_run(tmp_path / "a")
     for name in ("last", "best"):
         a, b = (checkpoint.load_weights(r / "checkpoints" / name) for r in (straight, run))
         assert all(torch.equal(a[k], b[k]) for k in a)
@@ -140,7 +141,7 @@ def test_full_disk_for_a_while_loses_nothing(tmp_path):
     assert any("cannot write the checkpoint" in n and "goes on" in n for n in notes)
     assert any("metrics.jsonl" in n for n in notes)
     assert all(torch.equal(value, weights[key]) for key, value in straight.state_dict().items())
-    assert rows(run.path) == rows(RunDir.latest(tmp_path / "a"))
+    assert rows(run.path) == rows(latest_run(tmp_path / "a"))
     assert checkpoint.inspect(run.checkpoints / "last").step == 15
 
 
@@ -176,7 +177,7 @@ def test_a_really_full_disk(tmp_path):
         assert any("No space left" in n or "os error 28" in n for n in hooks.notes), hooks.notes
         assert same_weights(straight, method)
         assert checkpoint.inspect(run.checkpoints / "last").step == 15
-        assert rows(run.path) == rows(RunDir.latest(tmp_path / "a"))
+        assert rows(run.path) == rows(latest_run(tmp_path / "a"))
     finally:
         subprocess.run(["umount", str(small)], check=False)
 
@@ -229,7 +230,7 @@ def test_data_that_fails_in_the_middle_costs_no_progress(tmp_path, workers, fail
     assert saved == 8 if fail is not killed_worker else 1 <= saved <= 8
     resumed, _ = toy_fit(run, epochs=3, resume=True, method=toy_method(seed=4))
     assert same_weights(straight, resumed)
-    assert rows(run.path) == rows(RunDir.latest(tmp_path / "a"))
+    assert rows(run.path) == rows(latest_run(tmp_path / "a"))
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
@@ -244,7 +245,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
         method, result = toy_fit(runs[-1], hooks=hooks, validate=lambda m: {"val/mAP@all": 0.1})
     names = [r.path.name for r in runs]
     assert names == ["20330518-033320-toy", "20330518-033320-toy-2", "19700112-134640-toy"]
-    assert RunDir.latest(tmp_path / "b") == runs[-1].path
+    assert latest_run(tmp_path / "b") == runs[-1].path
     assert same_weights(straight, method)
     assert all(r.eta_s >= 0 and r.images_per_s >= 0 for r in hooks.reports)
     assert 0 < result.seconds < 60
@@ -308,7 +309,7 @@ def test_a_rank_that_is_killed_ends_the_run_with_one_message(tmp_path):
     messages = [line for line in done.stderr.splitlines() if "zssbir: error:" in line]
     assert len(messages) == 1, done.stderr
     assert "lost another rank" in messages[0]
-    run = RunDir.latest(tmp_path)
+    run = latest_run(tmp_path)
     assert checkpoint.inspect(run / "checkpoints" / "last").step == 3
     assert ended(start(tmp_path, "resume")) == 0
     assert checkpoint.inspect(run / "checkpoints" / "last").step == 40

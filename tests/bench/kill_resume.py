@@ -23,7 +23,8 @@ import faults_worker
 from engine_helpers import make_run, toy_fit
 
 from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.runlog import read_metrics
+from zssbir_cli.engine.runs import latest_run
 
 
 def start(root: Path, what: str) -> multiprocessing.Process:
@@ -68,7 +69,7 @@ def main() -> None:
         process = start(root / "straight", "new")
         process.join()
         span = time.monotonic() - began
-        expected = outcome(RunDir.latest(root / "straight"))
+        expected = outcome(latest_run(root / "straight"))
         print(f"uninterrupted: {span:.2f} s; killing at random moments of a {span:.2f} s window")
         kills = runs = writing = 0
         failures = []
@@ -85,7 +86,7 @@ def main() -> None:
                     continue
                 process.join()
                 break
-            equal = process.exitcode == 0 and same(outcome(RunDir.latest(target)), expected)
+            equal = process.exitcode == 0 and same(outcome(latest_run(target)), expected)
             print(
                 f"run {runs}: {mine} kills, then {'equal' if equal else 'DIFFERENT'} (exit {process.exitcode})"
             )

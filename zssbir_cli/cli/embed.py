@@ -12,8 +12,11 @@ def embed(
     part: list[str] = typer.Option(
         [], "--part", help="Parts of the data set: test, val, holdout, train; default: all but train."
     ),
-    run: Path | None = typer.Option(
-        None, "--run", "-R", help="A run's folder; default: the latest one. Under torchrun write -R."
+    run: str | None = typer.Option(
+        None,
+        "--run",
+        "-R",
+        help="A run: its folder, its name or a part of it; default: the latest one. Under torchrun write -R.",
     ),
     checkpoint: str = typer.Option("best", "--checkpoint", help="best, last or epoch-NNNN."),
     data: Path | None = typer.Option(None, "--data", help="Another prepared data set than the run's own."),
@@ -33,10 +36,10 @@ def embed(
     from zssbir_cli.cli.stages import stages
     from zssbir_cli.compute import distributed
     from zssbir_cli.embedding import parts as workflow
-    from zssbir_cli.evaluation.inputs import latest_run
+    from zssbir_cli.engine.runs import find_run
 
-    folder = run or latest_run(runs)
-    request = workflow.Request(folder, checkpoint, device, precision, workers, batch)
+    chosen = find_run(run, runs, checkpoint)
+    request = workflow.Request(chosen.path, chosen.which, device, precision, workers, batch)
     with stages() as progress:
         if images is not None:
             from zssbir_cli.embedding.folder import run_folder

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from zssbir_cli.evaluation.compare import Compared
     from zssbir_cli.evaluation.measure import Evaluation
-    from zssbir_cli.evaluation.results import Compared
 
 
 def evaluate(
+    context: typer.Context,
     split: str = typer.Option(
         "zs",
         "--split",
@@ -18,7 +19,9 @@ def evaluate(
         help="zs (unseen classes), val (held-out seen classes), or a generalised protocol: gzs-sem-pcyc, gzs-ocean, "
         "gzs-dr-clip, gzs-distractors, gzs-distractors-equal.",
     ),
-    run: Path | None = typer.Option(None, "--run", help="A run's folder; default: the latest one."),
+    run: str | None = typer.Option(
+        None, "--run", help="A run: its folder, its name or a part of it; default: the latest one."
+    ),
     checkpoint: str = typer.Option("best", "--checkpoint", help="best, last or epoch-NNNN."),
     data: Path | None = typer.Option(
         None,
@@ -37,9 +40,6 @@ def evaluate(
     ),
     seed: int = typer.Option(0, "--seed", help="For what a protocol or --per-class draws."),
     k: list[int] = typer.Option([100, 200], "-k", min=1, help="Cut of mAP@k, P@k and recall@k (repeatable)."),
-    fast: bool = typer.Option(
-        False, "--fast", help="bf16 products where there are any; prints its deviation."
-    ),
     report: bool = typer.Option(
         True, "--report/--no-report", help="Write the HTML page, Markdown and figures."
     ),
@@ -57,38 +57,64 @@ def evaluate(
 
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.stages import stages
-    from zssbir_cli.evaluation import inputs as eval_inputs
-    from zssbir_cli.evaluation import measure as workflow
+    from zssbir_cli.engine.runs import find_run
     from zssbir_cli.evaluation import results
+    from zssbir_cli.evaluation.inputs import Options
     from zssbir_cli.evaluation.protocols import check_protocol
+    from zssbir_cli.workflows import eval as workflow
 
     check_protocol(split)
     if compare is not None:
-        compared = results.compare(*(results.find_result(name, split) for name in compare))
-        print(json.dumps(results.compared_json(compared), indent=1)) if json_ else _print_comparison(compared)
+        _refuse_others(context, "--compare", ("compare", "split", "json_", "runs"))
+        _compare(compare, split, runs, json_)
         return
     only = tuple(name.strip() for name in classes.split(",") if name.strip())
+    if embeddings is not None:
+        allowed = ("embeddings", "classes", "k", "report", "out", "device", "json_")
+        _refuse_others(context, "--embeddings", allowed)
     with stages() as progress:
         if embeddings is not None:
-            inputs = eval_inputs.file_inputs(embeddings, only)
+            outcome = workflow.evaluate_file(
+                embeddings, only, k=k, device=device, out=out, report=report, progress=progress
+            )
         else:
-            folder = run or eval_inputs.latest_run(runs)
-            options = eval_inputs.Options(checkpoint, data, only, per_class, seed, device, precision, workers)
-            inputs = eval_inputs.run_inputs(folder, split, options, progress)
-        found = workflow.measure(inputs, k=k, fast=fast, device=device, progress=progress)
-        target = results.target(found, out)
-        if target is not None:
-            results.save(found, target)
-            if report:
-                from zssbir_cli.evaluation.report import write_report
-
-                write_report(found, target.with_suffix(""), progress)
+            chosen = find_run(run, runs, checkpoint)
+            options = Options(data, only, per_class, seed, device, precision, workers)
+            outcome = workflow.evaluate_run(
+                chosen, split, options, k=k, out=out, report=report, progress=progress
+            )
     if json_:
-        print(json.dumps(results.as_json(found), indent=1))
+        print(json.dumps(results.as_json(outcome.evaluation), indent=1))
     else:
-        _print_result(found)
-    if target is not None:
-        note(f"written: {target}" + (f" and {target.with_suffix('')}/report.html" if report else ""))
+        _print_result(outcome.evaluation)
+    if outcome.result is None:
+        note("not written to a file: give --out FOLDER to keep the result (and to compare it)")
+    else:
+        note(f"written: {outcome.result}" + (f" and {outcome.report}/report.html" if outcome.report else ""))
+
+
+def _compare(names: tuple[str, str], split: str, runs: Path, json_: bool) -> None:
+    import json
+
+    from zssbir_cli.evaluation.compare import compare_results, compared_json, find_result
+
+    compared = compare_results(*(find_result(name, split, runs) for name in names))
+    print(json.dumps(compared_json(compared), indent=1)) if json_ else _print_comparison(compared)
+
+
+def _refuse_others(context: typer.Context, mode: str, allowed: tuple[str, ...]) -> None:
+    """Refuse options that would do nothing in this mode. Errors: UsageError."""
+    from zssbir_cli.errors import UsageError
+
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name not in allowed and _was_given(context, name):
+            raise UsageError(f"{parameter.opts[0]} does nothing together with {mode}: leave one of them out")
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print_result(found: "Evaluation") -> None:

@@ -11,8 +11,10 @@ def mask_viz(
     text: list[str] = typer.Option(
         [], "--text", help="Words to look for instead of the class's name (repeatable)."
     ),
-    run: Path | None = typer.Option(
-        None, "--run", help="Show the tokens of this run's encoder (default: runs/latest, if there is one)."
+    run: str | None = typer.Option(
+        None,
+        "--run",
+        help="Show the tokens of this run's encoder (folder, name or a part of it; default: the latest, if any).",
     ),
     data: Path | None = typer.Option(None, "--data", help="A prepared data set to take photos from."),
     model: str | None = typer.Option(

@@ -81,9 +81,10 @@ def compare(
     import json
 
     from zssbir_cli.cli.console import table
-    from zssbir_cli.workflows.runs import compare_runs, find_run
+    from zssbir_cli.engine.runs import find_run
+    from zssbir_cli.workflows.runs import compare_runs
 
-    a, b = (find_run(name, context.obj) for name in (first, second))
+    a, b = (find_run(name, context.obj).path for name in (first, second))
     found = compare_runs(a, b)
     if json_:
         print(json.dumps({"a": str(a), "b": str(b), **vars(found)}, indent=1))

@@ -16,8 +16,10 @@ def search(
     out: Path | None = typer.Option(
         None, "--out", "-o", help="Write pictures with scores: .html, .png, or .json."
     ),
-    run: Path | None = typer.Option(
-        None, "--run", help="The run whose weights to use; default: the gallery's own, or the latest."
+    run: str | None = typer.Option(
+        None,
+        "--run",
+        help="The run whose weights to use (folder, name or a part of it); default: the gallery's own, or the latest.",
     ),
     checkpoint: str = typer.Option(
         "best", "--checkpoint", help="best, last or epoch-NNNN (for a folder of photos)."

@@ -15,6 +15,7 @@ from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, read_embeddings, write_embeddings
 from zssbir_cli.data.prepared import Choice, PreparedSet
 from zssbir_cli.embedding.load import load_run
+from zssbir_cli.embedding.own import data_of_run
 from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.errors import DataError, UsageError
@@ -206,12 +207,12 @@ def run_parts(
         raise UsageError(f"--part {unknown[0]}: one of {', '.join(Part)}")
     with distributed.session(device):
         embedder = request.open(device)
-        prepared = PreparedSet.open(data or Path(embedder.recipe.data.root).expanduser())
+        prepared = data_of_run(request.run, embedder.checkpoint, embedder.recipe, data).prepared
         have = {part for part, _ in prepared.manifest.counts}
         chosen = [Part(p) for p in parts] or [p for p in (Part.TEST, Part.VAL, Part.HOLDOUT) if p in have]
         paths = []
         for part in chosen:
-            path = embeddings_path(request.run, request.which, prepared, part)
+            path = embeddings_path(request.run, embedder.checkpoint.which, prepared, part)
             if force or not _is_done(path, embedder, prepared, request.precision):
                 embed_part(embedder, prepared, part, path, progress)
             paths.append(path)

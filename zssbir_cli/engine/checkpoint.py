@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from zssbir_cli import files
+from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.methods.base import Method
 
@@ -37,9 +40,17 @@ class CheckpointInfo:
     sha256: str
     """Checksum of `model.safetensors`: the identity of the weights."""
     recipe: Mapping[str, Any]
-    data: Mapping[str, Any]
+    learnt: Learnt
+    """The data set: identity, classes by role, leaks."""
     metrics: Mapping[str, float]
     precision: str
+    note: str = ""
+    """Set when this is not the checkpoint that was asked for."""
+
+    @property
+    def which(self) -> str:
+        """`best`, `last`, `epoch-0004`, ..."""
+        return self.path.name
 
 
 def previous(path: Path) -> Path:
@@ -57,7 +68,7 @@ def save(
 ) -> CheckpointInfo:
     """Write the checkpoint folder `path` so that a crash at any moment leaves a complete one.
 
-    `facts`: step, epoch, recipe, data, metrics, precision. Raises CheckpointError when it cannot be written
+    `facts`: step, epoch, recipe, data, metrics, precision, and what else is worth keeping. Raises CheckpointError when it cannot be written
     (disk full, read-only); what was there before is then untouched.
     """
     partial = path.with_name(path.name + ".partial")
@@ -67,20 +78,19 @@ def save(
         # one key: safetensors writes several in random order, and equal weights must be equal bytes
         about = json.dumps({"format": "pt", "step": facts["step"]})
         save_file(_storable(weights), partial / MODEL, metadata={"zssbir": about})
-        files = [MODEL]
+        parts = [MODEL]
         if state is not None:
             torch.save(dict(state), partial / STATE)
-            files.append(STATE)
-        sums = {name: _sync_and_hash(partial / name) for name in files}
+            parts.append(STATE)
+        sums = {name: _sync_and_hash(partial / name) for name in parts}
         meta = {"format_version": FORMAT_VERSION, "sha256": sums, **facts}
-        (partial / META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
-        _sync_and_hash(partial / META)
-        _sync_folder(partial)
+        files.write_text(partial / META, json.dumps(meta, indent=1, sort_keys=True) + "\n")
+        files.sync_folder(partial)
         _swap_in(partial, path, keep_previous)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
-            f"{path}: cannot write the checkpoint ({error}); the one before it is intact"
+            f"{path}: cannot write the checkpoint ({files.reason(error)}); the one before it is intact"
         ) from error
     return _info(path, meta)
 
@@ -107,14 +117,6 @@ def _sync_and_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _swap_in(partial: Path, path: Path, keep_previous: bool) -> None:
     """Rename `partial` to `path`; the moment in which `path` is missing leaves `.previous` complete."""
     old = previous(path)
@@ -122,7 +124,7 @@ def _swap_in(partial: Path, path: Path, keep_previous: bool) -> None:
         _remove(old)
         path.rename(old)
     partial.rename(path)
-    _sync_folder(path.parent)
+    files.sync_folder(path.parent)
     if not keep_previous:
         _remove(old)
 
@@ -143,11 +145,26 @@ def copy(source: Path, target: Path) -> None:
                 os.link(file, partial / file.name)
             except OSError:
                 shutil.copy2(file, partial / file.name)
+        files.sync_folder(partial)
         _remove(target)
         partial.rename(target)
+        files.sync_folder(target.parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(f"{target}: cannot keep a copy of the checkpoint ({error})") from error
+        message = f"{target}: cannot keep a copy of the checkpoint ({files.reason(error)})"
+        raise CheckpointError(message) from error
+
+
+def restore_previous(path: Path) -> bool:
+    """Give a checkpoint that a kill between two renames left as `.previous` its name again, if it is whole.
+
+    Returns whether `path` is there now.
+    """
+    before = previous(path)
+    if not path.exists() and _problem(before, True) is None:
+        with suppress(OSError):
+            before.rename(path)
+    return path.exists()
 
 
 def _info(path: Path, meta: Mapping[str, Any]) -> CheckpointInfo:
@@ -157,7 +174,7 @@ def _info(path: Path, meta: Mapping[str, Any]) -> CheckpointInfo:
         epoch=int(meta["epoch"]),
         sha256=str(meta["sha256"][MODEL]),
         recipe=meta["recipe"],
-        data=meta["data"],
+        learnt=Learnt.read(meta["data"]),
         metrics=meta["metrics"],
         precision=str(meta["precision"]),
     )
@@ -170,11 +187,11 @@ def inspect(path: Path, *, verify: bool = True) -> CheckpointInfo:
     """
     problem = _problem(path, verify)
     if problem is None:
-        return _info(path, json.loads((path / META).read_text()))
+        return _info(path, json.loads((path / META).read_text("utf-8")))
     hint = "train again, or give another checkpoint"
     before = previous(path)
     if before.exists() and _problem(before, True) is None:
-        step = json.loads((before / META).read_text())["step"]
+        step = json.loads((before / META).read_text("utf-8"))["step"]
         hint = f"the one before it (step {step}) is intact: continue with --resume {before}"
     raise CheckpointError(f"{path}: {problem}; {hint}")
 
@@ -184,7 +201,7 @@ def _problem(path: Path, verify: bool) -> str | None:
     if not (path / META).is_file():
         return f"no checkpoint ({META} is missing)"
     try:
-        meta = json.loads((path / META).read_text())
+        meta = json.loads((path / META).read_text("utf-8"))
         if meta["format_version"] != FORMAT_VERSION:
             found = meta["format_version"]
             return f"format version {found} is unknown to this zssbir, which writes {FORMAT_VERSION}"
@@ -211,7 +228,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path / MODEL)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path / MODEL}: cannot be read ({error})") from error
+        raise CheckpointError(f"{path / MODEL}: cannot be read ({files.reason(error)})") from error
     return tensors
 
 
@@ -224,8 +241,7 @@ def load_state(path: Path) -> dict[str, Any]:
             f"{path}: holds weights only and cannot be resumed; give --resume the run's folder"
         ) from error
     except Exception as error:  # torch.load raises many kinds for foreign files
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path / STATE}: cannot be read ({first})") from error
+        raise CheckpointError(f"{path / STATE}: cannot be read ({files.reason(error)})") from error
     return state
 
 

@@ -1,10 +1,17 @@
 """An exponential moving average of the trainable weights, used for retrieval."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+@torch.no_grad()
+def move_towards(averages: Iterable[Tensor], weights: Iterable[Tensor], share: Tensor) -> None:
+    """average <- average + share * (weight - average) in place, for each pair; `share` is a scalar tensor."""
+    for average, weight in zip(averages, weights, strict=True):
+        average.lerp_(weight, share.to(average.dtype))
 
 
 class Ema:
@@ -18,10 +25,10 @@ class Ema:
         self.average: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._live.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take in the present weights."""
+    def update(self, skipped: Tensor) -> None:
+        """Take in the present weights, unless the step was skipped (1 for yes, a scalar on the device)."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.average.values()), list(self._live.values()), 1 - decay)
+        move_towards(self.average.values(), self._live.values(), (1 - decay) * (1 - skipped))
         self.updates += 1
 
     @contextmanager

@@ -126,11 +126,17 @@ class _Fit:
             self.run_dir, self.hooks, total=self.total, epochs=self.train.epochs, items=items, device=device
         )
         self.stream: Stream | None = None
+        self.best_known: dict[str, float] = {}
+        """The best validation so far, whether its weights could be written or not."""
+        self.pointed = False
 
     def run(self, resume: bool | Path) -> FitResult:
         if resume:
             saved = self.saver.restore(resume if isinstance(resume, Path) else None)
             self.state = State(**(saved or {}))
+            self.best_known = distributed.from_main(
+                self.saver.waiting.metrics if self.saver.waiting else self.state.best
+            )
             where = f"resumed at step {self.state.step} of {self.total}"
             self.reporter.note(
                 where if saved else "this run has no checkpoint yet: it starts from its beginning"
@@ -245,23 +251,37 @@ class _Fit:
         with self._retrieval_weights():
             metrics = distributed.from_main(validate(self.method))
             self.state.metrics = dict(metrics)
-            if not self.state.best or _score(metrics) > _score(self.state.best):
-                self.state.best = dict(metrics)
+            if not self.best_known or _score(metrics) > _score(self.best_known):
                 self._save_best()
         self.reporter.validated(self.state.step, metrics)
 
     def _save_best(self) -> None:
-        self.state.best_step = self.state.step
-        self._complain(
-            self.saver.save_best(dataclasses.asdict(self.state), self.state.step // self.per_epoch)
-        )
+        """Write `checkpoints/best`; what cannot be written now is kept and tried again at each `_save`."""
+        state = self.state
+        self.best_known = dict(state.metrics)
+        problem = self.saver.save_best(state.metrics, state.step, state.step // self.per_epoch)
+        if problem is None:
+            state.best, state.best_step = dict(state.metrics), state.step
+        self._complain(problem)
+
+    def _retry_best(self) -> str | None:
+        metrics, step, problem = self.saver.retry_best()
+        if step >= 0 and problem is None:
+            self.state.best, self.state.best_step = metrics, step
+        return problem
 
     def _save(self, must: bool = False) -> None:
         """Write `checkpoints/last`; a failure is an error only if there is no later chance (`must`)."""
         self.monitor.drain()
         distributed.average_statistics(self.method)
         self.state.seconds, self.state.rows = self.before + self.reporter.seconds, self.run_dir.rows
+        lost = self._retry_best()
         problem = self.saver.save(dataclasses.asdict(self.state), self.state.step // self.per_epoch)
+        if not problem and not self.pointed:
+            trouble = self.run_dir.point_latest()
+            self.pointed = trouble is None
+            self._complain(trouble)
+        problem = problem or lost
         if problem and must:
             raise CheckpointError(
                 f"{problem}; free some space and continue with --resume {self.run_dir.path}"

@@ -1,8 +1,9 @@
 """Saving and restoring a run's whole state, and refusing to go on with something else."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from torch import Tensor
 from zssbir_cli.compute import distributed
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.checkpoint import CheckpointInfo
+from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.step import Stepper
 from zssbir_cli.errors import CheckpointError, DivergedError
@@ -27,17 +29,30 @@ FREE_KEYS = (
     "train.compile",
 )
 """Keys of a recipe that may differ between a run and its continuation: they do not change what is learnt."""
+LEFT_OPEN = ("model.mean", "model.std")
+"""Keys that a recipe may leave to the model; the run's own recipe says what came of it."""
 
 
-def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`key: old -> new` for each value that differs between two nested mappings."""
+class Change(NamedTuple):
+    """A value that differs between two nested mappings, by its dotted key; None where it is absent."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        old, new = ("(absent)" if v is ABSENT else v for v in (self.old, self.new))
+        return f"{self.key}: {old} -> {new}"
+
+
+ABSENT = object()
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Each value that differs between two nested mappings, by key; a side that lacks it has `ABSENT`."""
     a, b = _flat(old), _flat(new)
-    absent = "(absent)"
-    return [
-        f"{key}: {a.get(key, absent)} -> {b.get(key, absent)}"
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key, absent) != b.get(key, absent)
-    ]
+    pairs = ((key, a.get(key, ABSENT), b.get(key, ABSENT)) for key in sorted(a.keys() | b.keys()))
+    return [Change(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -62,12 +77,28 @@ def migrated(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
         return recipe
 
 
+def check_resume(run: RunDir, source: Path | None = None) -> Path | None:
+    """The checkpoint to go on from: `source`, or `last`, or the one before where a kill left no `last`; None when
+    the run was ended before its first one.
+
+    Raises CheckpointError, before anything is written, when it belongs to another recipe or data set.
+    """
+    path = source or run.checkpoints / "last"
+    if source is None and not path.exists():
+        path = checkpoint.previous(path)
+        if not path.exists():
+            return None
+    check_same(checkpoint.inspect(path, verify=False), run)
+    return path
+
+
 def check_same(info: CheckpointInfo, run: RunDir) -> None:
     """Raise CheckpointError when the checkpoint comes from another recipe or data set than the run has
     now."""
-    old, new = migrated(info.recipe), migrated(run.recipe)
-    changed = [d for d in differing_keys(old, new) if d.split(":")[0] not in FREE_KEYS]
-    changed += [f"data set {d}" for d in differing_keys(info.data, run.data)]
+    changed = [str(c) for c in what_differs(info, run.recipe)]
+    here = Learnt.read(run.data)
+    if info.learnt.identity != here.identity:
+        changed.append(f"data set identity: {info.learnt.identity} -> {here.identity}")
     if changed:
         shown = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
         raise CheckpointError(
@@ -76,13 +107,39 @@ def check_same(info: CheckpointInfo, run: RunDir) -> None:
         )
 
 
+def what_differs(info: CheckpointInfo, recipe: Mapping[str, Any]) -> list[Change]:
+    """What differs between a checkpoint's recipe and another one, apart from `FREE_KEYS`; a mean or std that one of
+    them leaves to the model does not count."""
+    differ = changes(migrated(info.recipe), migrated(recipe))
+    return [
+        c for c in differ if c.key not in FREE_KEYS and not (c.key in LEFT_OPEN and None in (c.old, c.new))
+    ]
+
+
+def continues(info: CheckpointInfo, recipe: Recipe) -> bool:
+    """Whether training by `recipe` may go on from a checkpoint."""
+    return not what_differs(info, recipe.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class Best:
+    """A best checkpoint that could not be written yet: its metrics, step and epoch, and its weights."""
+
+    metrics: dict[str, float]
+    step: int
+    epoch: int
+    weights: dict[str, Tensor]
+
+
 class Saver:
     """Knows all pieces of a run's state; rank 0 writes, every rank reads."""
 
     def __init__(self, stepper: Stepper, run: RunDir) -> None:
         self.method, self.optimizer, self.scaler = stepper.method, stepper.optimizer, stepper.scaler
         self.ema, self.monitor, self.precision = stepper.ema, stepper.monitor, stepper.precision.name
-        self.run, self.last = run, run.checkpoints / "last"
+        self.run, self.last, self.best = run, run.checkpoints / "last", run.checkpoints / "best"
+        self.waiting: Best | None = None
+        """The best so far, while it cannot be written (rank 0)."""
 
     def save(self, state: Mapping[str, Any], epoch: int) -> str | None:
         """Write `checkpoints/last`. Returns what went wrong, if anything (the one before is then intact).
@@ -105,21 +162,43 @@ class Saver:
             "monitor": monitor,
             **extra,
         }
+        if self.waiting is not None:
+            full["waiting"] = vars(self.waiting)
         try:
             checkpoint.save(self.last, weights, full, self._facts(state, epoch), keep_previous=True)
         except CheckpointError as error:
             return str(error)
         return None
 
-    def save_best(self, state: Mapping[str, Any], epoch: int) -> str | None:
-        """Write `checkpoints/best` from the weights that the method holds now: only what retrieval needs."""
-        if not distributed.is_main():
-            return None
+    def save_best(self, metrics: Mapping[str, float], step: int, epoch: int) -> str | None:
+        """Write `checkpoints/best` from the weights that the method holds now: only what retrieval needs.
+
+        Returns what went wrong, if anything, on every rank: the weights are then kept for `retry_best`.
+        """
+        problem = None
+        if distributed.is_main():
+            self.waiting = Best(dict(metrics), step, epoch, self.method.retrieval_state())
+            problem = self._write_best(self.waiting)
+            if problem:
+                kept = {k: v.detach().to("cpu", copy=True) for k, v in self.waiting.weights.items()}
+                self.waiting = Best(dict(metrics), step, epoch, kept)
+        return distributed.from_main(problem)
+
+    def retry_best(self) -> tuple[dict[str, float], int, str | None]:
+        """Write a best checkpoint that is waiting: its metrics and step (of none: {}, -1), and what went wrong."""
+        found: tuple[dict[str, float], int, str | None] = {}, -1, None
+        if self.waiting is not None:
+            best = self.waiting
+            found = best.metrics, best.step, self._write_best(best)
+        return distributed.from_main(found)
+
+    def _write_best(self, best: Best) -> str | None:
+        facts = self._facts({"step": best.step, "metrics": best.metrics, "best_step": best.step}, best.epoch)
         try:
-            best = self.run.checkpoints / "best"
-            checkpoint.save(best, self.method.retrieval_state(), None, self._facts(state, epoch))
+            checkpoint.save(self.best, best.weights, None, facts)
         except CheckpointError as error:
             return str(error)
+        self.waiting = None
         return None
 
     def keep(self, name: str) -> str | None:
@@ -139,6 +218,7 @@ class Saver:
             "recipe": dict(self.run.recipe),
             "data": dict(self.run.data),
             "metrics": state["metrics"],
+            "best_step": state["best_step"],
             "precision": self.precision,
         }
 
@@ -157,13 +237,10 @@ class Saver:
 
         Returns the run's state, None if it was ended before its first checkpoint. Raises CheckpointError.
         """
-        path = source or self.last
-        if source is None and not path.exists():
-            path = checkpoint.previous(path)
-            if not path.exists():
-                return None
+        path = check_resume(self.run, source)
+        if path is None:
+            return None
         info = checkpoint.inspect(path)
-        check_same(info, self.run)
         if info.precision != self.precision:
             raise CheckpointError(
                 f"{path}: was trained in {info.precision} and this machine would use {self.precision}: add "
@@ -181,4 +258,13 @@ class Saver:
             for name, average in self.ema.average.items():
                 average.copy_(weights[name])
         state: dict[str, Any] = full["state"]
+        if "waiting" in full and distributed.is_main():
+            self.waiting = Best(**full["waiting"])
+        self._restore_best(state)
         return state
+
+    def _restore_best(self, state: dict[str, Any]) -> None:
+        """Where the best checkpoint that `state` speaks of is gone, the next validation writes one."""
+        there = distributed.is_main() and checkpoint.restore_previous(self.best)
+        if not distributed.from_main(there):
+            state["best"], state["best_step"] = {}, -1

@@ -8,21 +8,25 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.errors import UsageError
+from zssbir_cli.engine import runs
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.files import Lock, Locked, reason, write_json, write_text
 
 Json = Mapping[str, Any]
+LOCK = ".lock"
 
 
 @dataclass
 class RunDir:
-    """One run's folder. `recipe` is the resolved recipe and `data` the identity of the data set; checkpoints
-    carry both, and resuming compares them."""
+    """One run's folder. `recipe` is the resolved recipe and `data` what is learnt from (`Learnt.as_json`);
+    checkpoints carry both, and resuming compares them."""
 
     path: Path
     recipe: Json = field(default_factory=dict)
@@ -34,7 +38,7 @@ class RunDir:
     def create(
         cls, root: Path, name: str, *, recipe: Json, recipe_yaml: str, data: Json, record: Json
     ) -> "RunDir":
-        """Make a new run folder under `root` (on rank 0; the others learn its path) and point `latest` to it.
+        """Make a new run folder under `root` (on rank 0; the others learn its path).
 
         Raises UsageError when the folder cannot be written.
         """
@@ -42,30 +46,32 @@ class RunDir:
         if distributed.is_main():
             try:
                 path = _new_folder(root, name)
-                (path / "recipe.yaml").write_text(recipe_yaml)
+                write_text(path / "recipe.yaml", recipe_yaml)
                 write_json(path / "run.json", record)
-                _point_latest(root, path)
             except OSError as error:
                 problem = (
-                    f"{root}: cannot write the run's folder ({error.strerror}); choose another with --runs"
+                    f"{root}: cannot write the run's folder ({reason(error)}); choose another with --runs"
                 )
         path, problem = distributed.from_main((path, problem))
         if problem:
             raise UsageError(problem)
         return cls(path, recipe, data)
 
-    @classmethod
-    def latest(cls, root: Path = Path("runs")) -> Path:
-        """The newest run's folder under `root`. Raises UsageError when there is none."""
-        pointer = root / "latest"
-        target = pointer
-        if pointer.is_file():
-            target = root / pointer.read_text().strip()
-        if not (target / "run.json").is_file():
-            raise UsageError(
-                f"{root}: no run here yet; start one with `zssbir train --recipe ...`, or name a folder"
-            )
-        return target.resolve()
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one process trains in a run's folder. Raises Locked (on every rank), DataError."""
+        with ExitStack() as stack:
+            problem: DataError | None = None
+            if distributed.is_main():
+                try:
+                    stack.enter_context(Lock(self.path / LOCK, "training"))
+                except Locked as error:
+                    problem = error
+                except OSError as error:
+                    problem = DataError(f"{self.path}: cannot be written ({reason(error)})")
+            if problem := distributed.from_main(problem):
+                raise problem
+            yield
 
     @property
     def checkpoints(self) -> Path:
@@ -87,12 +93,12 @@ class RunDir:
         self._unwritten += json.dumps(finite) + "\n"
         size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
         try:
-            with self.metrics_file.open("a") as file:
+            with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(self._unwritten)
         except OSError as error:
             if self.metrics_file.exists():
                 os.truncate(self.metrics_file, size)
-            return f"{self.metrics_file}: {error.strerror}"
+            return f"{self.metrics_file}: {reason(error)}"
         self._unwritten = ""
         return None
 
@@ -100,14 +106,12 @@ class RunDir:
         """Keep the first `rows` lines of metrics.jsonl: those from before the checkpoint (rank 0)."""
         self.rows = rows
         if distributed.is_main() and self.metrics_file.exists():
-            lines = self.metrics_file.read_text().splitlines(keepends=True)
-            replace_text(self.metrics_file, "".join(lines[:rows]))
+            lines = self.metrics_file.read_bytes().splitlines(keepends=True)
+            write_text(self.metrics_file, b"".join(lines[:rows]).decode("utf-8", "replace"))
 
     def record(self) -> dict[str, Any]:
-        """What run.json holds; empty when there is none."""
-        file = self.path / "run.json"
-        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        return found
+        """What run.json holds; empty when there is none or it is damaged."""
+        return read_record(self.path) or {}
 
     def update_record(self, values: Json) -> str | None:
         """Add to run.json (rank 0). Returns what went wrong, if anything."""
@@ -117,8 +121,12 @@ class RunDir:
         try:
             write_json(file, {**self.record(), **values})
         except OSError as error:
-            return f"{file}: {error.strerror}"
+            return f"{file}: {reason(error)}"
         return None
+
+    def point_latest(self) -> str | None:
+        """Make this the latest run (rank 0). Returns what went wrong, if anything."""
+        return runs.point_latest(self.path) if distributed.is_main() else None
 
 
 def _new_folder(root: Path, name: str) -> Path:
@@ -134,35 +142,25 @@ def _new_folder(root: Path, name: str) -> Path:
     raise FileExistsError(17, "too many runs of the same second", str(root / base))
 
 
-def _point_latest(root: Path, path: Path) -> None:
-    """`latest` -> the run, replaced at once; a text file where the file system has no symbolic links."""
-    link = root / ".latest.partial"
-    link.unlink(missing_ok=True)
+def read_record(run: Path) -> dict[str, Any] | None:
+    """What a run's run.json holds; None when it is missing or damaged."""
     try:
-        link.symlink_to(path.name)
-    except OSError:
-        link.write_text(path.name + "\n")
-    link.replace(root / "latest")
-
-
-def write_json(path: Path, value: Json) -> None:
-    """Write a JSON file that is either whole or the old one."""
-    replace_text(path, json.dumps(value, indent=1) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Replace a file's text at once."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+        found = json.loads((run / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics.jsonl; a half-written last line is ignored."""
-    rows = []
-    for line in (run / "metrics.jsonl").read_text().splitlines():
+    """Rows of a run's metrics.jsonl, [] when there is none; what follows a damaged line is ignored."""
+    rows: list[dict[str, Any]] = []
+    file = run / "metrics.jsonl"
+    for line in file.read_bytes().splitlines() if file.is_file() else ():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows

@@ -88,8 +88,10 @@ class Stepper:
             logs = {name: torch.stack([part[name] for part in parts]).mean(0) for name in logs}
         flags = self.monitor.flags(logs["loss"], stop)
         with self.phase("optimizer"):
-            self._update(flags, logs)
-        self.method.after_step(progress)
+            skipped = self._update(flags[0], logs)
+            if self.ema is not None:
+                self.ema.update(skipped)
+            self.method.after_step(progress, skipped)
         return self.monitor.add(progress.step, logs, flags)
 
     def _forward_backward(self, batch: Batch, count: int, last: bool) -> dict[str, Tensor]:
@@ -104,15 +106,23 @@ class Stepper:
                 self.scaler.scale(output.loss / count if count > 1 else output.loss).backward()
         return {**output.logs, "loss": output.loss.detach()}
 
-    def _update(self, flags: Tensor, logs: dict[str, Tensor]) -> None:
-        """Clip and step; a step whose loss is not finite changes nothing, without the host looking."""
-        if self.optim.clip_norm is not None:
+    def _update(self, skipped: Tensor, logs: dict[str, Tensor]) -> Tensor:
+        """Clip and step; a step whose loss is not finite changes nothing, without the host looking.
+
+        Returns whether the step was skipped (1.0 or 0.0, on the device): fp16 also skips gradients that overflow.
+        """
+        clip = self.optim.clip_norm
+        if clip is not None or self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
-            logs["grad_norm"] = nn.utils.clip_grad_norm_(self.params, self.optim.clip_norm, foreach=True)
-        if not self.scaler.is_enabled():
-            self.optimizer.found_inf = flags[0]  # type: ignore[attr-defined]
+            if clip is not None:
+                norm = logs["grad_norm"] = nn.utils.clip_grad_norm_(self.params, clip, foreach=True)
+            else:
+                norm = nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
+        if self.scaler.is_enabled():
+            skipped = torch.maximum(skipped, (~torch.isfinite(norm)).float())
+        else:
+            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update()
+        return skipped

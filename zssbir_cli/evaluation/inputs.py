@@ -1,8 +1,8 @@
 """What is evaluated: queries and gallery of a protocol with a run's weights, or of a file of embeddings."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,17 @@ from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
 from zssbir_cli.data.embeddings_user import read_user_embeddings
 from zssbir_cli.data.prepared import Choice, PreparedSet
+from zssbir_cli.embedding.load import open_checkpoint
+from zssbir_cli.embedding.own import DataOfRun, data_of_run, leak_lines
 from zssbir_cli.embedding.parts import Embedder, embed_choice, embed_part, embeddings_path, is_fresh
-from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.checkpoint import CheckpointInfo
+from zssbir_cli.engine.provenance import Provenance
+from zssbir_cli.engine.runs import RunChoice
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.evaluation.protocols import Task, build_task, restrict
+from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
+from zssbir_cli.names import find_class, suggestion
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.recipe.loader import load_recipe
-from zssbir_cli.types import Modality, Part, Role
+from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
 Ints = npt.NDArray[np.int64]
 
@@ -42,8 +45,7 @@ class Inputs:
     query: Side
     gallery: Side
     classes: tuple[str, ...]
-    facts: Mapping[str, str]
-    """Where the numbers come from: run, recipe, checkpoint, data set, split, protocol, ..."""
+    about: Provenance
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     seen: frozenset[int] = frozenset()
@@ -53,9 +55,8 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Options:
-    """What to evaluate besides the split."""
+    """What to evaluate besides the run and the split."""
 
-    which: str = "best"
     data: Path | None = None
     classes: tuple[str, ...] = ()
     per_class: int | None = None
@@ -65,105 +66,150 @@ class Options:
     workers: int | None = None
 
 
-def latest_run(runs: Path) -> Path:
-    """The newest run below `runs`. Errors: UsageError when there is none."""
-    return RunDir.latest(runs)
-
-
-def run_inputs(run: Path, split: str, options: Options, progress: Progress = silent) -> Inputs:
+def run_inputs(chosen: RunChoice, split: str, options: Options, progress: Progress = silent) -> Inputs:
     """Queries and gallery of a protocol with a run's weights; embeds what is missing or stale.
 
-    Errors: UsageError, DataError, CheckpointError.
+    On another data set than the one that the run learnt from (whatever its path), classes that the run was
+    trained on or selected by are left out and named. Errors: UsageError, DataError, CheckpointError.
     """
-    if not (run / "recipe.yaml").is_file():
-        raise UsageError(f"--run {run}: not a run's folder (no recipe.yaml); see `zssbir runs`")
-    recipe = load_recipe(run / "recipe.yaml")
-    own_root = Path(recipe.data.root).expanduser()
-    prepared = PreparedSet.open(options.data or own_root)
+    run = chosen.path
+    recipe, info = open_checkpoint(run, chosen.which, verify=False)
+    data = data_of_run(run, info, recipe, options.data)
+    prepared = data.prepared
     stock = {
         (part, modality): prepared.images(part, modality).labels
         for part, modality in prepared.manifest.counts
     }
-    task = build_task(split, stock, options.seed)
-    excluded, warnings = _trained_classes(prepared, own_root, options)
     wanted = _class_ids(prepared, options.classes)
-    if excluded:
-        pool = wanted if wanted is not None else range(len(prepared.classes))
-        wanted = [c for c in pool if c not in excluded]
-    task = restrict(task, stock, wanted, options.per_class, options.seed)
-    if excluded:
-        task = replace(task, notes=tuple(n for n in task.notes if not n.startswith("only ")))
-    if not all(sum(len(c.index) for c in side) for side in (task.queries, task.gallery)):
-        raise DataError(f"--split {split}: no sketches or no photos are left for these classes")
-    folder = _checkpoint_folder(run, options.which)
-    info = checkpoint.inspect(folder, verify=False)
-    source = _Source(run, prepared, info.sha256, options, progress)
+    task = _restricted(build_task(split, stock, options.seed), stock, wanted, data, options)
+    source = _Source(run, prepared, info, options, progress)
     query, gallery = source.side(task.queries, task), source.side(task.gallery, task)
-    warnings += [f"prepare warned: {w}" for w in prepared.manifest.warnings]
-    if leaks := prepared.manifest.leaks:
-        warnings.append(f"{len(leaks)} leaks between training and test are on record, first: {leaks[0].what}")
-    facts = {
-        "run": str(run), "recipe": recipe.name, "method": recipe.method.name, "checkpoint": info.sha256,
-        "epoch": str(info.epoch), "step": str(info.step), "data": prepared.manifest.name,
-        "identity": prepared.identity, "split": prepared.manifest.split, "protocol": task.name,
-        "protocol_description": task.description, "precision": source.precision, "seed": str(options.seed),
-        "subset": "yes" if options.classes or options.per_class or excluded else "no",
-        "cross": "no" if options.data is None or options.data.resolve() == own_root.resolve() else "yes",
-    }  # fmt: skip
+    excluded = tuple(sorted(prepared.classes[c] for c in data.used))
+    about = Provenance(
+        protocol=task.name, protocol_description=task.description, run=str(run), recipe=recipe.name,
+        method=recipe.method.name, which=info.which, checkpoint=info.sha256, epoch=info.epoch, step=info.step,
+        precision=source.precision, data=prepared.manifest.name, split=prepared.manifest.split,
+        identity=prepared.identity, seed=options.seed, cross=not data.own, excluded=excluded,
+        subset=bool(options.classes or options.per_class or excluded), leaks=_leaks(data),
+        chosen=tuple(prepared.classes[c] for c in wanted or ()), most_per_class=options.per_class or 0,
+    )  # fmt: skip
     seen = frozenset(c.id for c in prepared.manifest.classes if c.role is Role.SEEN)
-    mixed = split.startswith("gzs")
-    notes = list(task.notes)
-    if excluded:
-        names = ", ".join(sorted(prepared.classes[c] for c in excluded))
-        notes.append(f"{len(excluded)} classes that the run was trained or selected on are excluded: {names}")
+    notes = (*_notes(info, data, task, excluded), *_class_notes(prepared, task, wanted))
     return Inputs(
-        query, gallery, tuple(prepared.classes), facts, tuple(notes), tuple(warnings),
-        seen if mixed else frozenset(), prepared,
+        query, gallery, tuple(prepared.classes), about, notes, _warnings(data),
+        seen if split.startswith("gzs") else frozenset(), prepared,
     )  # fmt: skip
 
 
-def _checkpoint_folder(run: Path, which: str) -> Path:
-    folder = run / "checkpoints" / which
-    return run / "checkpoints" / "last" if which == "best" and not folder.exists() else folder
+def _restricted(
+    task: Task, stock: Stock, wanted: list[int] | None, data: DataOfRun, options: Options
+) -> Task:
+    """The task without the classes that the run was trained on, and for the classes that were asked for.
+
+    Errors: DataError that says why nothing is left.
+    """
+    prepared, used, parts = data.prepared, data.used, _parts(task)
+    if wanted is not None and len(other := _outside(prepared, task, wanted)) == len(wanted):
+        raise DataError(f"--classes: {', '.join(other)}: none of these takes part in --split {task.name}")
+    pool = wanted if wanted is not None else range(len(prepared.classes))
+    kept = [c for c in pool if c not in used]
+    found = restrict(
+        task, stock, kept if used or wanted is not None else None, options.per_class, options.seed
+    )
+    if all(sum(len(c.index) for c in side) for side in (found.queries, found.gallery)):
+        return found
+    if used:
+        names = ", ".join(prepared.classes[c] for c in pool if c in used and _takes_part(prepared, c, parts))
+        raise DataError(
+            f"--split {task.name}: nothing is left of {prepared.root}: {data.run} was trained on or selected by {names}; "
+            f"evaluate on the set that it learnt from ({data.learnt.name}, identity {data.learnt.identity})"
+        )
+    raise DataError(f"--split {task.name}: no sketches or no photos of these classes")
+
+
+def _parts(task: Task) -> set[Part]:
+    return {c.part for c in (*task.queries, *task.gallery)}
+
+
+def _takes_part(prepared: PreparedSet, label: int, parts: set[Part]) -> bool:
+    return prepared.manifest.classes[label].role in {ROLE_OF_PART[p] for p in parts}
+
+
+def _outside(prepared: PreparedSet, task: Task, wanted: Sequence[int]) -> list[str]:
+    """Classes that were asked for and have another role than the protocol evaluates, with that role."""
+    classes, parts = prepared.manifest.classes, _parts(task)
+    inside = {classes[c].name for c in wanted if _takes_part(prepared, c, parts)}
+    return [f"{classes[c].name} ({classes[c].role})" for c in wanted if classes[c].name not in inside]
+
+
+def _class_notes(prepared: PreparedSet, task: Task, wanted: Sequence[int] | None) -> list[str]:
+    if wanted is None:
+        return []
+    notes = [f"only {len(wanted)} classes" if len(wanted) != 1 else "only one class: every photo is relevant"]
+    if other := _outside(prepared, task, wanted):
+        notes.append(f"asked for, but no part of --split {task.name}: {', '.join(other)}")
+    return notes
+
+
+def _leaks(data: DataOfRun) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*data.learnt.leaks, *leak_lines(data.prepared.manifest))))
+
+
+def _notes(info: CheckpointInfo, data: DataOfRun, task: Task, excluded: Sequence[str]) -> tuple[str, ...]:
+    notes = [info.note, data.note, *task.notes]
+    if excluded:
+        names = ", ".join(excluded)
+        notes.append(f"{len(excluded)} classes that the run was trained or selected on are excluded: {names}")
+    if task.name.startswith("gzs") and not data.own:
+        notes.append("the seen classes are those of this data set; the run was not trained on them")
+    if task.name.startswith("gzs") and (val := data.prepared.manifest.classes_of(Role.VAL)):
+        notes.append(
+            f"the {len(val)} validation classes of the data set are neither queries nor in the gallery"
+        )
+    return tuple(n for n in notes if n)
+
+
+def _warnings(data: DataOfRun) -> tuple[str, ...]:
+    own, here = data.learnt.leaks, leak_lines(data.prepared.manifest)
+    warnings = [f"prepare warned: {w}" for w in data.prepared.manifest.warnings]
+    if own and own != here:
+        warnings.append(
+            f"the run learnt from a set with {len(own)} leaks between training and test, first: {own[0]}"
+        )
+    if here:
+        warnings.append(f"{len(here)} leaks between training and test are on record, first: {here[0]}")
+    return tuple(warnings)
 
 
 def _class_ids(prepared: PreparedSet, names: Sequence[str]) -> list[int] | None:
+    """Labels of the classes that the user named, each once. Errors: UsageError."""
     if not names:
         return None
-    known = {_plain(name): i for i, name in enumerate(prepared.classes)}
-    unknown = [name for name in names if _plain(name) not in known]
-    if unknown:
-        raise UsageError(f"--classes {unknown[0]}: no such class in {prepared.root}")
-    return [known[_plain(name)] for name in names]
-
-
-def _plain(name: str) -> str:
-    """A class name without case, spaces and punctuation: `hot-air_balloon` = `Hot air balloon`."""
-    return "".join(c for c in name.casefold() if c.isalnum())
-
-
-def _trained_classes(prepared: PreparedSet, own_root: Path, options: Options) -> tuple[set[int], list[str]]:
-    """On another data set than the run's own: labels of classes that the run was trained or selected on."""
-    if options.data is None or options.data.resolve() == own_root.resolve():
-        return set(), []
-    try:
-        own = PreparedSet.open(own_root).manifest
-    except DataError as error:
-        raise DataError(
-            f"{own_root}: the run's own data set is needed to exclude the classes it was trained on ({error})"
-        ) from None
-    known = {_plain(c.name) for c in own.classes if c.role is not Role.UNSEEN}
-    return {i for i, name in enumerate(prepared.classes) if _plain(name) in known}, []
+    found = []
+    for name in names:
+        known = find_class(name, prepared.classes)
+        if known is None:
+            near = suggestion(name, prepared.classes)
+            raise UsageError(f"--classes {name}: no such class in {prepared.root}{near}")
+        found += [i for i, other in enumerate(prepared.classes) if other == known]  # two where it is leaked
+    return list(dict.fromkeys(found))
 
 
 class _Source:
     """Embeddings of choices, from files that are fresh, else from the run's weights (loaded once)."""
 
     def __init__(
-        self, run: Path, prepared: PreparedSet, sha256: str, options: Options, progress: Progress
+        self,
+        run: Path,
+        prepared: PreparedSet,
+        info: CheckpointInfo,
+        options: Options,
+        progress: Progress,
     ) -> None:
-        self.run, self.prepared, self.sha256, self.options = run, prepared, sha256, options
-        self.progress, self.precision = progress, ""
+        self.run, self.prepared, self.which, self.options = run, prepared, info.which, options
+        self.sha256 = info.sha256
+        self.progress = progress
+        self._precisions: set[str] = set()
         self._embedder: Embedder | None = None
         self._open: dict[Path, Embeddings] = {}
 
@@ -178,15 +224,20 @@ class _Source:
             labels.append(stored.label[index].astype(np.int64))
             sources += [stored.sources[i] for i in index]
             places += [(choice.part, choice.modality, int(i)) for i in choice.index]
-            self.precision = stored.info.precision
+            self._precisions.add(stored.info.precision)
         return Side(np.concatenate(rows), np.concatenate(labels), tuple(sources), tuple(places))
+
+    @property
+    def precision(self) -> str:
+        """In which precision the images were embedded; all of them where files differ."""
+        return " and ".join(sorted(self._precisions))
 
     def _rows(self, choice: Choice, task: Task) -> tuple[Embeddings, Ints]:
         """Embeddings that hold a choice, and its rows in them. Parts of the test protocols are kept whole."""
         whole = choice.part in (Part.TEST, Part.VAL)
         drawn = hashlib.sha256(choice.index.tobytes()).hexdigest()[:8]
         name = "" if whole else f"{task.name}-{choice.modality.name.lower()}-{drawn}"
-        path = embeddings_path(self.run, self.options.which, self.prepared, choice.part, name)
+        path = embeddings_path(self.run, self.which, self.prepared, choice.part, name)
         found = self._open.get(path)
         if found is None and path.exists():
             found = _readable(path)
@@ -212,7 +263,7 @@ class _Source:
             o = self.options
             device = choose_device(o.device)
             self._embedder = Embedder.open(
-                self.run, device, which=o.which, precision=o.precision, workers=o.workers
+                self.run, device, which=self.which, precision=o.precision, workers=o.workers
             )
         return self._embedder
 
@@ -230,19 +281,28 @@ def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:
     q, g = np.ones(len(pair.query_labels), bool), np.ones(len(pair.gallery_labels), bool)
     notes: tuple[str, ...] = ()
     if classes:
-        wanted = [i for i, name in enumerate(pair.classes) if _plain(name) in {_plain(c) for c in classes}]
-        if len(wanted) < len(classes):
-            raise UsageError(f"--classes: {path} has only {len(wanted)} of these {len(classes)} classes")
+        wanted = [_in_file(path, name, pair.classes) for name in classes]
         q, g = np.isin(pair.query_labels, wanted), np.isin(pair.gallery_labels, wanted)
-        notes = (f"only {len(wanted)} classes",)
-    facts = {
-        "embeddings": str(path),
-        "protocol": "file",
-        "protocol_description": "queries and gallery of a file",
-    }
+        notes = (f"only {len(set(wanted))} classes",)
+        if not q.any() or not g.any():
+            raise DataError(f"{path}: no queries or no photos of these classes")
+    about = Provenance(
+        "file",
+        "queries and gallery of a file",
+        embeddings=str(path),
+        subset=bool(classes),
+        chosen=tuple(classes),
+    )
     query = Side(pair.query[q], pair.query_labels[q], _some(pair.query_sources, q))
     gallery = Side(pair.gallery[g], pair.gallery_labels[g], _some(pair.gallery_sources, g))
-    return Inputs(query, gallery, pair.classes, facts, notes)
+    return Inputs(query, gallery, pair.classes, about, notes)
+
+
+def _in_file(path: Path, name: str, known: Sequence[str]) -> int:
+    found = find_class(name, known)
+    if found is None:
+        raise UsageError(f"--classes {name}: no such class in {path}{suggestion(name, known)}")
+    return known.index(found)
 
 
 def _some(names: tuple[str, ...], keep: npt.NDArray[np.bool_]) -> tuple[str, ...]:

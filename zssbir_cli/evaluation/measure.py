@@ -13,7 +13,7 @@ from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.metrics import Metrics, evaluate
 
 CURVE_LEVELS = 101
-SAMPLE_FOR_FAST = 512
+DEFAULT_K = (100, 200)
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,12 @@ class Evaluation:
     measures: tuple[Measure, ...]
     groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """For generalised protocols: `seen`, `unseen` and `harmonic` -> measure -> value."""
-    fast_deviation: Mapping[str, float] | None = None
-    """With `fast`: largest and mean change of AP@all (voc) on a sample of queries."""
 
 
 def measure(
     inputs: Inputs,
     *,
-    k: Sequence[int] = (100, 200),
-    fast: bool = False,
+    k: Sequence[int] = DEFAULT_K,
     device: str = "auto",
     progress: Progress = silent,
 ) -> Evaluation:
@@ -53,7 +50,7 @@ def measure(
     query, gallery, device = inputs.query, inputs.gallery, str(choose_device(device))
     metrics = evaluate(
         query.rows, gallery.rows, query.labels, gallery.labels,
-        k=k, curve_levels=CURVE_LEVELS, fast=fast, device=device, progress=progress,
+        k=k, classes=inputs.classes, curve_levels=CURVE_LEVELS, device=device, progress=progress,
     )  # fmt: skip
     names = [(n, c) for n in metrics.names for c in (Metrics.conventions_of(n) or ("",))]
     kept = metrics.counted
@@ -63,25 +60,15 @@ def measure(
     measures = tuple(
         Measure(n, c, float(values[:, i].mean()), by_query[i], by_class[i]) for i, (n, c) in enumerate(names)
     )
-    notes = tuple(_named(n, inputs.classes) for n in metrics.notes)
+    notes = metrics.notes
     if copies := duplicates(gallery.rows):
         notes += (
             f"{copies} of {len(gallery.labels)} photos of the gallery are exact copies of another one "
             "(`zssbir prepare --dedup` leaves copies out)",
         )
     return Evaluation(
-        replace(inputs, notes=inputs.notes + notes), metrics, measures, _groups(inputs, metrics),
-        _deviation(inputs, metrics, device) if fast else None,
+        replace(inputs, notes=inputs.notes + notes), metrics, measures, _groups(inputs, metrics)
     )  # fmt: skip
-
-
-def _named(note: str, classes: Sequence[str]) -> str:
-    """A note of the metrics with class names instead of labels."""
-    head, found, tail = note.partition("(classes ")
-    if not found:
-        return note
-    ids = tail.removesuffix(")").split(", ")
-    return f"{head}(classes {', '.join(classes[int(i)] if i.isdigit() and int(i) < len(classes) else i for i in ids)})"
 
 
 def duplicates(rows: Rows) -> int:
@@ -105,18 +92,3 @@ def _groups(inputs: Inputs, metrics: Metrics) -> dict[str, dict[str, float]]:
             for group, value in (("seen", a), ("unseen", b), ("harmonic", harmonic)):
                 out.setdefault(group, {})[label] = value
     return out
-
-
-def _deviation(inputs: Inputs, metrics: Metrics, device: str) -> dict[str, float]:
-    """Change of the fast values on a sample of queries, measured against exact products."""
-    total = len(inputs.query.labels)
-    chosen = np.random.default_rng(0).permutation(np.flatnonzero(metrics.counted))[:SAMPLE_FOR_FAST]
-    exact = evaluate(
-        inputs.query.rows[chosen], inputs.gallery.rows, inputs.query.labels[chosen], inputs.gallery.labels,
-        k=metrics.k, device=device,
-    )  # fmt: skip
-    change = metrics.per_query("mAP@all")[chosen] - exact.per_query("mAP@all")
-    return {
-        "queries_sampled": float(len(chosen)), "queries": float(total), "mean": float(change.mean()),
-        "largest": float(np.abs(change).max()),
-    }  # fmt: skip

@@ -138,8 +138,6 @@ def restrict(
         return Choice(choice.part, choice.modality, index)
 
     notes = list(task.notes)
-    if classes is not None:
-        notes.append(f"only {len(classes)} classes")
     if per_class is not None:
         notes.append(f"at most {per_class} sketches and photos per class")
     return Task(

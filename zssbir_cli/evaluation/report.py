@@ -67,15 +67,12 @@ def _body(evaluation: Evaluation, drawn: dict[str, str]) -> list[str]:
     if "queries" in drawn:
         parts += ["<h2>Best and worst queries</h2>", drawn["queries"]]
     parts += ["<h2>Map</h2>", drawn["map"]]
-    facts = inputs.facts
     parts.append(
         "<footer>AP conventions: voc = precision interpolated (largest at this rank or later), divided by min(k, R); "
         "plain = without interpolation; hits = divided by the hits found in the first k. P@k = hits in the first k / "
         "k; P@min(k,R) divides by min(k, R). R = photos of the query's class in the gallery. Means run over queries. "
         "Equal scores count by their expectation over random order. Intervals: bootstrap, 2,000 resamples.<br>"
-        + escape(
-            "; ".join(f"{key}: {value}" for key, value in facts.items() if key != "protocol_description")
-        )
+        + escape("; ".join(inputs.about.describe()[1:]))
         + "</footer>"
     )
     return parts

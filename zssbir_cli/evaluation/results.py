@@ -1,29 +1,29 @@
-"""The result of an evaluation on disk: JSON, per-query values, Markdown; and the paired comparison of two."""
+"""The result of an evaluation: JSON, per-query values, Markdown, and where they go."""
 
+import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zssbir_cli import __version__
-from zssbir_cli.engine.runlog import write_json
 from zssbir_cli.errors import DataError
-from zssbir_cli.evaluation.bootstrap import Difference, paired_difference
-from zssbir_cli.evaluation.measure import Evaluation
+from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation
 from zssbir_cli.evaluation.published import Published, published
+from zssbir_cli.files import reason, replacing, write_json
+from zssbir_cli.names import file_part
 
 FORMAT_VERSION = 1
 
 
 def comparable(evaluation: Evaluation) -> list[Published]:
     """Published numbers of the same split, protocol, queries and gallery ([] for most data sets)."""
-    facts, metrics = evaluation.inputs.facts, evaluation.metrics
-    if facts.get("subset", "yes") != "no":
+    about, metrics = evaluation.inputs.about, evaluation.metrics
+    if not about.run or about.subset or about.leaks:
         return []
-    return published(facts["split"], facts["protocol"], metrics.queries, metrics.gallery)
+    return published(about.split, about.protocol, metrics.queries, metrics.gallery)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "zssbir": __version__,
-        **inputs.facts,
+        **inputs.about.as_json(),
         "queries": metrics.queries,
         "queries_counted": int(metrics.counted.sum()),
         "gallery": metrics.gallery,
@@ -57,7 +57,6 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             "precision": metrics.mean_curve().tolist(),
         },
         "published": [vars(p) for p in comparable(evaluation)],
-        "fast_deviation": evaluation.fast_deviation,
         "notes": list(inputs.notes),
         "warnings": list(inputs.warnings),
     }
@@ -89,21 +88,20 @@ def save(evaluation: Evaluation, path: Path) -> None:
     metrics = evaluation.metrics
     values = np.stack([metrics.per_query(m.name, m.convention or "voc") for m in evaluation.measures])
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".queries.partial")
-        with partial.open("wb") as file:
+        with replacing(queries_file(path)) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 values=values,
                 names=np.array([f"{m.name} {m.convention}".strip() for m in evaluation.measures]),
                 labels=metrics.query_labels,
                 sources=np.array(evaluation.inputs.query.sources),
-                facts=np.array(json.dumps(dict(evaluation.inputs.facts) | {"gallery": metrics.gallery})),
+                facts=np.array(json.dumps(evaluation.inputs.about.as_json() | {"gallery": metrics.gallery})),
             )
-        partial.replace(queries_file(path))
         write_json(path, as_json(evaluation))
     except OSError as error:
-        raise DataError(f"{path}: cannot write the result ({error.strerror or error})") from error
+        raise DataError(
+            f"{path}: cannot write the result ({reason(error)}); choose another place with --out"
+        ) from error
 
 
 def queries_file(path: Path) -> Path:
@@ -136,119 +134,65 @@ def markdown(evaluation: Evaluation) -> str:
 
 def headline(evaluation: Evaluation) -> str:
     """What was evaluated, in one line."""
-    f = evaluation.inputs.facts
-    return f"{f['data']} ({f['split']}), {f['protocol']}" if "data" in f else f["embeddings"]
+    return evaluation.inputs.about.headline
 
 
 def context(evaluation: Evaluation) -> list[str]:
     """What one must know beside the numbers: protocol, sizes, weights, notes and warnings, one line each."""
     inputs, metrics = evaluation.inputs, evaluation.metrics
-    f = inputs.facts
     relevant = metrics.relevant[metrics.counted]
+    protocol, *about = inputs.about.describe()
     lines = [
-        f"protocol {f['protocol']}: {f['protocol_description']}",
+        protocol,
         f"{metrics.queries:,} queries of {len(np.unique(metrics.query_labels))} classes against a gallery of "
         f"{metrics.gallery:,} photos ({int(relevant.min()):,} to {int(relevant.max()):,} relevant)",
+        *about,
     ]
-    if "run" in f:
-        lines.append(
-            f"run {f['run']} ({f['recipe']}, method {f['method']}), epoch {f['epoch']}, step {f['step']}, weights "
-            f"{f['checkpoint'][:12]}, embedded in {f['precision']}; data set {f['data']} {f['identity']}"
-        )
-    if (d := evaluation.fast_deviation) is not None:
-        lines.append(
-            f"--fast: bf16 products; on {d['queries_sampled']:.0f} queries AP@all moved by {100 * d['mean']:+.4f} points "
-            f"on average, by {100 * d['largest']:.4f} at most"
-        )
     lines += [f"note: {n}" for n in inputs.notes]
     return lines + [f"WARNING: {w}" for w in inputs.warnings]
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Two results on the same queries: their names, means and paired differences, by measure."""
-
-    a: str
-    b: str
-    queries: int
-    rows: tuple[tuple[str, float, float, Difference], ...]
-    notes: tuple[str, ...]
-
-
-def compare(a: Path, b: Path) -> Compared:
-    """Compare two saved results, paired by query. Errors: DataError when they are not of the same queries."""
-    left, right = _load(a), _load(b)
-    same = len(left["labels"]) == len(right["labels"]) and bool((left["labels"] == right["labels"]).all())
-    if not same or left["sources"].tolist() != right["sources"].tolist():
-        raise DataError(
-            f"{a} and {b} are not of the same queries: evaluate both on the same data set and split"
-        )
-    facts = [json.loads(str(x["facts"])) for x in (left, right)]
-    notes = [
-        f"{key} differs: {facts[0].get(key)} and {facts[1].get(key)}"
-        for key in ("identity", "protocol", "gallery", "seed", "subset")
-        if facts[0].get(key) != facts[1].get(key)
-    ]
-    if any(n.startswith(("identity", "protocol", "gallery")) for n in notes):
-        raise DataError(f"{a} and {b} do not compare: {'; '.join(notes)}")
-    rows = []
-    names = right["names"].tolist()
-    for i, name in enumerate(left["names"].tolist()):
-        if name in names:
-            x, y = left["values"][i], right["values"][names.index(name)]
-            kept = np.isfinite(x) & np.isfinite(y)
-            x, y = x[kept], y[kept]
-            rows.append(
-                (name, float(x.mean()), float(y.mean()), paired_difference(x, y, left["labels"][kept]))
-            )
-    labels = [
-        f"{f.get('recipe', '')} {f.get('checkpoint', '')[:8]} {f.get('embeddings', '')}".strip()
-        for f in facts
-    ]
-    return Compared(labels[0], labels[1], len(left["labels"]), tuple(rows), tuple(notes))
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    file = queries_file(path)
-    try:
-        with np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in ("values", "names", "labels", "sources", "facts")}
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file; `zssbir eval` writes it beside the result") from None
-    except Exception as error:
-        raise DataError(f"{file}: damaged ({' '.join(str(error).split())[:120]}); evaluate again") from None
-
-
-def compared_json(compared: Compared) -> dict[str, Any]:
-    """A comparison as plain values; shares are 0-1."""
-    rows = [{"measure": name, "a": a, "b": b, **asdict(d)} for name, a, b, d in compared.rows]
-    return {
-        "a": compared.a,
-        "b": compared.b,
-        "queries": compared.queries,
-        "notes": compared.notes,
-        "rows": rows,
-    }
-
-
 def target(evaluation: Evaluation, out: Path | None) -> Path | None:
-    """Where a result goes: `<out or the run's eval folder>/<protocol>[-<data set>][-subset].json`; nowhere for a
-    file of embeddings without `out`."""
-    facts = evaluation.inputs.facts
-    if "run" not in facts:
-        return None if out is None else out / "embeddings.json"
-    name = facts["protocol"]
-    if facts["cross"] == "yes":
-        name += f"-{facts['data']}"
-    if facts["subset"] == "yes" and facts["cross"] == "no":
-        name += "-subset"
-    return (out or Path(facts["run"]) / "eval") / f"{name}.json"
+    """Where a result goes: `<out or the run's eval folder>/<name>.json`; nowhere for a file of embeddings without
+    `out`.
+
+    The name says what makes it another result: protocol, data set if it is not the run's own, checkpoint unless
+    best, seed unless 0, cuts unless the usual ones, a subset. A result of something else that has the name
+    already (other classes, say) is not overwritten: then eight digits follow.
+    """
+    about = evaluation.inputs.about
+    if not about.run and out is None:
+        return None
+    folder = out or Path(about.run) / "eval"
+    name = "-".join(_name_parts(evaluation)) + "-subset" * bool(about.chosen or about.most_per_class)
+    path, key = folder / f"{name}.json", _key(evaluation)
+    if _is_of(path, key):
+        return path
+    return folder / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]}.json"
 
 
-def find_result(name: str, split: str) -> Path:
-    """The result that the user named: a result file, or a run's folder (its result of `split`)."""
-    path = Path(name)
-    found = path / "eval" / f"{split}.json" if path.is_dir() else path
-    if not found.is_file():
-        raise DataError(f"{found}: no such result; run `zssbir eval --split {split} --run {name}` first")
-    return found
+def _name_parts(evaluation: Evaluation) -> list[str]:
+    about, cuts = evaluation.inputs.about, tuple(evaluation.metrics.k)
+    parts = [about.protocol, file_part(about.data) if about.cross else ""] if about.run else ["embeddings"]
+    parts.append(file_part(about.which) if about.run and about.which != "best" else "")
+    parts += [
+        f"seed{about.seed}" if about.seed else "",
+        "" if cuts == DEFAULT_K else f"k{'_'.join(map(str, cuts))}",
+    ]
+    return [part for part in parts if part]
+
+
+def _key(evaluation: Evaluation) -> dict[str, Any]:
+    """What makes a result another one than that of the same name."""
+    about = evaluation.inputs.about.as_json()
+    names = ("embeddings", "identity", "protocol", "which", "seed", "chosen", "most_per_class")
+    return {name: list(v) if isinstance(v := about.get(name), tuple) else v for name in names}
+
+
+def _is_of(path: Path, key: dict[str, Any]) -> bool:
+    """Whether nothing is lost by writing a result of `key` to `path` (older results know fewer keys)."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return all(found[name] == value for name, value in key.items() if name in found and name != "seed")
+    except (OSError, ValueError, TypeError):
+        return True

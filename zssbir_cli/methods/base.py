@@ -129,8 +129,9 @@ class Method(nn.Module, ABC):
     def before_step(self, progress: Position) -> None:
         """Called before each optimizer step (schedules)."""
 
-    def after_step(self, progress: Position) -> None:
-        """Called after each optimizer step (EMA teacher)."""
+    def after_step(self, progress: Position, skipped: Tensor) -> None:
+        """Called after each optimizer step (EMA teacher). `skipped`: scalar on the device, 1 for a step that was
+        left out because its loss was not finite: it must change nothing."""
 
     def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:
         """Called before each epoch, on every rank (clustering). Returns values to log."""

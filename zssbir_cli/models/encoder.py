@@ -36,6 +36,8 @@ class Encoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    """Mean and standard deviation per channel, 0-1."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.freeze_batchnorm = freeze_batchnorm
         self.as_contours = as_contours
+        self.normalisation = (tuple(map(float, mean)), tuple(map(float, std)))
         width: Any = backbone.num_features
         self.dim = int(getattr(backbone, "head_hidden_size", None) or width)
         self.token_dim = int(width)

@@ -139,6 +139,7 @@ def evaluate(
     gallery_labels: Labels,
     *,
     k: Sequence[int] = (100, 200),
+    classes: Sequence[str] = (),
     curve_levels: int = 0,
     fast: bool = False,
     device: str | torch.device = "cpu",
@@ -152,6 +153,7 @@ def evaluate(
         query: [Q, D], gallery: [G, D]: any float type, numpy (memory-mapped too) or torch, of any length.
         query_labels: [Q], gallery_labels: [G]: integers. -1 in the gallery: relevant to no query.
         k: cuts of mAP@k, P@k and recall@k.
+        classes: names of the labels, for the notes.
         curve_levels: recall levels of the precision-recall curve (0: none).
         fast: bf16 products where the processor has them (scores differ by up to about 0.004).
         device: where products and sorting run.
@@ -175,7 +177,7 @@ def evaluate(
     if not relevant.any():
         raise DataError("no query has a relevant photo in the gallery: do the labels belong together?")
     return Metrics(
-        cuts, len(labels_g), labels_q, relevant, _notes(labels_q, labels_g, relevant, cuts),
+        cuts, len(labels_g), labels_q, relevant, _notes(labels_q, labels_g, relevant, cuts, classes),
         np.linspace(0, 1, curve_levels), values[:, values.shape[1] - curve_levels :], body,
     )  # fmt: skip
 
@@ -219,6 +221,7 @@ def _notes(
     labels_g: npt.NDArray[np.int64],
     relevant: npt.NDArray[np.int64],
     k: Sequence[int],
+    names: Sequence[str],
 ) -> tuple[str, ...]:
     notes = []
     total = len(labels_g)
@@ -226,10 +229,11 @@ def _notes(
         if cut > total:
             notes.append(f"k = {cut} is larger than the gallery of {total}: P@{cut} still divides by {cut}")
     if (without := relevant == 0).any():
-        classes = np.unique(labels_q[without])
-        names = ", ".join(str(c) for c in classes[:10]) + (", ..." if classes.size > 10 else "")
+        classes = np.unique(labels_q[without]).tolist()
+        some = ", ".join(names[c] if c < len(names) else str(c) for c in classes[:10])
+        more = ", ..." if len(classes) > 10 else ""
         notes.append(
-            f"{int(without.sum())} queries have no relevant photo and are left out (classes {names})"
+            f"{int(without.sum())} queries have no relevant photo and are left out (classes {some}{more})"
         )
     if idle := np.setdiff1d(labels_g[labels_g >= 0], labels_q).size:
         notes.append(f"{idle} classes of the gallery have no query")

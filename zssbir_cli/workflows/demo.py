@@ -17,12 +17,15 @@ from zssbir_cli.embedding.load import load_run, load_start
 from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.report import Hooks
-from zssbir_cli.engine.runlog import RunDir, read_metrics, write_json
+from zssbir_cli.engine.resume import continues
+from zssbir_cli.engine.runlog import read_metrics
+from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.errors import UsageError, ZssbirError
+from zssbir_cli.files import write_json
 from zssbir_cli.inputs.datasets import EvalImages, load_image
 from zssbir_cli.prepare.build import available_cores
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
+from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.hog import hog
 from zssbir_cli.retrieval.metrics import Metrics, evaluate
@@ -212,15 +215,14 @@ def _trained(
     """The folder of a finished run of `recipe`: an earlier one, an interrupted one continued, or a new one."""
     resume = None
     try:
-        earlier = RunDir.latest(runs)
-        if (earlier / "recipe.yaml").read_text() == dump_recipe(recipe):
-            info = checkpoint.inspect(earlier / "checkpoints" / "last")
-            if info.data.get("identity") == prepared.identity:
-                if info.epoch >= recipe.train.epochs:
-                    say(f"{earlier} is trained already; using it")
-                    return earlier
-                resume = earlier
-                say(f"continuing {earlier} at epoch {info.epoch}")
+        earlier = latest_run(runs)
+        info = checkpoint.inspect(earlier / "checkpoints" / "last")
+        if info.learnt.identity == prepared.identity and continues(info, recipe):
+            if info.epoch >= recipe.train.epochs:
+                say(f"{earlier} is trained already; using it")
+                return earlier
+            resume = earlier
+            say(f"continuing {earlier} at epoch {info.epoch}")
     except (ZssbirError, OSError):
         pass  # no run yet, or none that can be continued: start afresh
     return train(recipe, runs=runs, device=device, resume=resume, hooks=hooks).run

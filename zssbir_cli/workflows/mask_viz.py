@@ -15,7 +15,8 @@ from zssbir_cli.data.images import decode_photo
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import resize_photo
 from zssbir_cli.embedding.load import load_run
-from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.embedding.own import data_of_run
+from zssbir_cli.engine.runs import RunChoice, find_run
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.inputs.folder import picture_files
@@ -38,7 +39,7 @@ class MaskRequest:
     images: Sequence[Path] = ()
     classes: Sequence[str] = ()
     texts: Sequence[str] = ()
-    run: Path | None = None
+    run: str | Path | None = None
     data: Path | None = None
     model: str | None = None
     weights: str | None = None
@@ -75,16 +76,20 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
         UsageError, DataError, CheckpointError: nothing to show, an unreadable photo, or a model that cannot be had.
     """
     device = choose_device(request.device)
-    run = _latest_run(request)
+    chosen = _chosen_run(request)
+    run = chosen.path if chosen is not None else None
     config, encoder, size = PuximConfig(), None, 0
     root = request.data
-    if run is not None:
-        recipe, method, _ = load_run(run, device)
+    note = ""
+    if chosen is not None and run is not None:
+        recipe, method, info = load_run(run, device, chosen.which)
         found = getattr(method, "encoder", None)
         encoder, size = (found if isinstance(found, Encoder) else None), recipe.data.size
         config = recipe.method if isinstance(recipe.method, PuximConfig) else config
-        root = root or Path(recipe.data.root).expanduser()
-    prepared = None if request.images else _prepared(root, run)
+        if not request.images:
+            data = data_of_run(run, info, recipe, root)
+            root, note = data.prepared.root, data.note
+    prepared = None if request.images else _prepared(root)
     shots = list(_shots(request, prepared))
     vxl = _vxl(request, config.vxl, prepared)
     clip = load_surgery_clip(vxl.model, vxl.weights, size=vxl.size, blocks=vxl.blocks, device=device)
@@ -96,7 +101,7 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
             pictures.append(picture)
             rows.append(row)
     out = request.out or (run / "masks" if run is not None else Path("mask-viz"))
-    heading = _heading(clip, vxl, ratio, encoder, run, prepared, request)
+    heading = _heading(clip, vxl, ratio, encoder, run, prepared, request) + (f"; {note}" if note else "")
     try:
         out.mkdir(parents=True, exist_ok=True)
         sheet = contact_sheet(pictures, out / "masks.png", heading)
@@ -106,27 +111,23 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
     return MaskOutcome(sheet, page, heading, rows)
 
 
-def _latest_run(request: MaskRequest) -> Path | None:
+def _chosen_run(request: MaskRequest) -> RunChoice | None:
     """The run to take: as asked, else the newest one, unless the user named photos or a data set."""
     if request.run is not None:
-        return RunDir.latest(request.run) if (request.run / "latest").exists() else request.run
+        return find_run(request.run)
     if request.images or request.data is not None:
         return None
     try:
-        return RunDir.latest()
+        return find_run()
     except UsageError:
         return None
 
 
-def _prepared(root: Path | None, run: Path | None) -> PreparedSet | None:
+def _prepared(root: Path | None) -> PreparedSet | None:
     """The data set to take photos from: as asked or as the run says, else the newest one under data/; None
     when there is none at all (then demo photos are drawn)."""
     if root is not None:
-        if run is None or (root / "manifest.json").is_file():
-            return PreparedSet.open(root)
-        raise DataError(
-            f"{root}: the run's data set is not there; name it with --data, or photos with --images"
-        )
+        return PreparedSet.open(root)
     found = sorted(Path("data").glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
     return PreparedSet.open(found[-1].parent) if found else None
 

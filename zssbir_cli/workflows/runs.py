@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zssbir_cli.engine.resume import differing_keys
-from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.resume import ABSENT, changes
+from zssbir_cli.engine.runlog import read_metrics, read_record
+from zssbir_cli.engine.runs import run_folders
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import load_recipe
 
@@ -42,16 +43,17 @@ def list_runs(root: Path) -> list[RunSummary]:
         raise UsageError(
             f"{root}: no such folder; start a run with `zssbir train --recipe ...`, or give --runs"
         )
-    folders = [p for p in sorted(root.iterdir()) if (p / "run.json").is_file() and not p.is_symlink()]
-    return [summary(path) for path in folders]
+    return [summary(path) for path in run_folders(root)]
 
 
 def summary(path: Path) -> RunSummary:
     """Read one run's folder."""
     try:
         recipe = load_recipe(path / "recipe.yaml")
-        record = json.loads((path / "run.json").read_text())
-        rows = read_metrics(path) if (path / "metrics.jsonl").is_file() else []
+        record = read_record(path)
+        if record is None:
+            raise ValueError
+        rows = read_metrics(path)
         data = str(record.get("data", {}).get("name", "?"))
     except (OSError, ValueError, AttributeError, UsageError):
         return RunSummary(path, "?", "?", "?", 0, 0.0, None, None, {}, "unreadable")
@@ -77,30 +79,13 @@ def _results(path: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for file in sorted((path / "eval").glob("*.json")):
         try:
-            measures = json.loads(file.read_text())["measures"]
+            measures = json.loads(file.read_text("utf-8"))["measures"]
             values = [m["value"] for m in measures if (m["name"], m["convention"]) == ("mAP@all", "voc")]
         except (OSError, ValueError, LookupError, TypeError):
             continue
         if values:
             found[file.stem] = float(values[0])
     return found
-
-
-def find_run(name: str, root: Path) -> Path:
-    """A run's folder by path, by its name under `root`, by an unambiguous part of that name, or `latest`.
-
-    Raises UsageError that lists what is there.
-    """
-    if (Path(name) / "run.json").is_file():
-        return Path(name)
-    if name == "latest":
-        return RunDir.latest(root)
-    runs = list_runs(root)
-    matches = [r.path for r in runs if r.path.name == name] or [r.path for r in runs if name in r.path.name]
-    if len(matches) != 1:
-        some = ", ".join(p.name for p in (matches or [r.path for r in runs])[-5:])
-        raise UsageError(f"{name}: {'no run' if not matches else 'several runs'} under {root} ({some})")
-    return matches[0]
 
 
 @dataclass(frozen=True)
@@ -116,7 +101,7 @@ def compare_runs(a: Path, b: Path) -> Comparison:
     """(name, value in a, value in b) of everything that differs; outcomes are listed also where they
     agree."""
     recipes = [load_recipe(run / "recipe.yaml").model_dump(mode="json") for run in (a, b)]
-    records = [json.loads((run / "run.json").read_text()) for run in (a, b)]
+    records = [read_record(run) or {} for run in (a, b)]
     for record in records:
         for key in ("finished", "started", "resumed"):
             record.pop(key, None)
@@ -129,12 +114,10 @@ def compare_runs(a: Path, b: Path) -> Comparison:
 
 
 def _rows(pair: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    rows = []
-    for line in differing_keys(*pair):
-        key, _, values = line.partition(": ")
-        old, _, new = values.partition(" -> ")
-        rows.append((key, old, new))
-    return rows
+    def text(value: object) -> str:
+        return "(absent)" if value is ABSENT else str(value)
+
+    return [(c.key, text(c.old), text(c.new)) for c in changes(*pair)]
 
 
 def _show(value: object) -> str:

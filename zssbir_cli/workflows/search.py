@@ -15,9 +15,9 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import ink_box
 from zssbir_cli.embedding.folder import run_folder
 from zssbir_cli.embedding.parts import Embedder, Request, embed_part, embeddings_path, is_fresh
+from zssbir_cli.engine.runs import RunChoice, find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.evaluation import pictures
-from zssbir_cli.evaluation.inputs import latest_run
 from zssbir_cli.inputs.folder import SketchFiles, picture_files, read_sketch
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
@@ -66,7 +66,7 @@ def search_sketches(
     sketches: Sequence[Path],
     gallery: Path,
     *,
-    run: Path | None = None,
+    run: str | Path | None = None,
     runs: Path = Path("runs"),
     which: str = "best",
     k: int = 20,
@@ -82,7 +82,8 @@ def search_sketches(
     Errors: DataError (broken or blank sketch, gallery of another model), UsageError, CheckpointError.
     """
     paths, notes = _checked_sketches(sketches)
-    options = Request(run or Path(), which, device, "auto", workers)
+    chosen = RunChoice(Path(), which) if run is None else find_run(run, runs, which)
+    options = Request(chosen.path, chosen.which, device, "auto", workers)
     embedder, stored, skipped = _open_gallery(gallery, options, run is not None, runs, progress)
     rows, start = _photo_rows(stored)
     if not len(rows):
@@ -141,7 +142,7 @@ def _open_gallery(
         return request.open(choose_device(request.device)), stored, ()
     if not gallery.is_dir():
         raise UsageError(f"--gallery {gallery}: no such file or folder")
-    request = options if named else _with_run(options, latest_run(runs))
+    request = options if named else _with_run(options, find_run(None, runs).path)
     device = choose_device(request.device)
     embedder = request.open(device)
     if (gallery / "manifest.json").is_file():
@@ -172,7 +173,7 @@ def _request_for(stored: Embeddings, path: Path, options: Request, named: bool, 
         )
     candidates = [options.run] if named else [Path(stored.info.run)]
     if not named and not candidates[0].is_dir():
-        candidates = [latest_run(runs)]
+        candidates = [find_run(None, runs).path]
     for run in candidates:
         for folder in sorted((run / "checkpoints").glob("*/meta.json")):
             if _weights_of(folder) == stored.info.checkpoint:

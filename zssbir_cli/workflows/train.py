@@ -1,35 +1,35 @@
 """`zssbir train`: from a recipe and a prepared data set to a run's folder."""
 
 import math
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zssbir_cli import __version__
 from zssbir_cli.benchmarks.splits import SPLITS
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.embedding.own import learnt_from, preprocessing
 from zssbir_cli.embedding.passes import embed_all
+from zssbir_cli.engine.circumstances import circumstances
 from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.loop import FitResult, Validate, fit
 from zssbir_cli.engine.profile import StepProfile, profile_steps
+from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.report import Hooks, Silent, memory_mb
+from zssbir_cli.engine.resume import check_resume
 from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.runs import is_run
 from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
 from zssbir_cli.errors import DataError, DivergedError, UsageError, ZssbirError
+from zssbir_cli.files import write_text
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Method, Position
 from zssbir_cli.methods.table import build_method, build_train_data
@@ -79,6 +79,20 @@ class Setup:
         """Choose the precision and open the data set. Raises UsageError, DataError."""
         precision = Precision.choose(recipe.train.precision, device)
         return cls(recipe, open_data(recipe), precision)
+
+    def resolved(self, method: Method) -> "Setup":
+        """The same with the mean and std that the method's encoder has, so that the run keeps them."""
+        encoder = next((m for m in method.modules() if isinstance(m, Encoder)), None)
+        if encoder is None:
+            return self
+        mean, std = encoder.normalisation
+        model = self.recipe.model.model_copy(update={"mean": mean, "std": std})
+        return replace(self, recipe=self.recipe.model_copy(update={"model": model}))
+
+    @property
+    def learnt(self) -> Learnt:
+        """What the run learns from, for its checkpoints."""
+        return learnt_from(self.prepared.manifest)
 
     def features(self, part: Part, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
         """`embed` of every image of a part, un-augmented: float32 [N, D], complete on every rank."""
@@ -159,45 +173,61 @@ def train(
     Raises UsageError, DataError, CheckpointError, DivergedError.
     """
     where = choose_device(device)
-    with distributed.session(where):
+    with distributed.session(where), ExitStack() as stack:
         setup = Setup.build(recipe, where)
         method, data = build(setup)
-        identity = {"name": setup.prepared.manifest.name, "identity": setup.prepared.identity}
-        resolved = recipe.model_dump(mode="json")
-        if resume is None:
-            record = run_record(setup, command)
-            run = RunDir.create(
-                runs,
-                recipe.name,
-                recipe=resolved,
-                recipe_yaml=dump_recipe(recipe),
-                data=identity,
-                record=record,
-            )
-        else:
-            run = RunDir(run_folder(resume), resolved, identity)
-            run.update_record({"resumed": [*run.record().get("resumed", []), run_record(setup, command)]})
-        with ExitStack() as stack:
-            hooks = hooks or Silent()
-            if tensorboard:
-                hooks = stack.enter_context(closing(TensorBoardHooks(run.path / "tensorboard", hooks)))
-            if distributed.is_main():
-                stack.callback(draw_curves, run)
-            result = fit(
-                method,
-                data,
-                optim=recipe.optim,
-                train=recipe.train,
-                workers=recipe.data.workers,
-                run=run,
-                precision=setup.precision,
-                probe=TrainProbe(setup),
-                validate=validator(setup),
-                hooks=hooks,
-                resume=(resume if resume != run.path else True) if resume else False,
-                overfit=overfit,
-            )
+        setup = setup.resolved(method)
+        run = _open_run(setup, runs, resume, command)
+        stack.enter_context(run.locked())
+        if resume is not None:
+            check_resume(run, _source(run, resume))
+            _remember(run, setup, command)
+        hooks = hooks or Silent()
+        if tensorboard:
+            hooks = stack.enter_context(closing(TensorBoardHooks(run.path / "tensorboard", hooks)))
+        if distributed.is_main():
+            stack.callback(draw_curves, run)
+        result = fit(
+            method,
+            data,
+            optim=recipe.optim,
+            train=recipe.train,
+            workers=recipe.data.workers,
+            run=run,
+            precision=setup.precision,
+            probe=TrainProbe(setup),
+            validate=validator(setup),
+            hooks=hooks,
+            resume=False if resume is None else _source(run, resume) or True,
+            overfit=overfit,
+        )
         return TrainOutcome(run.path, result)
+
+
+def _open_run(setup: Setup, runs: Path, resume: Path | None, command: Sequence[str]) -> RunDir:
+    """A new run's folder, or the one to go on with."""
+    resolved, data = setup.recipe.model_dump(mode="json"), setup.learnt.as_json()
+    if resume is not None:
+        return RunDir(run_folder(resume), resolved, data)
+    record = run_record(setup, command)
+    return RunDir.create(
+        runs, setup.recipe.name, recipe=resolved, recipe_yaml=dump_recipe(setup.recipe), data=data, record=record
+    )  # fmt: skip
+
+
+def _source(run: RunDir, resume: Path) -> Path | None:
+    """The checkpoint to go on from; None: the run's last one."""
+    return None if resume == run.path else resume
+
+
+def _remember(run: RunDir, setup: Setup, command: Sequence[str]) -> None:
+    """Note in a continued run's folder where its data set lies now, and with what it goes on."""
+    if not distributed.is_main():
+        return
+    now, old = run_record(setup, command), run.record()
+    run.update_record({"data": now["data"], "resumed": [*old.get("resumed", []), now]})
+    with suppress(OSError):
+        write_text(run.path / "recipe.yaml", dump_recipe(setup.recipe))
 
 
 def draw_curves(run: RunDir) -> None:
@@ -249,8 +279,11 @@ def profile(recipe: Recipe, *, steps: int, device: str = "auto") -> StepProfile:
 
 
 def run_folder(path: Path) -> Path:
-    """The run's folder that `path` is, or that the checkpoint `path` lies in."""
-    return path.parent.parent if path.parent.name == "checkpoints" else path
+    """The run's folder that `path` is, or that the checkpoint `path` lies in. UsageError when it is neither."""
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path
+    if not is_run(folder):
+        raise UsageError(f"--resume {path}: not a run's folder, nothing was touched; see `zssbir runs`")
+    return folder
 
 
 def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
@@ -286,56 +319,13 @@ def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
 
 
 def run_record(setup: Setup, command: Sequence[str]) -> dict[str, Any]:
-    """What run.json keeps: versions, machine, git state, data set, seed and command line."""
-    manifest = setup.prepared.manifest
+    """What run.json keeps: circumstances, data set, preprocessing, seed and command line."""
     return {
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "zssbir": __version__,
-        "versions": {n: version(n) for n in ("torch", "torchvision", "timm", "numpy", "h5py")},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": device_name(setup.precision.device),
+        **circumstances(setup.precision.device),
         "precision": setup.precision.name,
-        "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
-        "git": git_state(),
         "seed": setup.recipe.train.seed,
-        "data": {
-            "root": str(setup.prepared.root),
-            "name": manifest.name,
-            "split": manifest.split,
-            "identity": setup.prepared.identity,
-        },
+        "data": {"root": str(setup.prepared.root.resolve()), **setup.learnt.as_json()},
+        "preprocessing": preprocessing(setup.recipe),
         "command": list(command) or sys.argv,
     }
-
-
-def device_name(device: torch.device) -> str:
-    """The device as one would write it into a table."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu ({cpu_model()}, {os.cpu_count()} cores)"
-    )
-
-
-def cpu_model() -> str:
-    """The processor's name, as Linux knows it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def git_state() -> str:
-    """Commit of the source checkout that runs (with `-dirty`), or an empty text."""
-    here = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return out.stdout.strip()

@@ -236,14 +236,14 @@ class AmaMethod(Method):
         self.pairing = progress.epoch >= config.pairing_start
 
     @torch.no_grad()
-    def after_step(self, progress: Position) -> None:
+    def after_step(self, progress: Position, skipped: Tensor) -> None:
         """The teacher follows the student: t <- m t + (1 - m) s, head and batch-norm statistics included."""
+        share = (1 - self.config.momentum) * (1 - skipped)
         for teacher, student in ((self.teacher, self.student), (self.teacher_head, self.student_head)):
-            torch._foreach_lerp_(
-                list(teacher.parameters()), list(student.parameters()), 1 - self.config.momentum
-            )
+            for average, weight in zip(teacher.parameters(), student.parameters(), strict=True):
+                average.lerp_(weight, share.to(average.dtype))
             for own, other in zip(teacher.buffers(), student.buffers(), strict=True):
-                own.copy_(other)
+                own.copy_(torch.where(skipped.bool(), own, other))
 
     def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:
         """Re-cluster the un-augmented training images by the teacher's features, when clusters are in use."""

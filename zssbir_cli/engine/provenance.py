@@ -1,0 +1,105 @@
+"""What a run learnt from, and what a result is about: typed facts, made in one place and never parsed back."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zssbir_cli.names import class_key
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The data set of a run, as its checkpoints and run.json keep it (`data`).
+
+    Class names are as in the manifest, by role; `leaks` are lines of those that were allowed. Runs of older
+    versions know no classes: `knows_classes` is False.
+    """
+
+    name: str = ""
+    identity: str = ""
+    split: str = ""
+    seen: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Learnt":
+        """From `as_json` (or what an older version wrote). Raises TypeError, ValueError or AttributeError."""
+        roles = dict(data.get("classes") or {})
+        seen, val, unseen = (tuple(map(str, roles.get(role, ()))) for role in ("seen", "val", "unseen"))
+        name, identity, split = (str(data.get(key) or "") for key in ("name", "identity", "split"))
+        return cls(name, identity, split, seen, val, unseen, tuple(map(str, data.get("leaks") or ())))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for meta.json and run.json."""
+        classes = {role: list(getattr(self, role)) for role in ("seen", "val", "unseen")}
+        about = {"name": self.name, "split": self.split, "identity": self.identity}
+        return {**about, "classes": classes, "leaks": list(self.leaks)}
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the run says which classes it was trained on."""
+        return bool(self.seen)
+
+    def used(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` that the run was trained on or selected by, by their keys (`names.class_key`)."""
+        keys = {class_key(name) for name in (*self.seen, *self.val)}
+        return [name for name in names if class_key(name) in keys]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result is about. Texts that do not apply are empty: a file of embeddings has no run."""
+
+    protocol: str
+    protocol_description: str
+    embeddings: str = ""
+    """The file, when vectors of another model were evaluated."""
+    run: str = ""
+    recipe: str = ""
+    method: str = ""
+    which: str = ""
+    """The checkpoint that was used: `best`, `last`, `epoch-0004`, `best.previous`."""
+    checkpoint: str = ""
+    """sha256 of its weights."""
+    epoch: int = 0
+    step: int = 0
+    precision: str = ""
+    data: str = ""
+    split: str = ""
+    identity: str = ""
+    seed: int = 0
+    subset: bool = False
+    """Not all classes or images of the protocol took part."""
+    chosen: tuple[str, ...] = ()
+    """The classes that the user asked for; () for all."""
+    most_per_class: int = 0
+    """The most sketches and photos of a class that the user asked for; 0 for all."""
+    cross: bool = False
+    """Another data set than the one that the run learnt from."""
+    excluded: tuple[str, ...] = ()
+    """Classes left out because the run was trained on them or selected by them."""
+    leaks: tuple[str, ...] = ()
+    """Leaks between training and test that were allowed: the run's own, then those of the evaluated set."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What applies, as plain values: booleans are booleans, numbers are numbers."""
+        return {key: value for key, value in asdict(self).items() if value != "" and (self.run or value)}
+
+    @property
+    def headline(self) -> str:
+        """What was evaluated, in one line."""
+        return f"{self.data} ({self.split}), {self.protocol}" if self.run else self.embeddings
+
+    def describe(self) -> list[str]:
+        """What one must know beside the numbers, one line each."""
+        lines = [f"protocol {self.protocol}: {self.protocol_description}"]
+        if self.run:
+            lines.append(
+                f"run {self.run} ({self.recipe}, method {self.method}), checkpoint {self.which} (epoch {self.epoch}, "
+                f"step {self.step}, weights {self.checkpoint[:12]}), embedded in {self.precision}"
+            )
+            whose = "not the set it learnt from" if self.cross else "the set it learnt from"
+            lines.append(f"data set {self.data} ({self.split}), identity {self.identity}: {whose}")
+        return lines

@@ -1,0 +1,179 @@
+"""Which run, and which of its checkpoints: the one place that turns what a user names into folders."""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.files import reason
+
+META = "meta.json"
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """A run's folder and the name of the checkpoint that was asked for."""
+
+    path: Path
+    which: str = "best"
+
+
+@dataclass(frozen=True)
+class CheckpointChoice:
+    """A checkpoint's folder, and a note when it is not the one that was asked for."""
+
+    path: Path
+    note: str = ""
+
+    @property
+    def which(self) -> str:
+        """`best`, `last`, `epoch-0004`, ..."""
+        return self.path.name
+
+
+def find_run(name: str | Path | None = None, runs: Path = Path("runs"), which: str = "best") -> RunChoice:
+    """The run that is meant: a folder, its name under `runs`, a unique part of that name, `latest` (also None), a
+    folder of runs (its latest), or one of a run's checkpoints (which then wins over `which`).
+
+    Raises UsageError that lists what is there.
+    """
+    if name is None or str(name) == LATEST:
+        return RunChoice(latest_run(runs), which)
+    path = Path(name).expanduser()
+    if path.name == LATEST and not (path.is_dir() and not path.is_symlink() and is_run(path)):
+        return RunChoice(latest_run(path.parent), which)
+    if path.parent.name == "checkpoints" and (path / META).is_file():
+        return RunChoice(path.parent.parent, path.name)
+    if is_run(path):
+        return RunChoice(path, which)
+    if (path / LATEST).exists():
+        return RunChoice(latest_run(path), which)
+    known = list(run_folders(runs))
+    matches = [p for p in known if p.name == str(name)] or [p for p in known if str(name) in p.name]
+    if len(matches) == 1:
+        return RunChoice(matches[0], which)
+    if matches:
+        some = ", ".join(p.name for p in matches[-5:])
+        raise UsageError(
+            f"{name}: several runs under {runs} have this in their name ({some}); give more of it"
+        )
+    some = ", ".join(p.name for p in known[-5:]) or "there is none"
+    raise UsageError(f"{name}: not a run, and no run under {runs} is called so ({some}); see `zssbir runs`")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's: it holds run.json, recipe.yaml or a checkpoint."""
+    return any((path / n).is_file() for n in ("run.json", "recipe.yaml")) or has_checkpoint(path)
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run has reached a checkpoint."""
+    return any((run / "checkpoints").glob(f"*/{META}"))
+
+
+def run_folders(runs: Path) -> Iterator[Path]:
+    """All run folders under `runs`, by name (the time they were started)."""
+    if runs.is_dir():
+        yield from (p for p in sorted(runs.iterdir()) if p.is_dir() and not p.is_symlink() and is_run(p))
+
+
+def latest_run(runs: Path = Path("runs")) -> Path:
+    """The run under `runs` that last reached its first checkpoint or was resumed. Raises UsageError when none has."""
+    pointer = runs / LATEST
+    target = pointer
+    with suppress(OSError, UnicodeDecodeError):
+        if pointer.is_file():  # where there are no symbolic links
+            target = runs / pointer.read_text("utf-8").strip()
+    if target.name != LATEST or target.is_symlink():
+        target = target.resolve()
+        if has_checkpoint(target):
+            return target
+    reached = [p for p in run_folders(runs) if has_checkpoint(p)]
+    if not reached:
+        raise UsageError(
+            f"{runs}: no run with a checkpoint here yet; start one with `zssbir train --recipe ...`, or name a run"
+        )
+    return max(reached, key=_last_saved).resolve()
+
+
+def _last_saved(run: Path) -> float:
+    return max((m.stat().st_mtime for m in (run / "checkpoints").glob(f"*/{META}")), default=0.0)
+
+
+def point_latest(run: Path) -> str | None:
+    """`latest` beside a run -> the run, replaced at once; a text file where there are no symbolic links.
+
+    Returns what went wrong, if anything: training does not depend on it.
+    """
+    link = run.parent / f".{LATEST}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+    try:
+        try:
+            link.symlink_to(run.name)
+        except (OSError, NotImplementedError):
+            link.write_text(run.name + "\n", encoding="utf-8")
+        _replace(link, run.parent / LATEST)
+    except OSError as error:
+        with suppress(OSError):
+            link.unlink(missing_ok=True)
+        return f"{run.parent / LATEST}: cannot point to this run ({reason(error)})"
+    return None
+
+
+def _replace(link: Path, target: Path) -> None:
+    """Rename; where another process holds the target open (Windows), try again for a moment."""
+    for attempt in range(5):
+        try:
+            link.replace(target)
+            return
+        except PermissionError:
+            if attempt == 4 or target.is_dir():
+                raise
+            time.sleep(0.05)
+
+
+def find_checkpoint(run: Path, which: str = "best") -> CheckpointChoice:
+    """The folder of a run's checkpoint `which`: best, last, epoch-N, or one that a cut write left as `.previous`.
+
+    A run that has not been validated yet has no `best`: then `last` is used, and the note says so. Raises
+    CheckpointError when there is no such checkpoint, naming those that there are.
+    """
+    folder = run / "checkpoints"
+    number = which.removeprefix("epoch-")
+    if which.startswith("epoch-") and number.isdigit():
+        which = f"epoch-{int(number):04d}"
+    if _is_there(folder / which):
+        return CheckpointChoice(folder / which)
+    before = folder / f"{which}.previous"
+    if _is_there(before):
+        return CheckpointChoice(
+            before, f"{folder / which} is missing (a write was cut off): {before.name} is used"
+        )
+    there = sorted(p.parent.name for p in folder.glob(f"*/{META}"))
+    if not there:
+        raise CheckpointError(f"{run}: no checkpoint yet; train it with `zssbir train --resume {run}`")
+    if which != "best" or _had_best(folder):
+        lost = "was lost: give" if which == "best" else "does not exist; give"
+        raise CheckpointError(f"{folder / which} {lost} --checkpoint {' or '.join(there)}")
+    last = find_checkpoint(run, "last")
+    return CheckpointChoice(
+        last.path, f"{run.name} has no `best` yet (stopped before a validation): {last.which} is used"
+    )
+
+
+def _is_there(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _had_best(folder: Path) -> bool:
+    """Whether the last checkpoint says that a `best` was written before it."""
+    for name in ("last", "last.previous"):
+        with suppress(OSError, ValueError, AttributeError):
+            meta = json.loads((folder / name / META).read_text("utf-8"))
+            return bool(meta.get("metrics")) or meta.get("best_step", -1) >= 0
+    return False

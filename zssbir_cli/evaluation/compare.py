@@ -1,0 +1,115 @@
+"""The paired comparison of two saved results, and where a named result lies."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zssbir_cli.engine.runs import find_run
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.evaluation.bootstrap import Difference, paired_difference
+from zssbir_cli.evaluation.results import queries_file
+from zssbir_cli.files import reason
+from zssbir_cli.names import file_part
+
+DECIDING = ("identity", "protocol", "gallery")
+"""Facts in which two results must agree."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two results on the same queries: their names, means and paired differences, by measure."""
+
+    a: str
+    b: str
+    queries: int
+    rows: tuple[tuple[str, float, float, Difference], ...]
+    notes: tuple[str, ...]
+
+
+def compare_results(a: Path, b: Path) -> Compared:
+    """Compare two saved results, paired by query. Errors: DataError when they are not of the same queries."""
+    left, right = _load(a), _load(b)
+    same = len(left["labels"]) == len(right["labels"]) and bool((left["labels"] == right["labels"]).all())
+    if not same or left["sources"].tolist() != right["sources"].tolist():
+        raise DataError(
+            f"{a} and {b} are not of the same queries: evaluate both on the same data set and split"
+        )
+    facts = [_facts(x) for x in (left, right)]
+    differ = {
+        key: f"{key} differs: {facts[0].get(key)} and {facts[1].get(key)}"
+        for key in (*DECIDING, "seed", "subset", "which")
+        if facts[0].get(key) != facts[1].get(key)
+    }
+    if any(key in differ for key in DECIDING):
+        raise DataError(f"{a} and {b} do not compare: {'; '.join(differ.values())}")
+    notes = tuple(differ.values())
+    rows = []
+    names = right["names"].tolist()
+    for i, name in enumerate(left["names"].tolist()):
+        if name in names:
+            x, y = left["values"][i], right["values"][names.index(name)]
+            kept = np.isfinite(x) & np.isfinite(y)
+            x, y = x[kept], y[kept]
+            rows.append(
+                (name, float(x.mean()), float(y.mean()), paired_difference(x, y, left["labels"][kept]))
+            )
+    labels = [
+        f"{f.get('recipe', '')} {f.get('checkpoint', '')[:8]} {f.get('embeddings', '')}".strip()
+        for f in facts
+    ]
+    return Compared(labels[0], labels[1], len(left["labels"]), tuple(rows), notes)
+
+
+def _facts(stored: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What a result is about; older ones wrote numbers and booleans as texts."""
+    facts: dict[str, Any] = json.loads(str(stored["facts"]))
+    seed, subset = facts.get("seed"), facts.get("subset")
+    return facts | {"seed": int(seed or 0), "subset": subset in (True, "yes")}
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    file = queries_file(path)
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            return {name: data[name] for name in ("values", "names", "labels", "sources", "facts")}
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file; `zssbir eval` writes it beside the result") from None
+    except Exception as error:
+        raise DataError(f"{file}: damaged ({reason(error)}); evaluate again") from None
+
+
+def compared_json(compared: Compared) -> dict[str, Any]:
+    """A comparison as plain values; shares are 0-1."""
+    rows = [{"measure": name, "a": a, "b": b, **asdict(d)} for name, a, b, d in compared.rows]
+    return {
+        "a": compared.a,
+        "b": compared.b,
+        "queries": compared.queries,
+        "notes": compared.notes,
+        "rows": rows,
+    }
+
+
+def find_result(name: str, split: str, runs: Path = Path("runs")) -> Path:
+    """The result that the user named: a result file, or a run (see `find_run`; then its result of `split`).
+
+    Errors: UsageError, DataError.
+    """
+    path = Path(name)
+    if path.suffix in (".npz", ".h5", ".csv"):
+        raise UsageError(
+            f"{name}: not a result; evaluate it with `zssbir eval --embeddings {name} --out FOLDER` and compare the .json file"
+        )
+    if path.suffix == ".json":
+        if path.is_file():
+            return path
+        raise DataError(f"{name}: no such file")
+    chosen = find_run(name, runs)
+    tail = "" if chosen.which == "best" else f"-{file_part(chosen.which)}"
+    found = chosen.path / "eval" / f"{split}{tail}.json"
+    if not found.is_file():
+        raise DataError(f"{found}: no such result; run `zssbir eval --split {split} --run {name}` first")
+    return found
