@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from zssbir_cli.evaluation.measure import Evaluation
 
 
+OF_A_FILE = ("embeddings", "classes", "k", "report", "out", "device", "json_")
+"""Options that mean something for a file of embeddings."""
+
+
 def evaluate(
     context: typer.Context,
     split: str = typer.Option(
@@ -70,8 +74,7 @@ def evaluate(
         return
     only = tuple(name.strip() for name in classes.split(",") if name.strip())
     if embeddings is not None:
-        allowed = ("embeddings", "classes", "k", "report", "out", "device", "json_")
-        _refuse_others(context, "--embeddings", allowed)
+        _refuse_others(context, "--embeddings", OF_A_FILE)
     with stages() as progress:
         if embeddings is not None:
             outcome = workflow.evaluate_file(
