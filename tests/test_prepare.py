@@ -72,7 +72,7 @@ def test_roles_never_mix(prepared: Path) -> None:
 
 def test_the_output_is_exactly_these_files(prepared: Path) -> None:
     parts = [f"{p}-{m}-00000.h5" for p in ("train", "val", "test") for m in ("sketch", "photo")]
-    assert sorted(files_of(prepared)) == sorted([*parts, "manifest.json", "report.txt"])
+    assert sorted(files_of(prepared)) == sorted([*parts, ".lock", "manifest.json", "report.txt"])
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -110,11 +110,11 @@ def test_compressed_tar_holds_the_same_images(folder: Path, tmp_path: Path) -> N
 def test_repeating_does_nothing_and_other_options_are_refused(folder: Path, tmp_path: Path) -> None:
     first = run(folder, tmp_path / "out", unseen="2")
     before = files_of(first.root)
-    times = {p: p.stat().st_mtime_ns for p in first.root.iterdir()}
+    times = {p: p.stat().st_mtime_ns for p in first.root.iterdir() if p.name != ".lock"}
     again = run(folder, tmp_path / "out", unseen="2")
     assert (first.fresh, again.fresh) == (True, False)
     assert files_of(again.root) == before
-    assert {p: p.stat().st_mtime_ns for p in first.root.iterdir()} == times
+    assert {p: p.stat().st_mtime_ns for p in times} == times
     with pytest.raises(DataError, match="other files or options"):
         run(folder, tmp_path / "out", unseen="3")
 
@@ -269,8 +269,8 @@ def test_same_content_as_published_layout_one_level_down(
 def test_a_full_disk_and_a_busy_folder_are_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from zssbir_cli.files import Lock
     from zssbir_cli.prepare import build as module
-    from zssbir_cli.prepare.journal import lock
 
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(DataError, match="MiB are free"):
@@ -279,7 +279,10 @@ def test_a_full_disk_and_a_busy_folder_are_told(
     busy = tmp_path / "busy"
     busy.mkdir()
     (busy / ".work").mkdir()
-    with lock(busy), pytest.raises(DataError, match="another `zssbir prepare`"):
+    with (
+        Lock(busy / ".lock", "zssbir prepare"),
+        pytest.raises(DataError, match=r"in use by .* \(zssbir prepare, pid"),
+    ):
         run(folder, busy, unseen="2")
 
 

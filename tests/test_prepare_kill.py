@@ -11,6 +11,7 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.shards import ShardWriter
 from zssbir_cli.errors import DataError
 from zssbir_cli.prepare import build as build_module
+from zssbir_cli.prepare import reading
 from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.workflows.prepare import prepare_own
 
@@ -22,7 +23,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ShardWriter.__init__.__kwdefaults__, "max_images", 4)
-    monkeypatch.setattr(build_module, "CHUNK_IMAGES", 3)
+    monkeypatch.setattr(reading, "CHUNK_IMAGES", 3)
 
 
 def prepare(folder: Path, out: Path) -> None:
@@ -84,7 +85,7 @@ def test_damage_to_unfinished_work_is_noticed(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "left", [".lock", "train-photo-00000.h5", "manifest.json.partial", ".work/plan.json"]
+    "left", [".lock", "train-photo-00000.h5", "manifest.json.99999999.partial", ".work/plan.json"]
 )
 def test_whatever_a_kill_leaves_is_taken_over(tmp_path: Path, left: str) -> None:
     folder = make_folder(tmp_path / "own", classes=CLASSES[:6], photos=2, sketches=2)

@@ -128,21 +128,6 @@ def test_a_leaving_exception_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zssbir_cli.data import shards
-
-    def full(path: Path) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shards, "_sync", full)
-    kind = {"dataset": "d", "split": "s", "part": Part.TRAIN, "modality": Modality.PHOTO}
-    writer = ShardWriter(tmp_path, **kind)
-    writer.add(b"x", 0, "a")
-    with pytest.raises(DataError, match="No space left on device"):
-        writer.flush()
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("name", "clean"), [("é/ü.png", "é/ü.png"), ("a\udcff.png", "a\\xff.png"), ("a\nb\x00", "a\\x0ab\\x00")]
 )

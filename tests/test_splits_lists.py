@@ -85,7 +85,8 @@ def test_the_published_ambiguity_lists_are_refused_for_both_faults(
     assert leaked == {"cup", "harp", "pineapple", "ray", "rifle", "snail", "squirrel", "swan", "volcano"}
     assert sum(f.kind == "id" for f in faults) == 50
     with pytest.raises(
-        DataError, match=r"9 training classes are test classes: cup, harp.*50 classes have contradictory ids"
+        DataError,
+        match=r"9 training classes are test classes: 'cup', 'harp'.*50 classes have contradictory ids",
     ):
         run("sketchy", tmp_path / "out", sketchy, lists=(ambiguity,))
     assert not (tmp_path / "out").exists()

@@ -75,7 +75,7 @@ def counted(number: int, thing: str) -> str:
 
 def listed(names: Sequence[str], most: int = 10) -> str:
     """`'a', 'b' and 3 more`."""
-    shown = ", ".join(repr(name) for name in names[:most])
+    shown = ", ".join(f"'{readable(name)}'" for name in names[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 

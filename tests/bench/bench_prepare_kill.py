@@ -21,7 +21,9 @@ Digests = dict[str, str]
 def digests(folder: Path) -> Digests:
     """sha256 of every file."""
     return {
-        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.iterdir())
+        if p.is_file() and p.name != ".lock"
     }
 
 

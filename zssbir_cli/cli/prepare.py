@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from zssbir_cli.prepare.carry import Prepared
     from zssbir_cli.prepare.choices import Choices
-    from zssbir_cli.workflows.prepare import Prepared
 
 
 def prepare(

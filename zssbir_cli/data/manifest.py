@@ -118,6 +118,10 @@ class Manifest(_Frozen):
     skipped: int = Field(0, ge=0, description="Images left out; named in report.txt.")
     warnings: tuple[str, ...] = ()
     leaks: tuple[Leak, ...] = ()
+    files_state: Sha256 | None = Field(
+        None, description="Digest of the source files' names, sizes and times."
+    )
+    files_content: Sha256 | None = Field(None, description="What names the source files' bytes.")
     tool_version: str
 
     @model_validator(mode="before")

@@ -1,5 +1,6 @@
 """Reading a prepared data set: images by number, read straight from the shards' files."""
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from zssbir_cli.data.manifest import Manifest, read_manifest
 from zssbir_cli.data.open_files import OpenFiles
 from zssbir_cli.data.shards import ShardIndex, read_index, read_sources
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import reason
 from zssbir_cli.types import Modality, Part
 
 UInt8 = npt.NDArray[np.uint8]
@@ -45,10 +47,10 @@ class ImageSet:
         return [name for shard in self._shards for name in read_sources(shard.path)]
 
     def read(self, i: int) -> UInt8:
-        """Encoded bytes of image `i`, uint8 [n], read-only. Raises DataError (unreadable, cut short)."""
+        """Encoded bytes of image `i`, uint8 [n], read-only. Raises DataError (unreadable, cut short, damaged)."""
         shard, row = self._locate(i)
         index = self._shards[shard]
-        return self._bytes(shard, index.blob_at, index.offsets, row)
+        return self._bytes(shard, index.blob_at, index.offsets, index.crc32, row)
 
     def read_mask(self, i: int) -> npt.NDArray[np.bool_] | None:
         """Object mask of image `i`, bool [H, W]; None when the set holds no masks."""
@@ -58,7 +60,7 @@ class ImageSet:
             return None
         from zssbir_cli.data.images import decode_mask
 
-        return decode_mask(self._bytes(shard, index.mask_at, index.mask_offsets, row))
+        return decode_mask(self._bytes(shard, index.mask_at, index.mask_offsets, index.mask_crc32, row))
 
     def _locate(self, i: int) -> tuple[int, int]:
         if not 0 <= i < len(self.labels):
@@ -66,7 +68,14 @@ class ImageSet:
         shard = int(np.searchsorted(self._starts, i, side="right")) - 1
         return shard, i - int(self._starts[shard])
 
-    def _bytes(self, shard: int, at: int, offsets: npt.NDArray[np.int64], row: int) -> UInt8:
+    def _bytes(
+        self,
+        shard: int,
+        at: int,
+        offsets: npt.NDArray[np.int64],
+        crc32: npt.NDArray[np.uint32] | None,
+        row: int,
+    ) -> UInt8:
         path, start, size = (
             self._shards[shard].path,
             at + int(offsets[row]),
@@ -75,9 +84,13 @@ class ImageSet:
         try:
             data = self._files.read(path, start, size)
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+            raise DataError(f"{path} cannot be read: {reason(error)}") from None
         if len(data) != size:
             raise DataError(f"{path} was cut short; run the same `zssbir prepare` command again")
+        if crc32 is not None and zlib.crc32(data) != crc32[row]:
+            raise DataError(
+                f"{path} is damaged at its image {row}; run the same `zssbir prepare` command again"
+            )
         return np.frombuffer(data, np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:

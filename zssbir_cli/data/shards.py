@@ -1,16 +1,16 @@
-"""HDF5 shards of encoded images: the writer (partial, verified, renamed) and the index reader.
+"""HDF5 shards of encoded images: the writer and the index reader.
 
 Layout: `/blob` uint8 (all images, contiguous), `/offsets` int64 [n + 1], `/label` int32 [n], `/modality`
-uint8 [n], `/source` str [n], `/digest` uint8 [n, 32] (sha256 of the image file as it was found), optionally
-`/mask_blob` and `/mask_offsets` (1-bit PNG object masks). Attributes: format_version, dataset, split, part,
-sha256 (of all of the above).
+uint8 [n], `/source` str [n], `/digest` uint8 [n, 32] (sha256 of the image file as it was found), `/crc32` uint32
+[n] (of the stored bytes; since format 2), optionally `/mask_blob`, `/mask_offsets` and `/mask_crc32` (1-bit PNG
+object masks). Attributes: format_version, dataset, split, part, sha256 (of all of the above but the checksums).
 """
 
 import hashlib
-import os
+import zlib
+from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -18,36 +18,113 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from zssbir_cli.data.manifest import FORMAT_VERSION, ShardInfo
+from zssbir_cli.data.manifest import FORMAT_VERSION, READABLE_VERSIONS, ShardInfo
 from zssbir_cli.errors import DataError
-from zssbir_cli.files import file_sha256
+from zssbir_cli.files import reason, write_bytes
 from zssbir_cli.names import readable
 from zssbir_cli.types import Modality, Part
 
 SHARD_BYTES = 32 << 20
 SHARD_IMAGES = 16384
+CHECKSUMS = ("crc32", "mask_crc32")
 UInt8 = npt.NDArray[np.uint8]
+UInt32 = npt.NDArray[np.uint32]
 Int64 = npt.NDArray[np.int64]
 
 
-@dataclass
-class _Pending:
-    """Images of the shard being filled; images, masks and digests each as one run of bytes."""
+class _Blobs:
+    """Encoded images as one run of bytes, where each ends, and its checksum."""
 
-    blob: bytearray = field(default_factory=bytearray)
-    offsets: list[int] = field(default_factory=lambda: [0])
-    mask_blob: bytearray = field(default_factory=bytearray)
-    mask_offsets: list[int] = field(default_factory=lambda: [0])
-    digests: bytearray = field(default_factory=bytearray)
-    labels: list[int] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.bytes, self.ends, self.crc32 = bytearray(), array("q", [0]), array("I")
+
+    def add(self, data: bytes) -> None:
+        self.bytes += data
+        self.ends.append(len(self.bytes))
+        self.crc32.append(zlib.crc32(data))
+
+    def arrays(self, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
+        return {
+            f"{prefix}blob": np.frombuffer(self.bytes, np.uint8),
+            f"{prefix}offsets": np.asarray(self.ends, np.int64),
+            f"{prefix}crc32": np.asarray(self.crc32, np.uint32),
+        }
+
+
+class Shard:
+    """The images of one shard, in memory until `write`."""
+
+    def __init__(self, path: Path, *, dataset: str, split: str, part: Part, modality: Modality) -> None:
+        self.path, self.dataset, self.split, self.part, self.modality = path, dataset, split, part, modality
+        self._images, self._masks = _Blobs(), _Blobs()
+        self._labels, self._sources, self._digests = array("i"), list[str](), bytearray()
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its images."""
+        return len(self._images.bytes)
+
+    def add(
+        self, data: bytes, label: int, source: str, *, digest: bytes | None = None, mask: bytes | None = None
+    ) -> None:
+        """Append one encoded image; see `ShardWriter.add`."""
+        if bool(self._masks.bytes) != (mask is not None) and self._labels:
+            raise ValueError("masks must be given for all images of a shard or for none")
+        self._images.add(data)
+        self._labels.append(label)
+        self._sources.append(readable(source))
+        self._digests += digest if digest is not None else hashlib.sha256(data).digest()
+        if mask is not None:
+            self._masks.add(mask)
+
+    def write(self) -> ShardInfo:
+        """Write the file whole or not at all (from any thread); returns its record. Raises DataError."""
+        n = len(self)
+        arrays = self._images.arrays() | {
+            "label": np.asarray(self._labels, np.int32),
+            "modality": np.full(n, int(self.modality), np.uint8),
+            "digest": np.frombuffer(self._digests, np.uint8).reshape(n, 32),
+        }
+        if self._masks.bytes:
+            arrays |= self._masks.arrays("mask_")
+        digest = _digest(arrays, self._sources)
+        image = self._file_image(arrays, digest)
+        try:
+            write_bytes(self.path, image)
+        except OSError as error:
+            raise DataError(f"{readable(str(self.path))} cannot be written: {reason(error)}") from None
+        return ShardInfo(
+            file=self.path.name,
+            part=self.part,
+            modality=self.modality,
+            count=n,
+            bytes=len(image),
+            sha256=digest,
+            file_sha256=hashlib.sha256(image).hexdigest(),
+        )
+
+    def _file_image(self, arrays: dict[str, npt.NDArray[np.generic]], digest: str) -> bytes:
+        """The HDF5 file's bytes, made in memory: the library crashes the process when it cannot write to disk."""
+        room = self.size + len(self._masks.bytes) + 256 * len(self) + (1 << 16)
+        with h5py.File(self.path.name, "w", driver="core", backing_store=False, block_size=room) as file:
+            for name, values in arrays.items():
+                file.create_dataset(name, data=values)
+            file.create_dataset("source", data=self._sources, dtype=h5py.string_dtype("utf-8"))
+            file.attrs["format_version"] = FORMAT_VERSION
+            file.attrs["dataset"], file.attrs["split"] = self.dataset, self.split
+            file.attrs["part"], file.attrs["sha256"] = str(self.part), digest
+            file.flush()
+            return bytes(file.id.get_file_image())
 
 
 class ShardWriter:
-    """Writes one part of one modality as numbered shards of at most `max_bytes` of image data.
+    """Collects one part of one modality in numbered shards of at most `max_bytes` of image data.
 
-    Images are kept in memory until a shard is full, so memory is bounded by `max_bytes`. Use as a context
-    manager: leaving it normally writes the last shard, leaving it by an exception writes nothing more.
+    A full shard goes to `store`; by default it is written at once, and its record added to `shards`. Use as a
+    context manager: leaving it normally stores the last shard, leaving it by an exception stores nothing more.
     """
 
     def __init__(
@@ -61,6 +138,7 @@ class ShardWriter:
         first: int = 0,
         max_bytes: int = SHARD_BYTES,
         max_images: int = SHARD_IMAGES,
+        store: Callable[[Shard], None] | None = None,
     ) -> None:
         self.folder, self.dataset, self.split, self.part, self.modality = (
             folder,
@@ -71,57 +149,31 @@ class ShardWriter:
         )
         self.shards: list[ShardInfo] = []
         self._next, self._max_bytes, self._max_images = first, max_bytes, max_images
-        self._pending = _Pending()
+        self._store = store or (lambda shard: self.shards.append(shard.write()))
+        self._shard = self._begin()
 
     def add(
         self, data: bytes, label: int, source: str, *, digest: bytes | None = None, mask: bytes | None = None
-    ) -> ShardInfo | None:
-        """`put`, and write the shard when this image completed one; returns its record then."""
-        return self.flush() if self.put(data, label, source, digest=digest, mask=mask) else None
-
-    def put(
-        self, data: bytes, label: int, source: str, *, digest: bytes | None = None, mask: bytes | None = None
-    ) -> bool:
-        """Append one encoded image; whether it completed a shard, which then waits for `seal`.
+    ) -> None:
+        """Append one encoded image, and store the shard when it is full.
 
         `digest`: sha256 of the original file (default: of `data`). `mask`: a PNG of the object mask; give it
         for all images or for none.
         """
-        p = self._pending
-        if bool(p.mask_blob) != (mask is not None) and p.labels:
-            raise ValueError("masks must be given for all images of a shard or for none")
-        p.blob += data
-        p.offsets.append(len(p.blob))
-        p.labels.append(label)
-        p.sources.append(source)
-        p.digests += digest if digest is not None else hashlib.sha256(data).digest()
-        if mask is not None:
-            p.mask_blob += mask
-            p.mask_offsets.append(len(p.mask_blob))
-        return len(p.blob) >= self._max_bytes or len(p.labels) >= self._max_images
+        self._shard.add(data, label, source, digest=digest, mask=mask)
+        if self._shard.size >= self._max_bytes or len(self._shard) >= self._max_images:
+            self.finish()
 
-    @property
-    def waiting(self) -> int:
-        """Images not yet on disk."""
-        return len(self._pending.labels)
+    def finish(self) -> None:
+        """Store the begun shard, if it holds any image."""
+        if len(self._shard):
+            full, self._shard = self._shard, self._begin()
+            self._store(full)
 
-    def flush(self) -> ShardInfo | None:
-        """Write the images that wait as a shard; returns its record, or None when none wait."""
-        write = self.seal()
-        if write is None:
-            return None
-        self.shards.append(write())
-        return self.shards[-1]
-
-    def seal(self) -> Callable[[], ShardInfo] | None:
-        """End the shard being filled; returns what writes it (from any thread), or None when no image waits."""
-        if not self._pending.labels:
-            return None
+    def _begin(self) -> Shard:
         path = self.folder / f"{self.part}-{self.modality.name.lower()}-{self._next:05d}.h5"
-        write = partial(_write_shard, self, self._pending, path)
-        self._pending = _Pending()
         self._next += 1
-        return write
+        return Shard(path, dataset=self.dataset, split=self.split, part=self.part, modality=self.modality)
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -130,55 +182,12 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self.flush()
-
-
-def _write_shard(writer: ShardWriter, p: _Pending, path: Path) -> ShardInfo:
-    n = len(p.labels)
-    arrays: dict[str, npt.NDArray[np.generic]] = {
-        "blob": np.frombuffer(p.blob, np.uint8),
-        "offsets": np.asarray(p.offsets, np.int64),
-        "label": np.asarray(p.labels, np.int32),
-        "modality": np.full(n, int(writer.modality), np.uint8),
-        "digest": np.frombuffer(p.digests, np.uint8).reshape(n, 32),
-    }
-    if p.mask_blob:
-        arrays["mask_blob"] = np.frombuffer(p.mask_blob, np.uint8)
-        arrays["mask_offsets"] = np.asarray(p.mask_offsets, np.int64)
-    sources = [readable(s) for s in p.sources]
-    digest = _digest(arrays, sources)
-    unfinished = path.with_name(path.name + ".partial")
-    try:
-        with h5py.File(unfinished, "w") as file:
-            for name, array in arrays.items():
-                file.create_dataset(name, data=array)
-            file.create_dataset("source", data=sources, dtype=h5py.string_dtype("utf-8"))
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["dataset"], file.attrs["split"] = writer.dataset, writer.split
-            file.attrs["part"], file.attrs["sha256"] = str(writer.part), digest
-        size = _sync(unfinished)
-        file_digest = file_sha256(unfinished)
-        index = read_index(unfinished)
-        if index.sha256 != digest or len(index.labels) != n:
-            raise DataError(f"{unfinished} does not read back as written (a failing disk?)")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
-    return ShardInfo(
-        file=path.name,
-        part=writer.part,
-        modality=writer.modality,
-        count=n,
-        bytes=size,
-        sha256=digest,
-        file_sha256=file_digest,
-    )
+            self.finish()
 
 
 def _digest(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(arrays):
+    for name in sorted(arrays.keys() - set(CHECKSUMS)):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data)
@@ -186,16 +195,9 @@ def _digest(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> s
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> int:
-    """Force a file to the disk; returns its size."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
-
-
 @dataclass(frozen=True)
 class ShardIndex:
-    """What is needed to read a shard's images from the file itself."""
+    """What is needed to read a shard's images from the file itself. Format 1 has no checksums (None)."""
 
     path: Path
     blob_at: int
@@ -204,8 +206,15 @@ class ShardIndex:
     modality: npt.NDArray[np.uint8]
     part: str
     sha256: str
+    crc32: UInt32 | None
     mask_at: int
     mask_offsets: Int64 | None
+    mask_crc32: UInt32 | None
+
+
+def open_shard(path: Path) -> h5py.File:
+    """A shard opened for reading. Without HDF5's own lock, which some file systems lack: shards never change."""
+    return h5py.File(path, "r", locking=False)
 
 
 def read_index(path: Path) -> ShardIndex:
@@ -215,23 +224,21 @@ def read_index(path: Path) -> ShardIndex:
         DataError: not a shard, damaged, or of another format version.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with open_shard(path) as file:
             return _read_index(path, file)
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"{path} is missing; run the same `zssbir prepare` command again") from None
     except Exception as error:  # h5py raises almost any type on a damaged file
-        raise DataError(f"{path} is damaged or not a shard ({_line(error)}); prepare the set again") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{path} is damaged or not a shard ({reason(error)}); prepare the set again"
+        ) from None
 
 
 def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     version = file.attrs["format_version"]
-    if int(version) != FORMAT_VERSION:
+    if int(version) not in READABLE_VERSIONS:
         raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; prepare the set again")
     blob_at, blob_size = _contiguous(path, file["blob"])
     labels = np.asarray(_numbers(file["label"]), np.int32)
@@ -239,12 +246,27 @@ def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     modality = np.asarray(_numbers(file["modality"]), np.uint8)
     if modality.shape != labels.shape or file["source"].shape != labels.shape:
         raise DataError(f"{path} is damaged: its fields differ in length")
+    checked = {name: _checksums(path, file, name, len(labels)) for name in CHECKSUMS}
+    if checked["crc32"] is None and int(version) > 1:
+        raise DataError(f"{path} is damaged: its checksums are missing")
     mask_at, mask_offsets = 0, None
     if "mask_blob" in file:
         mask_at, mask_size = _contiguous(path, file["mask_blob"])
         mask_offsets = _checked_offsets(path, _numbers(file["mask_offsets"]), len(labels), mask_size)
     part, sha256 = str(file.attrs["part"]), str(file.attrs["sha256"])
-    return ShardIndex(path, blob_at, offsets, labels, modality, part, sha256, mask_at, mask_offsets)
+    return ShardIndex(
+        path=path, blob_at=blob_at, offsets=offsets, labels=labels, modality=modality, part=part, sha256=sha256,
+        crc32=checked["crc32"], mask_at=mask_at, mask_offsets=mask_offsets, mask_crc32=checked["mask_crc32"],
+    )  # fmt: skip
+
+
+def _checksums(path: Path, file: h5py.File, name: str, n: int) -> UInt32 | None:
+    if name not in file:
+        return None
+    values = np.asarray(_numbers(file[name]), np.uint32)
+    if values.shape != (n,):
+        raise DataError(f"{path} is damaged: its fields differ in length")
+    return values
 
 
 def _contiguous(path: Path, dataset: h5py.Dataset) -> tuple[int, int]:
@@ -281,19 +303,19 @@ def _numbers(dataset: h5py.Dataset) -> npt.NDArray[np.generic]:
 def read_sources(path: Path) -> list[str]:
     """The original relative path of each image of a shard."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_shard(path) as file:
             return [s.decode("utf-8", "replace") for s in read_texts(file["source"])]
     except Exception as error:
-        raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
+        raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None
 
 
 def read_digests(path: Path) -> UInt8:
     """uint8 [n, 32]: the sha256 of each image file as it was found."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_shard(path) as file:
             digests = np.asarray(_numbers(file["digest"]), np.uint8)
     except Exception as error:
-        raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
+        raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None
     if digests.ndim != 2 or digests.shape[1] != 32:
         raise DataError(f"{path} is damaged: its digests are not 32 bytes each")
     return digests
@@ -302,8 +324,8 @@ def read_digests(path: Path) -> UInt8:
 def content_digest(path: Path) -> str:
     """Recompute the content digest of a shard from what it holds (reads all of it)."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_shard(path) as file:
             arrays = {k: _numbers(file[k]) for k in file if k != "source"}
             return _digest(arrays, [s.decode("utf-8") for s in read_texts(file["source"])])
     except Exception as error:
-        raise DataError(f"{path} is damaged ({_line(error)}); prepare the set again") from None
+        raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None

@@ -230,5 +230,5 @@ def _write(folder: Path, jobs: list[_Job], workers: int, progress: Progress) -> 
 def _finished(writer: ShardWriter | None) -> list[ShardInfo]:
     if writer is None:
         return []
-    writer.flush()
+    writer.finish()
     return writer.shards

@@ -285,6 +285,9 @@ class SevenZipSource(FolderSource):
             raise DataError(f"{self.archive} cannot be read as a 7z archive: {error}") from None
         self.path = Path(self._folder.name)
         super().scan()
+        self.listing.times = array(
+            "q", bytes(8 * len(self.listing.times))
+        )  # those of the unpacking tell nothing
         self.path, self._root = self.archive, self.path
 
     def _check(self, archive: Any) -> None:

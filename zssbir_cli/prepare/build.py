@@ -1,14 +1,9 @@
-"""Carry out a plan: read, check and store every image, in order, on all cores, restartable at any moment.
+"""Carry out a plan: read, check and store every image, in order, on all cores, restartable at any moment."""
 
-Reading, decoding, encoding and hashing release the interpreter lock, so threads use all cores; results are
-taken in order, so the output does not depend on their number.
-"""
-
-import os
 import shutil
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,77 +14,74 @@ import numpy.typing as npt
 from PIL import Image
 
 from zssbir_cli import __version__
-from zssbir_cli.data.manifest import Manifest, ShardInfo, write_manifest
-from zssbir_cli.data.shards import ShardWriter, read_digests
+from zssbir_cli.data.manifest import Leak, Manifest, ShardInfo, write_manifest
+from zssbir_cli.data.shards import Shard, ShardWriter, read_digests, read_index
 from zssbir_cli.errors import DataError
-from zssbir_cli.files import write_text
-from zssbir_cli.names import readable
+from zssbir_cli.files import reason, write_text
+from zssbir_cli.names import counted, listed, readable
 from zssbir_cli.prepare.choices import BuildOptions
-from zssbir_cli.prepare.clean import Cleaned, CleanOptions, clean
-from zssbir_cli.prepare.journal import REPORT_NAME, Journal, Note, ShardRecord, lock
-from zssbir_cli.prepare.leaks import find_image_leaks, refuse
+from zssbir_cli.prepare.clean import Cleaned, clean
+from zssbir_cli.prepare.journal import REPORT_NAME, Journal, ShardRecord
+from zssbir_cli.prepare.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
 from zssbir_cli.prepare.plan import GROUPS, Plan
+from zssbir_cli.prepare.reading import UNREADABLE, Content, later_copies, read_items
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
 
-CHUNK_IMAGES = 32
-CHUNK_BYTES = 4 << 20
-AHEAD_CHUNKS = 64
-AHEAD_BYTES = 16 << 20
-"""How far reading runs ahead of storing."""
+COPY = "repeats an image that is already in the set"
 
 
-@dataclass
 class _Group:
-    """One part and modality being written: its writer, how many of its items are settled, what is to tell."""
+    """One part and modality being written: how many of its items are settled, what is to tell of them."""
 
-    writer: ShardWriter
-    total: int
-    done: int = 0
-    first: int = 0
-    notes: list[Note] = field(default_factory=list)
-    records: list[ShardRecord] = field(default_factory=list)
+    def __init__(self, plan: Plan, journal: Journal, store: "_Store", part: Part, modality: Modality) -> None:
+        self.part, self.modality = part, modality
+        self.records = list(journal.finished(f"{part}-{modality.name.lower()}"))
+        self.total = plan.items.group.count(GROUPS.index((part, modality)))
+        self.done = self._first = self.records[-1].next if self.records else 0
+        self.notes: list[Note] = []
+        self.content = Content()
+        self._journal, self._store = journal, store
+        self.writer = ShardWriter(
+            journal.folder, dataset=plan.name, split=plan.split, part=part, modality=modality,
+            first=len(self.records), store=self._full,
+        )  # fmt: skip
 
-    def note(self, kind: str, path: str, reason: str) -> None:
+    def note(self, kind: str, path: str, text: str) -> None:
         """Remember what the report will say about an image."""
-        self.notes.append((kind, readable(path), reason))
+        self.notes.append((kind, readable(path), text))
 
-    def settle(self, store: "_Store", full: bool) -> None:
-        """After an item: when it completed a shard (the group's last item always does), have it written."""
-        write = self.writer.seal() if full or self.done == self.total else None
-        if write is not None:
-            store.put(partial(self._store, store.journal, write, self.first, self.done, tuple(self.notes)))
-            self.first, self.notes = self.done, []
+    def _full(self, shard: Shard) -> None:
+        """Have a full shard written; it settles all items since the one before."""
+        job = partial(self._write, shard, self._first, self.done, tuple(self.notes), self.content.hex)
+        self._first, self.notes, self.content = self.done, [], Content()
+        self._store.run(job)
 
-    def _store(
-        self,
-        journal: Journal,
-        write: Callable[[], ShardInfo],
-        first: int,
-        done: int,
-        notes: tuple[Note, ...],
-    ) -> None:
+    def _write(self, shard: Shard, first: int, done: int, notes: tuple[Note, ...], content: str) -> None:
         """Write a shard that settles the items [first, done), and make it count."""
-        record = ShardRecord(info=write(), first=first, next=done, notes=notes)
-        journal.record(record)
+        record = ShardRecord(info=shard.write(), first=first, next=done, notes=notes, content=content)
+        self._journal.record(record)
         self.records.append(record)
+
+    def all_notes(self) -> list[Note]:
+        """What is told of all items, in order."""
+        return [n for record in self.records for n in record.notes] + self.notes
 
 
 class _Store:
-    """Writes finished shards while the next ones are filled: one at a time, in order."""
+    """Writes full shards while the next ones are filled: one at a time, in order."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._last: Future[None] | None = None
 
-    def put(self, job: Callable[[], None]) -> None:
+    def run(self, job: Callable[[], None]) -> None:
         """Start a job once the one before is through; what that one raised is raised here."""
         self.wait()
         self._last = self._pool.submit(job)
 
     def wait(self) -> None:
-        """Until all that was put is on the disk."""
+        """Until all is on the disk."""
         if self._last is not None:
             self._last.result()
             self._last = None
@@ -102,75 +94,96 @@ class _Store:
 
 
 def build(plan: Plan, out: Path, options: BuildOptions, progress: Progress = silent) -> Manifest:
-    """Write the planned set into `out` and return its manifest; continues what a killed run left.
+    """Write the planned set into the folder `out` and return its manifest; continues what a killed run left. The
+    caller sees to it that no other process writes there (`carry.alone`).
 
     Raises:
-        DataError: an unusable image under `strict`, a leak that is not allowed, a full disk, another run.
+        DataError: an unusable image under `strict`, a leak that is not allowed, a full disk.
     """
-    out.mkdir(parents=True, exist_ok=True)
     _check_disk(plan, out)
-    with lock(out), warnings.catch_warnings():
-        Image.init()  # loading Pillow's readers is not safe in several threads at once
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in the report
-        journal = Journal(out)
-        journal.start(plan.key)
-        groups = [_open_group(plan, out, journal, part, modality) for part, modality in GROUPS]
-        _write_all(plan, groups, journal, options, progress)
-        return _finish(plan, out, journal, groups, options)
+    try:
+        with warnings.catch_warnings(), _Store() as store:
+            Image.init()  # loading Pillow's readers is not safe in several threads at once
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in the report
+            journal = Journal(out)
+            journal.start(plan.key, plan.state)
+            groups = [_Group(plan, journal, store, part, modality) for part, modality in GROUPS]
+            _write_all(plan, groups, options, progress)
+            store.wait()
+            return _finish(plan, out, journal, groups, options)
+    except OSError as error:
+        raise DataError(
+            f"{readable(str(out))} cannot be written: {reason(error)}; what is finished is kept: make room, and run "
+            f"the same command again"
+        ) from None
 
 
-def _open_group(plan: Plan, out: Path, journal: Journal, part: Part, modality: Modality) -> _Group:
-    records = journal.finished(f"{part}-{modality.name.lower()}")
-    writer = ShardWriter(
-        out, dataset=plan.name, split=plan.split, part=part, modality=modality, first=len(records)
-    )
-    done = records[-1].next if records else 0
-    total = plan.items.group.count(GROUPS.index((part, modality)))
-    return _Group(writer, total, done, done, records=list(records))
+@dataclass
+class _Copies:
+    """Which images repeat others. `later`: item numbers, known beforehand where the sources cannot be read in
+    order of parts; else the first one that comes is kept."""
+
+    later: set[int] | None
+    seen: set[tuple[Modality, bytes]] = field(default_factory=set)
+
+    def repeats(self, item: int, modality: Modality, digest: bytes) -> bool:
+        """Whether this image's file is in the set already; from here on it is."""
+        if self.later is not None:
+            return item in self.later
+        mark = (modality, digest[:12])
+        repeated = mark in self.seen
+        self.seen.add(mark)
+        return repeated
 
 
-def _write_all(
-    plan: Plan, groups: list[_Group], journal: Journal, options: BuildOptions, progress: Progress
-) -> None:
+def _write_all(plan: Plan, groups: list[_Group], options: BuildOptions, progress: Progress) -> None:
     items = plan.items
+    copies = _copies(plan, groups, options, progress) if options.dedup else None
     todo = _unsettled(plan, groups)
-    seen = _seen_digests(journal, groups) if options.dedup else None
     done = len(items) - len(todo)
     progress("preparing", done, len(items))
-    with _Store(journal) as store:
-        for chunk, results in _cleaned(plan, todo, options):
-            for item, result in zip(chunk, results, strict=True):
-                number = items.group[item]
-                group, path = groups[number], items.paths[item]
-                group.done += 1
-                full = False
-                if result.data is None:
-                    _skip(group, path, result.note, options)
-                elif seen is not None and _repeats(seen, GROUPS[number][1], result.digest):
-                    group.note("skipped", path, "repeats an image that is already in the set")
-                else:
-                    if result.note:
-                        group.note("changed", path, result.note)
-                    full = group.writer.put(result.data, items.label[item], path, digest=result.digest)
-                group.settle(store, full)
-            done += len(chunk)
-            progress("preparing", done, len(items))
-        store.wait()
+    work = partial(_clean_item, plan, options)
+    for chunk, results in read_items(plan, todo, options.workers, work):
+        for item, result in zip(chunk, results, strict=True):
+            group, path = groups[items.group[item]], items.paths[item]
+            group.done += 1
+            group.content.add(path, result.digest)
+            if result.data is None:
+                _skip(group, path, result.note, options)
+            elif copies is not None and copies.repeats(item, group.modality, result.digest):
+                group.note("skipped", path, COPY)
+            else:
+                if result.note:
+                    group.note("changed", path, result.note)
+                group.writer.add(result.data, items.label[item], path, digest=result.digest)
+            if group.done == group.total:
+                group.writer.finish()
+        done += len(chunk)
+        progress("preparing", done, len(items))
 
 
-def _skip(group: _Group, path: str, reason: str, options: BuildOptions) -> None:
+def _clean_item(plan: Plan, options: BuildOptions, item: int, data: bytes | DataError) -> Cleaned:
+    if isinstance(data, DataError):
+        return Cleaned(None, str(data), UNREADABLE)
+    return clean(data, GROUPS[plan.items.group[item]][1], options.clean)
+
+
+def _skip(group: _Group, path: str, why: str, options: BuildOptions) -> None:
     if options.strict:
-        path = readable(path)
-        raise DataError(f"{path}: {reason} (--strict; without it the image is left out and reported)")
-    group.note("skipped", path, reason)
+        raise DataError(f"{readable(path)}: {why} (--strict; without it the image is left out and reported)")
+    group.note("skipped", path, why)
 
 
-def _repeats(seen: set[tuple[Modality, bytes]], modality: Modality, digest: bytes) -> bool:
-    """Whether an image's file is in the set already; from here on it is."""
-    mark = (modality, digest[:12])
-    repeated = mark in seen
-    seen.add(mark)
-    return repeated
+def _copies(plan: Plan, groups: list[_Group], options: BuildOptions, progress: Progress) -> _Copies:
+    if plan.sequential:
+        return _Copies(later_copies(plan, options.workers, progress))
+    seen = {
+        (group.modality, digest[:12].tobytes())
+        for group in groups
+        for record in group.records
+        for digest in read_digests(group.writer.folder / record.info.file)
+    }
+    return _Copies(None, seen)
 
 
 def _unsettled(plan: Plan, groups: list[_Group]) -> npt.NDArray[np.int64]:
@@ -183,98 +196,19 @@ def _unsettled(plan: Plan, groups: list[_Group]) -> npt.NDArray[np.int64]:
     return order[keep]
 
 
-def _seen_digests(journal: Journal, groups: list[_Group]) -> set[tuple[Modality, bytes]]:
-    seen: set[tuple[Modality, bytes]] = set()
-    for group in groups:
-        for record in group.records:
-            for digest in read_digests(journal.folder / record.info.file):
-                seen.add((record.info.modality, digest[:12].tobytes()))
-    return seen
-
-
-def _cleaned(
-    plan: Plan, todo: npt.NDArray[np.int64], options: BuildOptions
-) -> Iterator[tuple[list[int], list[Cleaned]]]:
-    """Chunks of items with their cleaned images, in order; a bounded number of chunks is under way."""
-    pool = ThreadPoolExecutor(options.workers or available_cores(), thread_name_prefix="prepare")
-    waiting: deque[tuple[list[int], Future[list[Cleaned]]]] = deque()
-    ahead, sizes = 0, plan.items.size
-    try:
-        for chunk, raw in _feed(plan, todo):
-            waiting.append((chunk, pool.submit(_clean_chunk, plan, chunk, raw, options.clean)))
-            ahead += sum(sizes[i] for i in chunk)
-            while len(waiting) > AHEAD_CHUNKS or (ahead > AHEAD_BYTES and len(waiting) > 1):
-                items, future = waiting.popleft()
-                ahead -= sum(sizes[i] for i in items)
-                yield items, future.result()
-        while waiting:
-            items, future = waiting.popleft()
-            yield items, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _clean_chunk(
-    plan: Plan, chunk: list[int], raw: list[bytes] | None, options: CleanOptions
-) -> list[Cleaned]:
-    items, results = plan.items, []
-    for place, item in enumerate(chunk):
-        modality = GROUPS[items.group[item]][1]
-        try:
-            data = raw[place] if raw is not None else plan.sources[items.source[item]].read(items.entry[item])
-        except DataError as error:
-            results.append(Cleaned(None, str(error), b"\0" * 32))
-            continue
-        results.append(clean(data, modality, options))
-    return results
-
-
-def _feed(plan: Plan, todo: npt.NDArray[np.int64]) -> Iterator[tuple[list[int], list[bytes] | None]]:
-    """Items in chunks of bounded bytes; with their bytes where the source must be read in order."""
-    items, start = plan.items, 0
-    while start < len(todo):
-        source = plan.sources[items.source[int(todo[start])]]
-        if source.sequential:
-            mine = todo[np.asarray(items.source)[todo] == items.source[int(todo[start])]]
-            yield from _feed_stream(plan, [int(i) for i in mine])
-            start += len(mine)
-            continue
-        chunk: list[int] = []
-        size = 0
-        while start < len(todo) and len(chunk) < CHUNK_IMAGES and size < CHUNK_BYTES:
-            item = int(todo[start])
-            if plan.sources[items.source[item]].sequential:
-                break
-            chunk.append(item)
-            size += items.size[item]
-            start += 1
-        yield chunk, None
-
-
-def _feed_stream(plan: Plan, mine: list[int]) -> Iterator[tuple[list[int], list[bytes] | None]]:
-    items, chunk, raw, size = plan.items, list[int](), list[bytes](), 0
-    source = plan.sources[items.source[mine[0]]]
-    stream = source.stream([items.entry[i] for i in mine])
-    for item, (_, data) in zip(mine, stream, strict=True):
-        chunk.append(item)
-        raw.append(data)
-        size += len(data)
-        if len(chunk) >= CHUNK_IMAGES or size >= CHUNK_BYTES:
-            yield chunk, raw
-            chunk, raw, size = [], [], 0
-    if chunk:
-        yield chunk, raw
-
-
 def _finish(plan: Plan, out: Path, journal: Journal, groups: list[_Group], options: BuildOptions) -> Manifest:
     """Check for leaks, write the report and, last of all, the manifest."""
-    by_part = sorted(range(len(GROUPS)), key=lambda g: (list(Part).index(GROUPS[g][0]), GROUPS[g][1]))
-    shards = [record.info for g in by_part for record in groups[g].records]
-    notes = [n for g in by_part for n in _notes(groups[g])]
+    ordered = sorted(groups, key=lambda g: (list(Part).index(g.part), g.modality))
+    shards = [record.info for g in ordered for record in g.records]
+    notes = [n for g in ordered for n in g.all_notes()]
+    _check_any_left(plan, ordered)
     leaks = [*plan.leaks, *find_image_leaks(out, shards)]
+    repeats = find_repeats(out, shards, plan.classes)
+    _write_report(out, notes, leaks, repeats)
     if leaks and not options.allow_leak:
-        refuse(leaks)
-    skipped = sum(kind == "skipped" for kind, _, _ in notes)
+        refuse(leaks, out / REPORT_NAME)
+    content = sum(int(record.content, 16) for g in groups for record in g.records)
+    content += sum(g.content.value for g in groups)
     manifest = Manifest(
         name=plan.name,
         split=plan.split,
@@ -282,24 +216,46 @@ def _finish(plan: Plan, out: Path, journal: Journal, groups: list[_Group], optio
         shards=tuple(shards),
         sources=tuple(s.info() for s in plan.sources),
         options={**plan.options, "plan": plan.key},
-        skipped=skipped,
-        warnings=plan.warnings,
+        skipped=sum(kind == "skipped" for kind, _, _ in notes),
+        warnings=(*plan.warnings, *_emptied(plan, out, shards), *repeats.warnings),
         leaks=tuple(leaks),
+        files_state=plan.state,
+        files_content=Content(content % (1 << 256)).hex,
         tool_version=__version__,
     )
-    if not shards:
-        raise DataError(
-            f"none of the {len(notes)} images of {plan.name} could be used ({notes[0][1]}: {notes[0][2]})"
-        )
-    report = "".join(f"{kind}\t{path}\t{reason}\n" for kind, path, reason in notes)
-    write_text(out / REPORT_NAME, report)
     write_manifest(out, manifest)
     journal.close({s.file for s in shards})
     return manifest
 
 
-def _notes(group: _Group) -> list[Note]:
-    return [n for record in group.records for n in record.notes] + group.notes
+def _write_report(out: Path, notes: list[Note], leaks: list[Leak], repeats: Repeats) -> None:
+    """report.txt: a line for each image that was left out or changed, for each leak and each repeated image."""
+    rows = [*notes, *((f"leak: {k.kind}", k.what, f"is in {k.where}") for k in leaks), *repeats.notes]
+    write_text(out / REPORT_NAME, "".join(f"{kind}\t{path}\t{text}\n" for kind, path, text in rows))
+
+
+def _check_any_left(plan: Plan, groups: list[_Group]) -> None:
+    """A part of which nothing could be used is an error. Raises DataError."""
+    for group in groups:
+        if group.total and not group.records:
+            _, path, why = next(n for n in group.notes if n[0] == "skipped")
+            what = f"{group.part} {counted(group.total, group.modality.name.lower())}"
+            raise DataError(f"none of the {what} of {plan.name} could be used; first: {path}: {why}")
+
+
+def _emptied(plan: Plan, out: Path, shards: list[ShardInfo]) -> list[str]:
+    """Warnings for classes that lost all of their sketches or photos on the way."""
+    stored: Counter[tuple[int, Modality]] = Counter()
+    for shard in shards:
+        stored.update((label, shard.modality) for label in read_index(out / shard.file).labels.tolist())
+    planned = {(label, GROUPS[g][1]) for label, g in zip(plan.items.label, plan.items.group, strict=True)}
+    told = []
+    for modality, plural in ((Modality.SKETCH, "sketches"), (Modality.PHOTO, "photos")):
+        lost = sorted(label for label, m in planned - stored.keys() if m is modality)
+        if lost:
+            names = listed([plan.classes[label].name for label in lost])
+            told.append(f"no {plural} are left of {counted(len(lost), 'class')}: {names}; see the report")
+    return told
 
 
 def _check_disk(plan: Plan, out: Path) -> None:
@@ -310,13 +266,5 @@ def _check_disk(plan: Plan, out: Path) -> None:
     present = sum(f.stat().st_size for f in out.iterdir() if f.is_file())
     if need > free + present:
         raise DataError(
-            f"{out}: {need >> 20} MiB are needed and {free >> 20} MiB are free; use --out or --size"
+            f"{readable(str(out))}: {need >> 20} MiB are needed and {free >> 20} MiB are free; use --out or --size"
         )
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1

@@ -5,19 +5,18 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from zssbir_cli import __version__
 from zssbir_cli.data.manifest import MANIFEST_NAME, SHARD_PATTERN, ShardInfo
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import file_sha256, write_json, write_text
+from zssbir_cli.prepare.leaks import Note
 
 WORK = ".work"
 LOCK = ".lock"
 REPORT_NAME = "report.txt"
-Note = tuple[str, str, str]  # skipped | changed, source path, reason
 
 
 class ShardRecord(BaseModel):
@@ -30,11 +29,12 @@ class ShardRecord(BaseModel):
     first: int
     next: int
     notes: tuple[Note, ...]
+    content: str = Field(pattern=r"^[0-9a-f]{64}$", description="`reading.Content` of the items, as hex.")
 
 
 @dataclass
 class Journal:
-    """The `.work` folder inside the output folder. One process at a time (`lock`)."""
+    """The `.work` folder inside the output folder; one process at a time (`carry.alone`)."""
 
     folder: Path
 
@@ -43,17 +43,18 @@ class Journal:
         """Where the records lie."""
         return self.folder / WORK
 
-    def start(self, key: str) -> None:
-        """Begin, or continue a run with the same plan; what another plan left is removed."""
-        plan = self.work / "plan.json"
+    def start(self, key: str, state: str) -> None:
+        """Begin, or continue a run with the same plan on the same files, by the same version; what another run
+        left is removed."""
+        plan, facts = self.work / "plan.json", {"key": key, "state": state, "version": __version__}
         try:
-            same = json.loads(plan.read_text("utf-8")).get("key") == key
-        except (OSError, ValueError, AttributeError):
+            same = json.loads(plan.read_text("utf-8")) == facts
+        except (OSError, ValueError):
             same = False
         if not same:
             self.clear()
             self.work.mkdir(parents=True, exist_ok=True)
-            write_json(plan, {"key": key})
+            write_json(plan, facts)
 
     def record(self, record: ShardRecord) -> None:
         """Note a finished shard; it counts from here on."""
@@ -90,40 +91,16 @@ class Journal:
 
     def _remove_shards(self, keep: set[str]) -> None:
         for path in self.folder.iterdir():
-            ours = re.match(SHARD_PATTERN, path.name.removesuffix(".partial"))
-            if ours and path.name not in keep:
+            unfinished = _PARTIAL.search(path.name) is not None and is_ours(path)
+            shard = re.match(SHARD_PATTERN, path.name) is not None
+            if unfinished or (shard and path.name not in keep):
                 path.unlink(missing_ok=True)
+
+
+_PARTIAL = re.compile(r"(\.\d+)?\.partial$")
 
 
 def is_ours(path: Path) -> bool:
     """Whether an unfinished `prepare` leaves such a file behind."""
-    name = path.name.removesuffix(".partial")
+    name = _PARTIAL.sub("", path.name)
     return name in (WORK, LOCK, REPORT_NAME, MANIFEST_NAME) or re.match(SHARD_PATTERN, name) is not None
-
-
-class lock:
-    """Context manager: only one `prepare` may write a folder at a time. No-op where flock does not exist."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> "lock":
-        try:
-            import fcntl
-        except ImportError:
-            return self
-        self._file = self.path.open("wb")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise DataError(f"{self.path.parent} is being written by another `zssbir prepare`") from None
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            self.path.unlink(missing_ok=True)
-            self._file.close()

@@ -61,15 +61,29 @@ class Plan:
     warnings: tuple[str, ...] = ()
     leaks: tuple[Leak, ...] = ()
 
-    def order(self) -> npt.NDArray[np.int64]:
-        """Item numbers in writing order: by group and path; sources that cannot be read at random come in
-        their own order, each after the sources before it."""
+    @property
+    def sequential(self) -> bool:
+        """Whether any source must be read in its own order."""
+        return any(s.sequential for s in self.sources)
+
+    def rank(self) -> npt.NDArray[np.int64]:
+        """Item numbers by group (test first), class and path."""
         items = self.items
-        by_path = np.empty(len(items), np.int64)
-        by_path[sorted(range(len(items)), key=list(items.paths).__getitem__)] = np.arange(len(items))
-        if not any(s.sequential for s in self.sources):
-            return np.lexsort((by_path, np.asarray(items.label), np.asarray(items.group)))
-        parts = []
+        return np.lexsort((self._by_path, np.asarray(items.label), np.asarray(items.group)))
+
+    @cached_property
+    def _by_path(self) -> npt.NDArray[np.int64]:
+        """The place of each item among the sorted paths."""
+        place = np.empty(len(self.items), np.int64)
+        place[sorted(range(len(place)), key=list(self.items.paths).__getitem__)] = np.arange(len(place))
+        return place
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """Item numbers in writing order: their rank; sources that cannot be read at random come in their own
+        order, each after the sources before it."""
+        if not self.sequential:
+            return self.rank()
+        items, by_path, parts = self.items, self._by_path, []
         for number, source in enumerate(self.sources):
             mine = np.flatnonzero(np.asarray(items.source) == number)
             keys = (
@@ -79,6 +93,11 @@ class Plan:
             )
             parts.append(mine[np.lexsort(keys)])
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    @cached_property
+    def state(self) -> str:
+        """Digest of the sources' states; another one when a file may have changed."""
+        return hashlib.sha256("".join(s.state() for s in self.sources).encode()).hexdigest()
 
     @cached_property
     def key(self) -> str:

@@ -16,6 +16,7 @@ from typing import overload
 
 from zssbir_cli.data.manifest import SourceInfo
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import reason
 from zssbir_cli.names import readable
 from zssbir_cli.prepare.kinds import is_junk
 
@@ -60,15 +61,18 @@ class Paths(Sequence[str]):
 
 @dataclass
 class Listing:
-    """The files of a source: relative paths with `/`, and sizes in bytes."""
+    """The files of a source: relative paths with `/`, and sizes in bytes. `times`: what changes when a file is
+    written or replaced (mtime + ctime in ns; 0 in archives)."""
 
     paths: Paths = field(default_factory=Paths)
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
+    times: "array[int]" = field(default_factory=lambda: array("q"))
 
-    def add(self, path: str, size: int) -> None:
+    def add(self, path: str, size: int, time: int = 0) -> None:
         """Append one file."""
         self.paths.append(path)
         self.sizes.append(size)
+        self.times.append(time)
 
 
 class Source(ABC):
@@ -101,6 +105,14 @@ class Source(ABC):
     @abstractmethod
     def sha256(self) -> str:
         """Digest of the archive's bytes, or of a folder's names and sizes."""
+
+    def state(self) -> str:
+        """Digest of names, sizes and times; another one when a file may have changed since."""
+        paths, ends = self.listing.paths.columns()
+        digest = hashlib.sha256(repr(_size_and_time(self.path.stat()) if self.path.is_file() else 0).encode())
+        for column in (paths, ends, self.listing.sizes, self.listing.times):
+            digest.update(column)
+        return digest.hexdigest()
 
     def info(self) -> SourceInfo:
         """The record for the manifest (hashes the archive)."""
@@ -141,22 +153,26 @@ class FolderSource(Source):
                 if entry.is_dir():
                     self._walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
                 elif entry.is_file():
-                    self.listing.add(prefix + entry.name, entry.stat().st_size)
+                    self.listing.add(prefix + entry.name, *_size_and_time(entry.stat()))
         except OSError as error:
-            raise DataError(f"{folder} cannot be read: {error.strerror or error}") from None
+            raise DataError(f"{readable(str(folder))} cannot be read: {reason(error)}") from None
 
     def read(self, entry: int) -> bytes:
         path = f"{self.path}/{self.listing.paths[entry]}"
         try:
             return _read_file(path, self.listing.sizes[entry])
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+            raise DataError(f"{readable(path)} cannot be read: {reason(error)}") from None
 
     def sha256(self) -> str:
         digest = hashlib.sha256()
         for path, size in zip(self.listing.paths, self.listing.sizes, strict=True):
             digest.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+
+def _size_and_time(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns + status.st_ctime_ns
 
 
 def _read_file(path: str, size: int) -> bytes:

@@ -1,38 +1,22 @@
 """`zssbir prepare`: from what the user has to a prepared data set, for own data, the demo and benchmarks."""
 
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zssbir_cli.benchmarks.fetch import fetch, usual_places
 from zssbir_cli.benchmarks.plan import plan_benchmark, read_published
 from zssbir_cli.benchmarks.splits import DEFAULT_SPLIT, get_split
-from zssbir_cli.data.manifest import MANIFEST_NAME, Manifest, read_manifest
-from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.data.manifest import MANIFEST_NAME, read_manifest
+from zssbir_cli.errors import UsageError
 from zssbir_cli.names import counted, readable
 from zssbir_cli.prepare.archives import open_source
-from zssbir_cli.prepare.build import available_cores, build
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.journal import WORK, Journal, is_ours
-from zssbir_cli.prepare.leaks import refuse
+from zssbir_cli.prepare.carry import Prepared, Say, carry_out
+from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.prepare.own import check_given_once, default_name, plan_own
-from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.prepare.reading import available_cores
 from zssbir_cli.prepare.sources import Source
 from zssbir_cli.progress import Progress, silent
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The result: where, what, and whether anything had to be done."""
-
-    root: Path
-    manifest: Manifest
-    fresh: bool
 
 
 def prepare_own(
@@ -146,47 +130,3 @@ def scan(paths: Sequence[Path], say: Say) -> list[Source]:
         say(f"{readable(str(path))}: {counted(len(source.listing.paths), 'file')}, {size:,.1f} MB")
         sources.append(source)
     return sources
-
-
-def carry_out(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: Progress) -> Prepared:
-    """Build the plan into `out` unless it is there already."""
-    for warning in plan.warnings:
-        say(f"warning: {warning}")
-    finished = _finished(plan, out, options, say)
-    if finished is not None:
-        return Prepared(out, finished, fresh=False)
-    if (out / WORK).is_dir():
-        say(f"continuing in {out}")
-    return Prepared(out, build(plan, out, options, progress), fresh=True)
-
-
-def _finished(plan: Plan, out: Path, options: BuildOptions, say: Say) -> Manifest | None:
-    """The manifest when `out` already holds this very set, whole. Clears a damaged one.
-
-    Raises:
-        DataError: `out` holds another set or other files.
-    """
-    if not (out / MANIFEST_NAME).exists():
-        if out.exists() and not all(is_ours(path) for path in out.iterdir()):
-            raise DataError(f"{out} is not empty and not a prepared set; choose another folder with --out")
-        return None
-    try:
-        manifest = read_manifest(out)
-    except DataError as error:
-        raise DataError(f"{error}; delete the folder to prepare it again") from None
-    if manifest.options.get("plan") != plan.key:
-        raise DataError(
-            f"{out} holds {manifest.name} ({manifest.split}), prepared from other files or options; "
-            f"choose another folder with --out, or delete it"
-        )
-    if manifest.leaks and not options.allow_leak:
-        refuse(manifest.leaks)
-    try:
-        PreparedSet.open(out)
-    except DataError as error:
-        say(f"{error}; preparing it again")
-        (out / MANIFEST_NAME).unlink()
-        Journal(out).clear()
-        return None
-    shutil.rmtree(out / WORK, ignore_errors=True)
-    return manifest

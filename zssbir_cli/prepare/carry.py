@@ -1,0 +1,160 @@
+"""A plan and a folder: nothing to do, to continue, or to build; one process at a time."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from zssbir_cli.data.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.errors import DataError
+from zssbir_cli.files import Lock, Locked, file_sha256, reason
+from zssbir_cli.names import readable
+from zssbir_cli.prepare.build import build
+from zssbir_cli.prepare.choices import BuildOptions
+from zssbir_cli.prepare.journal import LOCK, WORK, Journal, is_ours
+from zssbir_cli.prepare.leaks import refuse
+from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.prepare.reading import available_cores, content_of
+from zssbir_cli.progress import Progress
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The result: where, what, and whether anything had to be done."""
+
+    root: Path
+    manifest: Manifest
+    fresh: bool
+
+
+def carry_out(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: Progress) -> Prepared:
+    """Build the plan into `out` unless this very set is there already.
+
+    Raises:
+        DataError: `out` holds another set or other files, or is in use by another process; see `build`.
+    """
+    for warning in plan.warnings:
+        say(f"warning: {warning}")
+    _check_free(out)
+    with alone(out):
+        finished = _finished(plan, out, options, say, progress)
+        if finished is not None:
+            return Prepared(out, finished, fresh=False)
+        if (out / WORK).is_dir():
+            say(f"continuing in {readable(str(out))}")
+        manifest = build(plan, out, options, progress)
+    for warning in manifest.warnings[len(plan.warnings) :]:
+        say(f"warning: {warning}")
+    return Prepared(out, manifest, fresh=True)
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold `out` for this process; a finished set in a folder that cannot be written needs no lock.
+
+    Raises:
+        DataError: another process is at work there, or the folder cannot be made or written.
+    """
+    lock = Lock(out / LOCK, "zssbir prepare")
+    try:
+        lock.__enter__()
+    except Locked:
+        raise
+    except OSError as error:
+        if not (out / MANIFEST_NAME).is_file():
+            raise DataError(f"{readable(str(out))} cannot be written: {reason(error)}") from None
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        stack.push(lock)
+        yield
+
+
+def _check_free(out: Path) -> None:
+    try:
+        foreign = (
+            out.exists()
+            and not (out / MANIFEST_NAME).exists()
+            and not all(is_ours(path) for path in out.iterdir())
+        )
+    except OSError as error:
+        raise DataError(f"{readable(str(out))} cannot be read: {reason(error)}") from None
+    if foreign:
+        raise DataError(
+            f"{readable(str(out))} is not empty and not a prepared set; choose another folder with --out"
+        )
+
+
+def _finished(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: Progress) -> Manifest | None:
+    """The manifest when `out` already holds this very set, whole and made of the same files. Clears a damaged one.
+
+    Raises:
+        DataError: `out` holds another set.
+    """
+    if not (out / MANIFEST_NAME).exists():
+        return None
+    where = readable(str(out))
+    try:
+        manifest = read_manifest(out)
+    except DataError as error:
+        raise DataError(f"{error}; delete the folder to prepare it again") from None
+    if manifest.options.get("plan") != plan.key:
+        raise DataError(
+            f"{where} holds {manifest.name} ({manifest.split}), prepared from other files or options; "
+            f"choose another folder with --out, or delete it"
+        )
+    manifest = _same_files(plan, out, manifest, options, say, progress)
+    if manifest.leaks and not options.allow_leak:
+        refuse(manifest.leaks)
+    damage = _damage(out)
+    if damage:
+        say(f"{damage}; preparing it again")
+        (out / MANIFEST_NAME).unlink()
+        Journal(out).clear()
+        return None
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+def _same_files(
+    plan: Plan, out: Path, manifest: Manifest, options: BuildOptions, say: Say, progress: Progress
+) -> Manifest:
+    """The manifest, once it is sure that the source files are those that the set was made of.
+
+    Raises:
+        DataError: they have changed.
+    """
+    where = readable(str(out))
+    if manifest.files_content is None:
+        say(
+            f"{where} was prepared by an older version, which kept no record of its files: it is used as it is; "
+            f"delete it to prepare it again"
+        )
+    elif manifest.files_state != plan.state:
+        if content_of(plan, options.workers, progress) != manifest.files_content:
+            raise DataError(
+                f"{where} was prepared from files that have changed since; choose another folder with --out, or "
+                f"delete it"
+            )
+        manifest = manifest.model_copy(update={"files_state": plan.state})
+        with contextlib.suppress(OSError):  # else they are compared again next time
+            write_manifest(out, manifest)
+    return manifest
+
+
+def _damage(out: Path) -> str:
+    """What is wrong with the shards ("" = nothing): missing, cut short, or with other bytes."""
+    try:
+        prepared = PreparedSet.open(out)
+        shards = [s for s in prepared.manifest.shards if s.file_sha256 is not None]
+        with ThreadPoolExecutor(available_cores()) as pool:
+            sums = list(pool.map(lambda s: file_sha256(out / s.file), shards))
+    except DataError as error:
+        return str(error)
+    bad = [s.file for s, found in zip(shards, sums, strict=True) if found != s.file_sha256]
+    return f"{readable(str(out / bad[0]))} is damaged" if bad else ""
