@@ -2,11 +2,13 @@
 
 import hashlib
 import http.server
+import io
 import json
 import re
 import sys
 import threading
 import types
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,16 @@ from zssbir_cli.benchmarks.download import DownloadFailed, download
 from zssbir_cli.benchmarks.fetch import File, fetch, usual_places
 from zssbir_cli.errors import DataError
 
-BODY = bytes(range(256)) * 4000
+
+def zip_of(data: bytes) -> bytes:
+    """A zip with one member, stored."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a.bin", data)
+    return out.getvalue()
+
+
+BODY = zip_of(bytes(range(256)) * 4000)
 QUOTA = b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>Too many users; quota</html>"
 
 
@@ -64,7 +75,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start + shift}-{len(BODY) - 1}/{len(BODY)}")
         lie = 5000 if kind == "short" else 0
-        if kind != "nolength":
+        if kind not in ("nolength", "cut", "endless"):
             self.send_header("Content-Length", str(len(body) + lie))
         self.send_header("Content-Type", "application/zip")
         self.send_header("ETag", '"v1"' if kind != "changed" or first else '"v2"')
@@ -76,6 +87,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "refuses": 300_000,
             "shifted": 300_000,
         }
+        if kind == "cut":
+            body = body[: len(body) // 2]
+        if kind == "endless":
+            body = body * 8
         limit = drops.get(kind, len(body)) if first or kind == "drops" else len(body)
         self.wfile.write(body[:limit])
 
@@ -130,6 +145,41 @@ def test_an_interrupted_run_is_continued_by_the_next(server: str, tmp_path: Path
     (tmp_path / "a.zip.partial.tag").write_text('"v1"')
     assert get(f"{server}/good/a.zip", tmp_path / "a.zip").read_bytes() == BODY
     assert Handler.seen == [("good", "bytes=1000-")]
+
+
+def test_without_a_length_a_cut_file_is_not_kept(server: str, tmp_path: Path) -> None:
+    with pytest.raises(DownloadFailed, match=r"cut short or no \.zip archive; it was removed"):
+        get(f"{server}/cut/a.zip", tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_sends_too_much_is_stopped(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 3 << 20)
+    with pytest.raises(DownloadFailed, match=r"more than 3,145,728 bytes come"):
+        get(f"{server}/endless/a.zip", tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_an_existing_file_is_compared_with_a_known_checksum(server: str, tmp_path: Path) -> None:
+    path = get(f"{server}/good/a.zip", tmp_path / "a.zip")
+    assert get(f"{server}/good/a.zip", path) == path
+    path.write_bytes(BODY[:-1] + b"x")
+    for known in ("", hashlib.sha256(BODY).hexdigest()):
+        with pytest.raises(DownloadFailed, match=r"a\.zip is damaged .*; delete it to fetch it again"):
+            get(f"{server}/good/a.zip", path, known)
+
+
+def test_http_is_tried_where_there_is_no_https(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = File("good.zip", "all", url=f"{server}/good/x.zip".replace("http", "https"))
+    monkeypatch.setitem(fetch_module.WAYS, "sketchy", ((file,),))
+    told: list[str] = []
+    assert fetch("sketchy", told.append) == [Path("data/raw/good.zip")]
+    assert any("trying without encryption" in t for t in told)
 
 
 def test_a_file_that_is_there_is_not_fetched(server: str, tmp_path: Path) -> None:
@@ -215,6 +265,9 @@ def test_sources_are_tried_in_turn(server: str, tmp_path: Path, monkeypatch: pyt
     assert usual_places("sketchy") == []
     assert fetch("sketchy", lambda text: None) == [Path("data/raw/good.zip")]
     assert usual_places("sketchy") == [Path("data/raw/good.zip")]
+    Path("data/raw/good.zip").write_bytes(BODY[:5000])
+    with pytest.raises(DataError, match=r"good\.zip is damaged .*; delete it"):
+        usual_places("sketchy")
 
 
 def test_when_all_fail_one_message_says_what_to_do(
@@ -233,5 +286,5 @@ def test_every_registered_way_is_complete() -> None:
         assert ways
         for file in (f for way in ways for f in way):
             assert bool(file.url) != bool(file.drive), (dataset, file)
-            assert file.address.startswith("http")
+            assert file.address.startswith("https://")
             assert file.name.endswith((".zip", ".7z"))

@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -173,6 +175,28 @@ def test_sevenzip_is_read_and_cleaned_up(tmp_path: Path) -> None:
     plain = prepare_own([root], name="own", out=tmp_path / "plain", choices=Choices(unseen="ant,bell"))
     assert result.manifest.identity == plain.manifest.identity
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "own", "own.7z", "plain"]
+
+
+def test_what_a_killed_run_unpacked_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    py7zr = pytest.importorskip("py7zr")
+    with py7zr.SevenZipFile(tmp_path / "own.7z", "w") as archive:
+        archive.writeall(make_folder(tmp_path / "own"), "own")
+    script = (
+        "import os, signal, sys; from zssbir_cli.prepare.archives import open_source\n"
+        "source = open_source(sys.argv[1]); source.scan(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "own.7z")], check=False)
+    assert killed.returncode == -9
+    left = list(tmp_path.glob(".zssbir-7z-*"))
+    assert len(left) == 1
+    first, second = open_source(tmp_path / "own.7z"), open_source(tmp_path / "own.7z")
+    first.scan()
+    assert not left[0].exists()
+    second.scan()
+    assert first.read(0) == second.read(0)
+    first.close()
+    second.close()
+    assert not list(tmp_path.glob(".zssbir-7z-*"))
 
 
 def test_sources_that_are_none(tmp_path: Path) -> None:

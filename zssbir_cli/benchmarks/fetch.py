@@ -41,7 +41,7 @@ WAYS: dict[str, tuple[tuple[File, ...], ...]] = {
             File(
                 "dataset.zip",
                 "Sketchy and TU-Berlin (repack of SAKE)",
-                url="http://www.cs.jhu.edu/~qliu24/ZSSBIR/dataset.zip",
+                url="https://www.cs.jhu.edu/~qliu24/ZSSBIR/dataset.zip",
             ),
         ),
         (
@@ -69,14 +69,14 @@ WAYS: dict[str, tuple[tuple[File, ...], ...]] = {
             File(
                 "dataset.zip",
                 "Sketchy and TU-Berlin (repack of SAKE)",
-                url="http://www.cs.jhu.edu/~qliu24/ZSSBIR/dataset.zip",
+                url="https://www.cs.jhu.edu/~qliu24/ZSSBIR/dataset.zip",
             ),
         ),
         (
             File(
                 "sketches_png.zip",
                 "sketches (the authors)",
-                url="http://cybertron.cg.tu-berlin.de/eitz/projects/classifysketch/sketches_png.zip",
+                url="https://cybertron.cg.tu-berlin.de/eitz/projects/classifysketch/sketches_png.zip",
             ),
             File("ImageResized.zip", "photos (Zhang et al. 2016)", drive="0B2U-hnwRkpRrMFVvTmFQa3dmSUk"),
         ),
@@ -86,12 +86,12 @@ WAYS: dict[str, tuple[tuple[File, ...], ...]] = {
             File(
                 "QuickDraw_sketches_final.zip",
                 "sketches (the authors)",
-                url="http://datasets.cvc.uab.es/QuickDraw/QuickDraw_sketches_final.zip",
+                url="https://datasets.cvc.uab.es/QuickDraw/QuickDraw_sketches_final.zip",
             ),
             File(
                 "QuickDraw_images_final.zip",
                 "photos (the authors)",
-                url="http://datasets.cvc.uab.es/QuickDraw/QuickDraw_images_final.zip",
+                url="https://datasets.cvc.uab.es/QuickDraw/QuickDraw_images_final.zip",
             ),
         ),
         (
@@ -112,14 +112,19 @@ FOLDERS = {
 
 def usual_places(dataset: str) -> list[Path]:
     """Folders named like the data set, or complete files that an earlier download left, below the working
-    folder (`.`, `data/raw`, `datasets`)."""
+    folder (`.`, `data/raw`, `datasets`). Raises DataError when such a file is damaged."""
     for base in (Path(), RAW, Path("datasets"), Path("dataset")):
         for name in FOLDERS[dataset]:
             if (base / name).is_dir():
                 return [base / name]
     for way in WAYS[dataset]:
         if all((RAW / file.name).is_file() for file in way):
-            return [RAW / file.name for file in way]
+            try:
+                return [
+                    _download(file, lambda text: None) for file in way
+                ]  # compares them with their checksums
+            except DownloadFailed as error:
+                raise DataError(str(error)) from None
     return []
 
 
@@ -134,12 +139,24 @@ def fetch(dataset: str, say: Say) -> list[Path]:
         paths = []
         try:
             for file in way:
-                paths.append(download(file.address, file.drive, RAW / file.name, file.sha256, say))
+                paths.append(_download(file, say))
             return paths
         except DownloadFailed as error:
             say(str(error))
             tried.append(str(error))
     raise DataError(by_hand(dataset, tried))
+
+
+def _download(file: File, say: Say) -> Path:
+    """The file, over https; where the server has none, over http."""
+    target = RAW / file.name
+    try:
+        return download(file.address, file.drive, target, file.sha256, say)
+    except DownloadFailed as error:
+        if file.drive or not file.url.startswith("https://") or not error.no_connection:
+            raise
+        say(f"{error}; trying without encryption")
+        return download(file.url.replace("https://", "http://", 1), "", target, file.sha256, say)
 
 
 def by_hand(dataset: str, tried: list[str]) -> str:

@@ -4,10 +4,8 @@ Refused: members with absolute paths or `..`, links and devices, encrypted membe
 the compressed bytes cannot honestly hold). Nothing is unpacked to disk except 7z.
 """
 
-import hashlib
 import struct
 import tarfile
-import tempfile
 import threading
 import zipfile
 import zlib
@@ -17,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from zssbir_cli.errors import DataError
-from zssbir_cli.files import file_sha256
+from zssbir_cli.files import file_sha256, reason
+from zssbir_cli.names import readable
 from zssbir_cli.prepare.kinds import is_junk
 from zssbir_cli.prepare.sources import (
     ARCHIVE_SUFFIXES,
@@ -53,6 +52,14 @@ def check_bomb(archive: Path, packed: int, unpacked: int) -> None:
     """Refuse an archive that unpacks to over 1 GiB and over 200 times its size."""
     if unpacked > FREE_BYTES and unpacked > MAX_RATIO * max(1, packed):
         raise DataError(f"{archive} is refused: {packed} bytes would unpack to {unpacked} or more (a bomb?)")
+
+
+def broken(path: Path, kind: str, error: Exception) -> str:
+    """What is said of an archive that does not open."""
+    name = readable(str(path))
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{name} cannot be read: {reason(error)}"
+    return f"{name} cannot be read as a {kind} archive ({reason(error)}): damaged or cut short, get it again"
 
 
 class _Archive(Source):
@@ -100,7 +107,7 @@ class ZipSource(_Archive):
             with zipfile.ZipFile(self.path) as archive:
                 self._take(archive.infolist())
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-            raise DataError(f"{self.path} cannot be read as a zip archive: {error}") from None
+            raise DataError(broken(self.path, "zip", error)) from None
 
     def _take(self, members: list[zipfile.ZipInfo]) -> None:
         if len(members) > MAX_MEMBERS:
@@ -179,7 +186,7 @@ class TarSource(_Archive):
                         self.listing.add(path, member.size)
                         self._offsets.append(member.offset_data)
         except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-            raise DataError(f"{self.path} cannot be read as a tar archive: {error}") from None
+            raise DataError(broken(self.path, "tar", error)) from None
 
     def read(self, entry: int) -> bytes:
         return self._at(self._offsets[entry], min(self.listing.sizes[entry], MAX_FILE_BYTES + 1))
@@ -234,7 +241,7 @@ class TarStreamSource(_Archive):
                         if path is not None:
                             yield path, member, archive
         except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
-            raise DataError(f"{self.path} cannot be read as a compressed tar archive: {error}") from None
+            raise DataError(broken(self.path, "compressed tar", error)) from None
 
     def _decompressed(self) -> IO[bytes]:
         import bz2
@@ -261,57 +268,6 @@ class TarStreamSource(_Archive):
                 target = next(wanted, None)
 
 
-class SevenZipSource(FolderSource):
-    """A .7z file. It packs files together, so it is unpacked to a temporary folder beside it."""
-
-    kind = "7z"
-
-    def scan(self) -> None:
-        try:
-            import py7zr
-        except ImportError:
-            raise DataError(
-                f"{self.path} needs the extra `download` (pip install 'zssbir[download]'), or unpack it first"
-            ) from None
-        self.archive = self.path
-        try:
-            with py7zr.SevenZipFile(self.archive) as archive:
-                self._check(archive)
-                self._folder = tempfile.TemporaryDirectory(prefix=".zssbir-", dir=self.archive.parent)
-                archive.extractall(self._folder.name)
-        except DataError:
-            raise
-        except Exception as error:  # py7zr raises many types on damaged files
-            raise DataError(f"{self.archive} cannot be read as a 7z archive: {error}") from None
-        self.path = Path(self._folder.name)
-        super().scan()
-        self.listing.times = array(
-            "q", bytes(8 * len(self.listing.times))
-        )  # those of the unpacking tell nothing
-        self.path, self._root = self.archive, self.path
-
-    def _check(self, archive: Any) -> None:
-        members = archive.list()
-        check_bomb(self.archive, self.archive.stat().st_size, sum(m.uncompressed or 0 for m in members))
-        for m in members:
-            member_path(self.archive, m.filename)
-            if getattr(m, "is_symlink", False):
-                raise DataError(f"{self.archive} is refused: its member {m.filename!r} is a link")
-
-    def read(self, entry: int) -> bytes:
-        with (self._root / self.listing.paths[entry]).open("rb") as file:
-            return file.read(MAX_FILE_BYTES + 1)
-
-    def sha256(self) -> str:
-        digest = hashlib.sha256()
-        with self.archive.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-        return digest.hexdigest()
-
-    def close(self) -> None:
-        self._folder.cleanup()
-
-
 def open_source(path: str | Path) -> Source:
     """The source at `path`, not yet scanned.
 
@@ -327,6 +283,8 @@ def open_source(path: str | Path) -> Source:
     if name.endswith(".zip"):
         return ZipSource(path)
     if name.endswith(".7z"):
+        from zssbir_cli.prepare.sevenzip import SevenZipSource
+
         return SevenZipSource(path)
     if name.endswith(".tar"):
         return TarSource(path)
