@@ -7,6 +7,7 @@ object masks). Attributes: format_version, dataset, split, part, sha256 (of all 
 """
 
 import hashlib
+import io
 import zlib
 from array import array
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.data.manifest import FORMAT_VERSION, READABLE_VERSIONS, ShardInfo
+from zssbir_cli.data.seal import check_seal, seal
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason, write_bytes
 from zssbir_cli.names import readable
@@ -117,7 +119,10 @@ class Shard:
             file.attrs["dataset"], file.attrs["split"] = self.dataset, self.split
             file.attrs["part"], file.attrs["sha256"] = str(self.part), digest
             file.flush()
-            return bytes(file.id.get_file_image())
+            start = int(file["blob"].id.get_offset())
+            image = io.BytesIO(file.id.get_file_image())
+        seal(image, (start, start + self.size))
+        return image.getvalue()
 
 
 class ShardWriter:
@@ -213,7 +218,9 @@ class ShardIndex:
 
 
 def open_shard(path: Path) -> h5py.File:
-    """A shard opened for reading. Without HDF5's own lock, which some file systems lack: shards never change."""
+    """A shard opened for reading, once its seal is whole. Without HDF5's own lock, which some file systems lack:
+    shards never change. Raises DataError, OSError."""
+    check_seal(path)
     return h5py.File(path, "r", locking=False)
 
 
@@ -305,6 +312,8 @@ def read_sources(path: Path) -> list[str]:
     try:
         with open_shard(path) as file:
             return [s.decode("utf-8", "replace") for s in read_texts(file["source"])]
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None
 
@@ -314,6 +323,8 @@ def read_digests(path: Path) -> UInt8:
     try:
         with open_shard(path) as file:
             digests = np.asarray(_numbers(file["digest"]), np.uint8)
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None
     if digests.ndim != 2 or digests.shape[1] != 32:
@@ -327,5 +338,7 @@ def content_digest(path: Path) -> str:
         with open_shard(path) as file:
             arrays = {k: _numbers(file[k]) for k in file if k != "source"}
             return _digest(arrays, [s.decode("utf-8") for s in read_texts(file["source"])])
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None
