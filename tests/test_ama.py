@@ -15,12 +15,12 @@ from zssbir_cli.methods.ama.clustering import adapted_k, recluster
 from zssbir_cli.methods.ama.data import UnpairedPlan
 from zssbir_cli.methods.ama.head import DinoHead
 from zssbir_cli.methods.ama.monitors import complaints, teacher_monitors
-from zssbir_cli.methods.base import Progress
+from zssbir_cli.methods.base import Position
 from zssbir_cli.types import Modality
 
 
-def at(epoch: int, step_in_epoch: int = 1, per_epoch: int = 3, epochs: int = 3) -> Progress:
-    return Progress(epoch * per_epoch + step_in_epoch, per_epoch * epochs, epoch, epochs)
+def at(epoch: int, step_in_epoch: int = 1, per_epoch: int = 3, epochs: int = 3) -> Position:
+    return Position(epoch * per_epoch + step_in_epoch, per_epoch * epochs, epoch, epochs)
 
 
 def ready(backbone: str = "test_vit", **changes):
@@ -64,7 +64,7 @@ def test_schedule_of_the_published_method():
     method, _, probe = helpers.build(r)
     seen = {}
     for epoch in (0, 19, 20, 40, 60, 100, 199):
-        method.before_step(Progress(epoch * 10, 2000, epoch, 200))
+        method.before_step(Position(epoch * 10, 2000, epoch, 200))
         seen[epoch] = (round(method.cluster_weight, 4), method.pairing)
     assert seen == {
         0: (0, False), 19: (0, False), 20: (0, False), 40: (0.125, True), 60: (0.25, True), 100: (0.5, True),
@@ -97,7 +97,7 @@ def test_teacher_is_the_average_of_the_student_head_and_buffers_included():
         method.student_head.mlp[0].bias.add_(1.0)
         for b in method.student.buffers():
             b.add_(3)
-    method.after_step(at(0))
+    method.after_step(at(0), torch.zeros(()))
     after = method.state_dict()
     name = "mlp.0.bias"
     torch.testing.assert_close(after[f"teacher_head.{name}"], before[f"teacher_head.{name}"] + 0.1)
@@ -164,8 +164,8 @@ def test_resumes_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 
     original, count = helpers.AmaMethod.after_step, [0]
 
-    def dies(self, progress):
-        original(self, progress)
+    def dies(self, progress, skipped):
+        original(self, progress, skipped)
         count[0] += 1
         if count[0] == 6:  # the second step of epoch 1 is saved; the third is lost
             raise Killed

@@ -48,7 +48,7 @@ def work(case: str, world: int, rank: int) -> dict[str, Tensor]:
         if not step:
             out |= {f"grad {n}": p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
         optimizer.step()
-        method.after_step(progress)
+        method.after_step(progress, torch.zeros(()))
     return out | {k: v.clone() for k, v in method.state_dict().items()}
 
 

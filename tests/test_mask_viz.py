@@ -14,11 +14,12 @@ from PIL import Image
 from puxim_helpers import tiny_clip, tiny_set
 
 from zssbir_cli.data.square import resize_photo
+from zssbir_cli.embedding.own import learnt_from
+from zssbir_cli.engine import checkpoint
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.methods.puxim.config import PuximConfig
-from zssbir_cli.methods.puxim.method import Puxim
-from zssbir_cli.models.encoder import build_encoder
+from zssbir_cli.methods.table import build_method
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.masks import COLUMNS, MaskPicture, contact_sheet, html_page, panels
@@ -122,7 +123,7 @@ def test_without_anything_it_draws_as_typed(tmp_path: Path) -> None:
     assert 0 <= answer["photos"][0]["iou"] <= 1
 
 
-def test_a_runs_encoder_is_shown_by_default(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runs_encoder_is_shown_by_default(here: Path) -> None:
     """The latest run decides data set, mask ratio and tokens; its folder gets the pictures."""
     prepared = tiny_set(here / "elsewhere")
     model = ModelConfig(
@@ -131,12 +132,17 @@ def test_a_runs_encoder_is_shown_by_default(here: Path, monkeypatch: pytest.Monk
     config = PuximConfig(mask_ratio=0.5, interaction=0)
     recipe = Recipe(name="r", method=config, data=DataConfig(root=str(prepared.root), size=32), model=model)
     run = here / "runs" / "one"
-    run.mkdir(parents=True)
-    (run / "run.json").write_text("{}")
-    (here / "runs" / "latest").symlink_to("one")
-    encoder = build_encoder(model, 32)
-    method = Puxim(config, encoder).eval()
-    monkeypatch.setattr(masks, "load_run", lambda path, device: (recipe, method, None))
+    method = build_method(recipe).eval()
+    encoder = method.encoder
+    facts = {
+        "step": 1,
+        "epoch": 1,
+        "recipe": recipe.model_dump(mode="json"),
+        "metrics": {},
+        "precision": "fp32",
+    }
+    data = learnt_from(prepared.manifest).as_json()
+    checkpoint.save(run / "checkpoints" / "best", method.retrieval_state(), None, {**facts, "data": data})
     found = mask_viz(MaskRequest(count=3))
     assert sorted(p.name for p in (run / "masks").iterdir()) == ["masks.html", "masks.png"]
     assert "tokens of one" in found.heading

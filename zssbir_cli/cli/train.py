@@ -12,8 +12,10 @@ def train(
     set_: list[str] = typer.Option(
         [], "--set", help="Override a key, e.g. --set optim.lr=1e-4 (repeatable)."
     ),
-    resume: Path | None = typer.Option(
-        None, "--resume", help="Continue this run's folder, or from one of its checkpoints."
+    resume: str | None = typer.Option(
+        None,
+        "--resume",
+        help="Continue this run (folder, name or a part of it), or from one of its checkpoints.",
     ),
     runs: Path = typer.Option(Path("runs"), "--runs", help="Where the run's folder is made."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
@@ -38,15 +40,12 @@ def train(
     from zssbir_cli.recipe.loader import find_recipe, load_recipe
     from zssbir_cli.workflows import train as workflow
 
-    if resume is not None:
-        source = find_recipe(recipe) if recipe else workflow.run_folder(resume) / "recipe.yaml"
-        if not source.is_file():
-            raise UsageError(f"--resume {resume}: not a run's folder (no {source}); see `zssbir runs`")
-    elif recipe is None:
-        raise UsageError("give --recipe NAME (see `zssbir recipes`), or --resume RUN")
+    if recipe is not None:
+        loaded = load_recipe(find_recipe(recipe), set_)
+    elif resume is not None:
+        loaded = workflow.resumed_recipe(resume, runs, set_)
     else:
-        source = find_recipe(recipe)
-    loaded = load_recipe(source, set_)
+        raise UsageError("give --recipe NAME (see `zssbir recipes`), or --resume RUN")
     if check:
         found = workflow.check(loaded, device=device)
         print(

@@ -48,11 +48,11 @@ def find_run(name: str | Path | None = None, runs: Path = Path("runs"), which: s
     path = Path(name).expanduser()
     if path.name == LATEST and not (path.is_dir() and not path.is_symlink() and is_run(path)):
         return RunChoice(latest_run(path.parent), which)
-    if path.parent.name == "checkpoints" and (path / META).is_file():
+    if path.parent.name == "checkpoints" and path.is_dir() and is_run(path.parent.parent):
         return RunChoice(path.parent.parent, path.name)
     if is_run(path):
         return RunChoice(path, which)
-    if (path / LATEST).exists():
+    if path.is_dir() and any(run_folders(path)):
         return RunChoice(latest_run(path), which)
     known = list(run_folders(runs))
     matches = [p for p in known if p.name == str(name)] or [p for p in known if str(name) in p.name]
@@ -111,6 +111,7 @@ def point_latest(run: Path) -> str | None:
 
     Returns what went wrong, if anything: training does not depend on it.
     """
+    run = run.resolve()
     link = run.parent / f".{LATEST}.{os.getpid()}-{secrets.token_hex(4)}.partial"
     try:
         try:

@@ -137,15 +137,20 @@ def _takes_part(prepared: PreparedSet, label: int, parts: set[Part]) -> bool:
 
 def _outside(prepared: PreparedSet, task: Task, wanted: Sequence[int]) -> list[str]:
     """Classes that were asked for and have another role than the protocol evaluates, with that role."""
-    classes, parts = prepared.manifest.classes, _parts(task)
-    inside = {classes[c].name for c in wanted if _takes_part(prepared, c, parts)}
+    classes, inside = prepared.manifest.classes, _inside(prepared, task, wanted)
     return [f"{classes[c].name} ({classes[c].role})" for c in wanted if classes[c].name not in inside]
+
+
+def _inside(prepared: PreparedSet, task: Task, wanted: Sequence[int]) -> set[str]:
+    parts = _parts(task)
+    return {prepared.classes[c] for c in wanted if _takes_part(prepared, c, parts)}
 
 
 def _class_notes(prepared: PreparedSet, task: Task, wanted: Sequence[int] | None) -> list[str]:
     if wanted is None:
         return []
-    notes = [f"only {len(wanted)} classes" if len(wanted) != 1 else "only one class: every photo is relevant"]
+    count = len(_inside(prepared, task, wanted))
+    notes = [f"only {count} classes" if count != 1 else "only one class: every photo is relevant"]
     if other := _outside(prepared, task, wanted):
         notes.append(f"asked for, but no part of --split {task.name}: {', '.join(other)}")
     return notes

@@ -15,6 +15,7 @@ from zssbir_cli.benchmarks.splits import SPLITS
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.embedding.load import open_checkpoint
 from zssbir_cli.embedding.own import learnt_from, preprocessing
 from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.circumstances import circumstances
@@ -25,7 +26,7 @@ from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.report import Hooks, Silent, memory_mb
 from zssbir_cli.engine.resume import check_resume
 from zssbir_cli.engine.runlog import RunDir, read_metrics
-from zssbir_cli.engine.runs import is_run
+from zssbir_cli.engine.runs import find_run, has_checkpoint
 from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
 from zssbir_cli.errors import DataError, DivergedError, UsageError, ZssbirError
@@ -34,7 +35,7 @@ from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Method, Position
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.models.encoder import Encoder
-from zssbir_cli.recipe.loader import dump_recipe
+from zssbir_cli.recipe.loader import dump_recipe, load_recipe, parse_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
@@ -161,13 +162,13 @@ def train(
     *,
     runs: Path = Path("runs"),
     device: str = "auto",
-    resume: Path | None = None,
+    resume: str | Path | None = None,
     overfit: int | None = None,
     hooks: Hooks | None = None,
     tensorboard: bool = False,
     command: Sequence[str] = (),
 ) -> TrainOutcome:
-    """Train `recipe` into a new folder under `runs`, or continue the run (or checkpoint) at `resume`.
+    """Train `recipe` into a new folder under `runs`, or continue the run or checkpoint `resume` (see `find_run`).
 
     Leaves curves.png beside metrics.jsonl, and event files in tensorboard/ if asked.
     Raises UsageError, DataError, CheckpointError, DivergedError.
@@ -177,10 +178,10 @@ def train(
         setup = Setup.build(recipe, where)
         method, data = build(setup)
         setup = setup.resolved(method)
-        run = _open_run(setup, runs, resume, command)
+        run, source = _open_run(setup, runs, resume, command)
         stack.enter_context(run.locked())
         if resume is not None:
-            check_resume(run, _source(run, resume))
+            check_resume(run, source)
             _remember(run, setup, command)
         hooks = hooks or Silent()
         if tensorboard:
@@ -198,26 +199,30 @@ def train(
             probe=TrainProbe(setup),
             validate=validator(setup),
             hooks=hooks,
-            resume=False if resume is None else _source(run, resume) or True,
+            resume=False if resume is None else source or True,
             overfit=overfit,
         )
         return TrainOutcome(run.path, result)
 
 
-def _open_run(setup: Setup, runs: Path, resume: Path | None, command: Sequence[str]) -> RunDir:
-    """A new run's folder, or the one to go on with."""
+def _open_run(
+    setup: Setup, runs: Path, resume: str | Path | None, command: Sequence[str]
+) -> tuple[RunDir, Path | None]:
+    """A new run's folder, or the one to go on with and the checkpoint if one was named (else: its last)."""
     resolved, data = setup.recipe.model_dump(mode="json"), setup.learnt.as_json()
     if resume is not None:
-        return RunDir(run_folder(resume), resolved, data)
-    record = run_record(setup, command)
-    return RunDir.create(
-        runs, setup.recipe.name, recipe=resolved, recipe_yaml=dump_recipe(setup.recipe), data=data, record=record
-    )  # fmt: skip
-
-
-def _source(run: RunDir, resume: Path) -> Path | None:
-    """The checkpoint to go on from; None: the run's last one."""
-    return None if resume == run.path else resume
+        chosen = find_run(resume, runs, which="")
+        source = chosen.path / "checkpoints" / chosen.which if chosen.which else None
+        return RunDir(chosen.path, resolved, data), source
+    run = RunDir.create(
+        runs,
+        setup.recipe.name,
+        recipe=resolved,
+        recipe_yaml=dump_recipe(setup.recipe),
+        data=data,
+        record=run_record(setup, command),
+    )
+    return run, None
 
 
 def _remember(run: RunDir, setup: Setup, command: Sequence[str]) -> None:
@@ -278,12 +283,21 @@ def profile(recipe: Recipe, *, steps: int, device: str = "auto") -> StepProfile:
         )
 
 
-def run_folder(path: Path) -> Path:
-    """The run's folder that `path` is, or that the checkpoint `path` lies in. UsageError when it is neither."""
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path
-    if not is_run(folder):
-        raise UsageError(f"--resume {path}: not a run's folder, nothing was touched; see `zssbir runs`")
-    return folder
+def resumed_recipe(resume: str | Path, runs: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run that is to go on: its recipe.yaml, or where that is damaged the one in its checkpoint.
+
+    Raises UsageError, before anything is touched, when `resume` is no run (see `find_run`).
+    """
+    run = find_run(resume, runs).path
+    file = run / "recipe.yaml"
+    try:
+        load_recipe(file)
+    except UsageError:
+        if not has_checkpoint(run):
+            raise
+        recipe, _ = open_checkpoint(run, "last", verify=False)
+        return parse_recipe(dump_recipe(recipe), f"{run}/checkpoints/last/meta.json", overrides)
+    return load_recipe(file, overrides)
 
 
 def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
