@@ -22,7 +22,7 @@ from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.table import build_method
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.viz.masks import COLUMNS, MaskPicture, contact_sheet, html_page, panels
+from zssbir_cli.viz.masks import COLUMNS, MaskPicture, panels, save_masks
 from zssbir_cli.workflows import mask_viz as masks
 from zssbir_cli.workflows.mask_viz import MaskRequest, components, mask_viz
 
@@ -46,10 +46,11 @@ def test_panels_keep_the_aspect_ratio_and_show_the_mask() -> None:
 
 def test_sheet_and_page(tmp_path: Path) -> None:
     rows = [picture(), picture(90, 60, "<b>dog & co")]
-    sheet = contact_sheet(rows, tmp_path / "s.png", "heading")
+    sheet, page = save_masks(rows, tmp_path, "a < b")
     with Image.open(sheet) as image:
         assert image.width > 1200
-    text = html_page(rows, tmp_path / "p.html", "a < b").read_text()
+    text = page.read_text("utf-8")
+    assert "a &lt; b" in text
     assert text.count("<img") == 2 * len(COLUMNS)
     assert "&lt;b&gt;dog &amp; co" in text
     assert "<b>dog" not in text

@@ -204,7 +204,7 @@ def test_results_are_written(tmp_path: Path, run: Path, folder: Path, suffix: st
     elif suffix == ".html":
         assert out.read_text().count("data:image/jpeg") == 8
     else:
-        assert Image.open(out).width > 1000
+        assert 500 < Image.open(out).width < 700  # a drawing and three photos
     with pytest.raises(UsageError, match=r"expected \.html, \.png, \.json"):
         workflow.check_out(tmp_path / "r.gif")
 

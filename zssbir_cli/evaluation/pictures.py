@@ -14,7 +14,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.inputs.folder import read_photo, read_sketch
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.viz.report_page import THUMB, square
+from zssbir_cli.viz.page import THUMB, square
 
 UInt8 = npt.NDArray[np.uint8]
 

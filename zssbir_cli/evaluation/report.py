@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 
+from zssbir_cli import files
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.evaluation.measure import Evaluation
@@ -16,7 +17,9 @@ from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.projection import confusion, tsne
 from zssbir_cli.retrieval.search import Neighbours, search
 from zssbir_cli.viz import report_figures as figures
-from zssbir_cli.viz.report_page import Thumb, escape, figure, page, strip, table
+from zssbir_cli.viz.fonts import drawable
+from zssbir_cli.viz.page import Figure, Table, write_page
+from zssbir_cli.viz.sheet import Mark, Tile
 
 SAMPLE = 2000
 """Queries that the confusion matrix looks at (all, if there are fewer)."""
@@ -24,125 +27,122 @@ MAP_CLASSES, MAP_SKETCHES, MAP_PHOTOS = 20, 15, 25
 """Classes of the map, and sketches and photos of each."""
 SHOWN = 5
 """Best and worst queries that are shown, and photos of each: 10."""
+WIDE = 40
+"""Classes from which on the confusion matrix takes a page's whole width."""
 Ints = npt.NDArray[np.int64]
 
 
 def write_report(evaluation: Evaluation, folder: Path, progress: Progress = silent) -> Path:
     """Write report.html, report.md and the figures into `folder`; returns the page's path. DataError: disk."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         drawn = _figures(evaluation, folder, progress)
-        (folder / "report.md").write_text(markdown(evaluation), encoding="utf-8")
-        path = folder / "report.html"
-        partial = folder / "report.html.partial"
-        partial.write_text(page(headline(evaluation), _body(evaluation, drawn)), encoding="utf-8")
-        partial.replace(path)
+        files.write_text(folder / "report.md", markdown(evaluation))
     except OSError as error:
-        raise DataError(f"{folder}: cannot write the report ({error.strerror or error})") from error
-    return path
+        raise DataError(f"{folder}: cannot write the report ({files.reason(error)})") from error
+    return write_page(folder / "report.html", "report", **_values(evaluation, drawn))
 
 
-def _body(evaluation: Evaluation, drawn: dict[str, str]) -> list[str]:
+def _values(evaluation: Evaluation, drawn: dict[str, Figure]) -> dict[str, object]:
+    """What the template `report` shows."""
     metrics, inputs = evaluation.metrics, evaluation.inputs
-    lines = context(evaluation)
     k = metrics.k[0]
     cards = [
-        (evaluation.metrics.get("mAP@all"), "mAP@all (voc)"),
-        *((metrics.get(f"mAP@{c}"), f"mAP@{c} (voc)") for c in metrics.k),
-        (metrics.get(f"P@{k}"), f"P@{k}"),
+        ("mAP@all (voc), %", metrics.get("mAP@all")),
+        *((f"mAP@{c} (voc), %", metrics.get(f"mAP@{c}")) for c in metrics.k),
+        (f"P@{k}, %", metrics.get(f"P@{k}")),
     ]
-    parts = [f"<h1>{escape(headline(evaluation))}</h1>"]
-    parts += [f"<p>{escape(line)}</p>" for line in lines[:3] if not line.startswith(("WARNING", "note"))]
-    parts.append('<div class="cards">')
-    parts += [f'<div class="card"><b>{100 * v:.1f}</b><span>{escape(n)}, %</span></div>' for v, n in cards]
-    parts.append("</div>")
-    parts += [f'<div class="warn">{escape(w)}</div>' for w in inputs.warnings]
-    if inputs.notes:
-        parts.append("<ul>" + "".join(f"<li>{escape(n)}</li>" for n in inputs.notes) + "</ul>")
-    parts += ["<h2>Measures</h2>", _measures(evaluation)]
-    if evaluation.groups:
-        parts += ["<h2>Seen and unseen queries</h2>", _groups(evaluation)]
-    parts += ['<h2>Classes</h2><div class="two">', drawn["classes"], drawn["precision_recall"], "</div>"]
-    parts += ["<h2>What is taken for what</h2>", drawn["confusion"]]
-    if "queries" in drawn:
-        parts += ["<h2>Best and worst queries</h2>", drawn["queries"]]
-    parts += ["<h2>Map</h2>", drawn["map"]]
-    parts.append(
-        "<footer>AP conventions: voc = precision interpolated (largest at this rank or later), divided by min(k, R); "
-        "plain = without interpolation; hits = divided by the hits found in the first k. P@k = hits in the first k / "
-        "k; P@min(k,R) divides by min(k, R). R = photos of the query's class in the gallery. Means run over queries. "
-        "Equal scores count by their expectation over random order. Intervals: bootstrap, 2,000 resamples.<br>"
-        + escape("; ".join(inputs.about.describe()[1:]))
-        + "</footer>"
-    )
-    return parts
+    said = {*inputs.warnings, *inputs.notes}
+    lines = [x for x in context(evaluation) if x.removeprefix("WARNING: ").removeprefix("note: ") not in said]
+    return {
+        "title": headline(evaluation),
+        "lines": lines,
+        "cards": [{"name": name, "value": f"{100 * value:.1f}"} for name, value in cards],
+        "warnings": inputs.warnings,
+        "notes": inputs.notes,
+        "measures": _measures(evaluation),
+        "groups": _groups(evaluation) if evaluation.groups else None,
+        "figures": drawn,
+        "strips": _extremes(evaluation) if inputs.prepared is not None else (),
+        "facts": inputs.about.describe()[1:],
+    }
 
 
-def _measures(evaluation: Evaluation) -> str:
-    rows, classes = [], []
+def _measures(evaluation: Evaluation) -> Table:
+    rows, styles = [], []
     for m in evaluation.measures:
         q, c = m.over_queries, m.over_classes
         rows.append(
             (m.name, m.convention or "–", f"{100 * m.value:.2f}", f"{100 * q.low:.2f} – {100 * q.high:.2f}",
              f"{100 * c.low:.2f} – {100 * c.high:.2f}")
         )  # fmt: skip
-        classes.append("first" if m.convention in ("voc", "") else "")
+        styles.append("first" if m.convention in ("voc", "") else "")
     for p in comparable(evaluation):
         name = f"{p.measure}, {p.method} {p.year}, {p.backbone} (published)"
         rows.append((name, p.convention or "–", f"{p.value:.1f}", "", ""))
-        classes.append("pub")
-    return table(("measure", "convention", "%", "95 % over queries", "95 % over classes"), rows, classes)
+        styles.append("published")
+    return Table(("measure", "convention", "%", "95 % over queries", "95 % over classes"), rows, styles)
 
 
-def _groups(evaluation: Evaluation) -> str:
+def _groups(evaluation: Evaluation) -> Table:
     sides = ("seen", "unseen", "harmonic")
     rows = [
         (name, *(f"{100 * evaluation.groups[g][name]:.2f}" for g in sides))
         for name in evaluation.groups["seen"]
     ]
-    return table(("measure", "seen", "unseen", "harmonic mean"), rows)
+    return Table(("measure", "seen", "unseen", "harmonic mean"), rows)
 
 
-def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[str, str]:
-    """Draw all figures: PNG files in `folder`, HTML in the result."""
-    metrics, inputs = evaluation.metrics, evaluation.inputs
-    kept = [
-        c for c in np.unique(metrics.query_labels) if (metrics.counted & (metrics.query_labels == c)).any()
-    ]
-    names = [inputs.classes[c] if c < len(inputs.classes) else str(c) for c in kept]
+def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[str, Figure]:
+    """Draw all figures: PNG files in `folder`, and for the page."""
+    metrics = evaluation.metrics
+    counted = np.unique(metrics.query_labels[metrics.counted])
+    names = [_shown(evaluation, c) for c in counted]
     k = metrics.k[0]
-    ap, at_k = (np.array([metrics.per_class(n)[int(c)] for c in kept]) for n in ("mAP@all", f"P@{k}"))
-    curves = np.stack([metrics.select(metrics.query_labels == c).mean_curve() for c in kept])
-    out: dict[str, str] = {}
+    ap, at_k = (np.array([metrics.per_class(n)[int(c)] for c in counted]) for n in ("mAP@all", f"P@{k}"))
+    curves = np.stack([metrics.select(metrics.query_labels == c).mean_curve() for c in counted])
+    chance = float(metrics.relevant[metrics.counted].mean()) / metrics.gallery
+    out: dict[str, Figure] = {}
 
-    def add(name: str, drawing: Figure, caption: str) -> None:
+    def add(name: str, drawing: Drawing, alt: str, caption: str, wide: bool = False) -> None:
         figures.save_png(drawing, folder / f"{name}.png")
-        out[name] = figure(figures.to_svg(drawing, name), caption)
+        out[name] = Figure(figures.to_svg(drawing, name), alt, caption, wide)
 
-    add(
-        "classes",
-        figures.class_bars(names, ap, at_k, f"P@{k}"),
-        "Per class; the dashed line is the mean over classes.",
-    )
-    add("precision_recall", figures.precision_recall(metrics.recall_levels, metrics.mean_curve(), curves),
-        "Interpolated precision at each recall.")  # fmt: skip
+    add("classes", figures.class_bars(names, ap, at_k, f"P@{k}"),
+        f"mean AP of {len(names)} classes as bars", "Per class; the dashed line is the mean over classes.")  # fmt: skip
+    add("precision_recall", figures.precision_recall(metrics.recall_levels, metrics.mean_curve(), curves, chance),
+        "precision over recall", "Interpolated precision at each recall; chance: a random order.")  # fmt: skip
+    drawing, caption, wide = _confusion(evaluation, progress)
+    add("confusion", drawing, "confusion matrix of the classes", caption, wide)
+    drawing, caption = _map(evaluation)
+    add("map", drawing, "map of the embeddings", caption)
+    return out
+
+
+def _confusion(evaluation: Evaluation, progress: Progress) -> tuple[Drawing, str, bool]:
+    """Which classes the first photos are of; photos without a label have a column of their own."""
+    metrics = evaluation.metrics
     sample = _sample_of(metrics.counted)
     depth = int(min(100, metrics.relevant[metrics.counted].min()))
-    top = _top(evaluation, sample, max(depth, 10), progress)
-    found = inputs.gallery.labels[top.rows[:, :depth]]
-    everything = np.unique(np.concatenate([metrics.query_labels[sample], found[found >= 0].ravel()]))
-    position = {int(c): i for i, c in enumerate(everything)}
-    shares = confusion(
-        np.vectorize(lambda c: position.get(int(c), 0))(found),
-        np.array([position[int(c)] for c in metrics.query_labels[sample]]), len(everything),
-    )  # fmt: skip
-    labels = [inputs.classes[c] if c < len(inputs.classes) else str(c) for c in everything]
-    add("confusion", figures.confusion_matrix(labels, shares, depth),
-        f"Classes of the first {depth} photos, from {len(sample):,} queries.")  # fmt: skip
-    if inputs.prepared is not None:
-        out["queries"] = _extremes(evaluation)
-    add("map", *_map(evaluation))
-    return out
+    found = evaluation.inputs.gallery.labels[
+        _top(evaluation, sample, max(depth, 10), progress).rows[:, :depth]
+    ]
+    everything, place = np.unique(np.append(found.ravel(), metrics.query_labels[sample]), return_inverse=True)
+    cut = found.size
+    shares = confusion(place[:cut].reshape(found.shape), place[cut:], len(everything))
+    drawing = figures.confusion_matrix([_shown(evaluation, c) for c in everything], shares, depth)
+    caption = f"Classes of the first {depth} photos, from {len(sample):,} queries."
+    return drawing, caption, len(everything) > WIDE
+
+
+def _name(evaluation: Evaluation, label: int) -> str:
+    """A class's name for its label; -1 means that a photo has none."""
+    classes = evaluation.inputs.classes
+    return "(no label)" if label < 0 else classes[label] if label < len(classes) else str(label)
+
+
+def _shown(evaluation: Evaluation, label: int) -> str:
+    """The name for a figure: `class 7` where no font here has its script."""
+    return drawable(_name(evaluation, label), f"class {label}")
 
 
 def _sample_of(counted: npt.NDArray[np.bool_]) -> Ints:
@@ -163,20 +163,22 @@ def _top(evaluation: Evaluation, queries: Ints, k: int, progress: Progress = sil
     return Neighbours(np.concatenate([p.rows for p in parts]), np.concatenate([p.scores for p in parts]))
 
 
-def _extremes(evaluation: Evaluation) -> str:
+def _extremes(evaluation: Evaluation) -> list[dict[str, object]]:
     """Strips of the best and the worst queries, each of another class."""
     metrics = evaluation.metrics
     ap = metrics.per_query("mAP@all")
     order = np.flatnonzero(metrics.counted)[np.argsort(ap[metrics.counted], kind="stable")]
     best, worst = (_of_different_classes(o, metrics.query_labels) for o in (order[::-1], order))
-    chosen = np.array(best + worst)
-    top = _top(evaluation, chosen, 10)
-    parts = []
-    for i, query in enumerate(chosen):
-        if i in (0, len(best)):
-            parts.append(f"<h3>{'Best' if i == 0 else 'Worst'}</h3>")
-        parts.append(_strip(evaluation, int(query), top.rows[i], float(ap[query])))
-    return "".join(parts)
+    chosen = best + worst
+    top = _top(evaluation, np.array(chosen), 10)
+    strips = [
+        _strip(evaluation, query, rows.tolist(), scores.tolist(), float(ap[query]))
+        for query, rows, scores in zip(chosen, top.rows, top.scores, strict=True)
+    ]
+    return [
+        {"heading": "Best", "strips": strips[: len(best)]},
+        {"heading": "Worst", "strips": strips[len(best) :]},
+    ]
 
 
 def _of_different_classes(order: Ints, labels: Ints) -> list[int]:
@@ -189,20 +191,26 @@ def _of_different_classes(order: Ints, labels: Ints) -> list[int]:
     return list(taken.values())
 
 
-def _strip(evaluation: Evaluation, query: int, rows: Sequence[int], ap: float) -> str:
+def _strip(
+    evaluation: Evaluation, query: int, rows: Sequence[int], scores: Sequence[float], ap: float
+) -> dict[str, object]:
     inputs = evaluation.inputs
     assert inputs.prepared is not None
     wanted = int(inputs.query.labels[query])
-    thumbs = []
-    for row in rows:
+    results = []
+    for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1):
         label = int(inputs.gallery.labels[row])
         image = pictures.from_prepared(inputs.prepared, inputs.gallery.pictures[row])
-        thumbs.append(Thumb(image, inputs.classes[label], "hit" if label == wanted else "miss"))
+        mark: Mark = "hit" if label == wanted else "miss"
+        results.append(Tile(image, _name(evaluation, label), f"{score:.3f}", rank, mark))
     sketch = pictures.from_prepared(inputs.prepared, inputs.query.pictures[query])
-    return strip(Thumb(sketch, f"{inputs.classes[wanted]}, AP {100 * ap:.1f}"), thumbs)
+    return {
+        "query": Tile(sketch, _name(evaluation, wanted), f"AP {100 * ap:.1f}", mark="query"),
+        "results": results,
+    }
 
 
-def _map(evaluation: Evaluation) -> tuple[Figure, str]:
+def _map(evaluation: Evaluation) -> tuple[Drawing, str]:
     inputs, metrics = evaluation.inputs, evaluation.metrics
     rng = np.random.default_rng(0)
     classes = np.intersect1d(metrics.query_labels[metrics.counted], inputs.gallery.labels)
@@ -215,7 +223,7 @@ def _map(evaluation: Evaluation) -> tuple[Figure, str]:
             rows.append(taken / np.linalg.norm(taken, axis=1, keepdims=True))
             labels += [i] * len(index)
             kinds += [sketch] * len(index)
-    names = [inputs.classes[c] if c < len(inputs.classes) else str(c) for c in shown]
+    names = [_shown(evaluation, c) for c in shown]
     drawing = figures.embedding_map(tsne(np.concatenate(rows)), np.array(labels), np.array(kinds), names)
     what = f"t-SNE of up to {MAP_SKETCHES} sketches (triangles) and {MAP_PHOTOS} photos (dots) of {len(shown)} classes."
     return drawing, what

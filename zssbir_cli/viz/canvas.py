@@ -1,42 +1,36 @@
-"""What the pictures share: font, colours, image conversion, text that fits."""
+"""What all pictures share: colours, tiles, and writing a file whole."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from zssbir_cli import files
 from zssbir_cli.errors import DataError, UsageError
 
 INK = (32, 36, 44)
-MUTED = (112, 120, 132)
+MUTED = (96, 104, 116)
 RULE = (222, 226, 232)
 PAPER = (255, 255, 255)
 HIT = (0, 138, 94)
 MISS = (205, 62, 40)
 
-Array = npt.NDArray[np.generic]
+Colour = tuple[int, int, int]
+UInt8 = npt.NDArray[np.uint8]
 
 
-@lru_cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along, so that pictures look the same everywhere."""
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
-
-
-def to_image(pixels: Array, side: int) -> Image.Image:
-    """uint8 [H, W] or [H, W, 3] -> an RGB image that fits into a white square of `side` pixels.
+def to_image(pixels: npt.NDArray[np.generic], side: int) -> Image.Image:
+    """uint8 [H, W], [H, W, 1] or [H, W, 3] -> an RGB image that fits into a white square of `side` pixels.
 
     Raises UsageError for another shape or type.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
+    grey = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)
+    if pixels.dtype != np.uint8 or not (grey or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise UsageError(f"a picture must be uint8 [H, W] or [H, W, 3], not {pixels.dtype} {pixels.shape}")
-    image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    flat = pixels.reshape(pixels.shape[:2]) if grey else pixels
+    image = Image.fromarray(np.ascontiguousarray(flat)).convert("RGB")
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     square = Image.new("RGB", (side, side), PAPER)
@@ -44,17 +38,7 @@ def to_image(pixels: Array, side: int) -> Image.Image:
     return square
 
 
-def fitted(draw: ImageDraw.ImageDraw, text: str, width: int, face: ImageFont.FreeTypeFont) -> str:
-    """`text`, cut short with an ellipsis where it is wider than `width` pixels."""
-    text = " ".join(text.replace("_", " ").split())
-    if draw.textlength(text, font=face) <= width:
-        return text
-    while text and draw.textlength(text + "…", font=face) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
-
-
-def badge(draw: ImageDraw.ImageDraw, x: int, y: int, radius: int, hit: bool) -> None:
+def badge(draw: ImageDraw.ImageDraw, x: float, y: float, radius: int, hit: bool) -> None:
     """A round mark at the centre (x, y): green with a tick, or red with a cross."""
     r, w = radius, max(2, radius // 3)
     draw.ellipse((x - r, y - r, x + r, y + r), fill=HIT if hit else MISS, outline=PAPER, width=max(1, w // 2))
@@ -71,11 +55,9 @@ def badge(draw: ImageDraw.ImageDraw, x: int, y: int, radius: int, hit: bool) -> 
 
 def save_png(image: Any, path: Path) -> Path:
     """Write a PIL image as PNG, whole or not at all; returns `path`. Raises DataError."""
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(partial, "PNG")
-        partial.replace(path)
+        with files.replacing(path) as partial:
+            image.save(partial, "PNG")
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise DataError(f"{path} cannot be written: {files.reason(error)}") from None
     return path

@@ -1,8 +1,5 @@
 """Pictures of linguistic masks in the style of PuXIM's Figure 3: a PNG contact sheet and an HTML page."""
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +8,25 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from PIL import Image
+
+from zssbir_cli.viz.page import write_page
+from zssbir_cli.viz.sheet import Row, Tile, save_sheet
 
 HEAT, FEATURE = "viridis", "cividis"  # both perceptually uniform
 BLANK = np.array([238, 238, 238], np.uint8)
-COLUMNS = ("photo", "score", "kept patches", "features", "masked", "normalised")
+TITLE, SIDE = "Linguistic masks", 208
+MEANING = {
+    "photo": "the photo as it is stored",
+    "score": "how well each patch fits the text: yellow fits best, dark blue least",
+    "kept patches": "the patches whose score is high enough; the others are masked, and the encoder learns without them",
+    "features": "the encoder's tokens along their first principal component, one value per patch",
+    "masked": "the same, kept patches only",
+    "normalised": "kept patches again, each token normalised first, as the loss sees them",
+}
+"""The pictures of a row and what they show."""
+COLUMNS = tuple(MEANING)
+_SCALE = "Score: dark blue = low, yellow = high; features: blue = low, yellow = high; grey = masked."
 Floats = npt.NDArray[np.float32]
 
 
@@ -61,93 +71,28 @@ def panels(picture: MaskPicture, side: int = 224) -> list[npt.NDArray[np.uint8]]
     ]
 
 
-def contact_sheet(pictures: Sequence[MaskPicture], path: Path, heading: str, dpi: int = 160) -> Path:
-    """Write all photos as the rows of one PNG; returns `path`."""
-    _sheet(pictures, heading).savefig(path, dpi=dpi, facecolor="white")
-    return path
-
-
-def _sheet(pictures: Sequence[MaskPicture], heading: str) -> Figure:
-    cell, label, top, bottom = 1.5, 1.45, 0.62, 0.5
-    heights = [cell * min(1.6, p.photo.shape[0] / p.photo.shape[1]) for p in pictures]
-    width, height = label + cell * len(COLUMNS) + 0.15, top + sum(heights) + 0.06 * len(heights) + bottom
-    figure = Figure(figsize=(width, height))
-    figure.text(0.012, 1 - 0.13 / height, heading, va="top", fontsize=9, color="#333333", wrap=True)
-    y = height - top
-    for row, (picture, tall) in enumerate(zip(pictures, heights, strict=True)):
-        y -= tall
-        text = _wrapped(picture.title, 18)
-        figure.text(
-            0.12 / width, (y + tall / 2 + 0.06) / height, text, va="bottom", fontsize=10, weight="bold"
-        )
-        figure.text(
-            0.12 / width, (y + tall / 2) / height, picture.note, va="top", fontsize=7.5, color="#555555"
-        )
-        for column, image in enumerate(panels(picture, 320)):
-            left = (label + cell * column) / width
-            axes = figure.add_axes((left, y / height, (cell - 0.06) / width, tall / height))
-            axes.imshow(image, interpolation="nearest")
-            axes.set_axis_off()
-            if row == 0:
-                axes.set_title(COLUMNS[column], fontsize=9, pad=3)
-        y -= 0.06
-    _bar(figure, (label + cell) / width, 0.26 / height, (cell - 0.06) / width, HEAT, "score for the text")
-    _bar(figure, (label + 3 * cell) / width, 0.26 / height, (cell - 0.06) / width, FEATURE, "first component")
-    return figure
-
-
-def _bar(figure: Figure, left: float, bottom: float, width: float, colours: str, text: str) -> None:
-    axes = figure.add_axes((left, bottom, width, 0.08 / figure.get_figheight()))
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap=colours, aspect="auto")
-    axes.set_xticks([0, 255], ["low", "high"], fontsize=7)
-    axes.set_yticks([])
-    axes.tick_params(length=0, pad=1)
-    axes.set_title(text, fontsize=7.5, pad=2)
-
-
-def html_page(pictures: Sequence[MaskPicture], path: Path, heading: str) -> Path:
-    """Write one self-contained page (images inside, no scripts); returns `path`."""
-    rows = []
-    for p in pictures:
-        cells = "".join(f'<td><img alt="{name}" src="{_uri(i)}"></td>' for name, i in _named(p))
-        title, note = html.escape(p.title), html.escape(p.note)
-        rows.append(f"<tr><th scope=row>{title}<small>{note}</small></th>{cells}</tr>")
-    head = "".join(f"<th scope=col>{name}</th>" for name in COLUMNS)
-    text = _PAGE.format(heading=html.escape(heading), head=head, rows="\n".join(rows))
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Linguistic masks</title>
-<meta name="viewport" content="width=device-width">
-<style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem; color: #222; background: #fff }}
-table {{ border-collapse: collapse }} td {{ padding: 2px }} th {{ text-align: left; padding: 4px 10px 4px 0 }}
-thead th {{ font-weight: 500; color: #555; padding-left: 3px }}
-img {{ display: block; max-width: 15vw }} small {{ display: block; font-weight: 400; color: #666; max-width: 12rem }}
-</style>
-<h1>Linguistic masks</h1><p>{heading}</p>
-<table><thead><tr><th></th>{head}</tr></thead><tbody>
-{rows}
-</tbody></table></html>
-"""
-
-
-def _named(picture: MaskPicture) -> list[tuple[str, npt.NDArray[np.uint8]]]:
-    return list(zip(COLUMNS, panels(picture), strict=True))
-
-
-def _uri(image: npt.NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _wrapped(text: str, width: int) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width)[:3])
+def save_masks(pictures: Sequence[MaskPicture], folder: Path, about: str) -> tuple[Path, Path]:
+    """Write `masks.png` and `masks.html` with a row per photo; returns their paths. Raises DataError."""
+    shown = [panels(picture, SIDE) for picture in pictures]
+    rows = [
+        Row([[Tile(image)] for image in images], p.title, p.note)
+        for p, images in zip(pictures, shown, strict=True)
+    ]
+    sheet = save_sheet(
+        folder / "masks.png", rows, title=TITLE, subtitle=f"{about}. {_SCALE}", heads=COLUMNS, side=SIDE
+    )
+    page = write_page(
+        folder / "masks.html",
+        "masks",
+        title=TITLE,
+        about=about,
+        columns=[{"name": name, "meaning": meaning} for name, meaning in MEANING.items()],
+        rows=[
+            {"title": p.title, "note": p.note, "images": images}
+            for p, images in zip(pictures, shown, strict=True)
+        ],
+    )
+    return sheet, page
 
 
 def _fit(width: int, height: int, side: int) -> tuple[int, int]:

@@ -30,8 +30,8 @@ from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.hog import hog
 from zssbir_cli.retrieval.metrics import Metrics, evaluate
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.viz.curves import save_curves
-from zssbir_cli.viz.gallery import Found, GalleryRow, save_gallery
+from zssbir_cli.viz.curves import Level, save_curves
+from zssbir_cli.viz.sheet import Mark, Row, Tile, save_sheet
 from zssbir_cli.workflows.info import contact_sheet
 from zssbir_cli.workflows.train import train
 
@@ -126,8 +126,11 @@ def demo(
         save_curves(
             out / "curves.png",
             read_metrics(run),
-            title=f"zssbir demo: training {recipe.name}",
-            levels={"untrained network": trial.validation(start.embed)},
+            title=f"Training of the recipe {recipe.name}",
+            levels=(
+                Level("untrained network", "mAP@all", trial.validation(start.embed)),
+                Level("chance", "mAP@all", trial.chance()),
+            ),
         ),
         trial.gallery(out / "gallery.png", *trained),
     )
@@ -175,6 +178,11 @@ class Trial:
         """mAP@all (voc) on the held-out seen classes."""
         return self.score(Part.VAL, embed)[0].get("mAP@all")
 
+    def chance(self) -> float:
+        """Expected mAP@all of a random order on the held-out seen classes, about a class's share of the photos."""
+        count = np.unique(self.prepared.images(Part.VAL, Modality.PHOTO).labels, return_counts=True)[1]
+        return float((count / count.sum()).mean())
+
     def gallery(self, path: Path, metrics: Metrics, scores: Tensor) -> Path:
         """For each of some unseen classes its typical query (median AP of the class) and its best photos."""
         sketches, photos = (self.prepared.images(Part.TEST, m) for m in (Modality.SKETCH, Modality.PHOTO))
@@ -185,22 +193,19 @@ class Trial:
             own = np.flatnonzero(sketches.labels == label)
             query = int(own[np.argsort(precision[own], kind="stable")[len(own) // 2]])
             best = torch.topk(scores[query], min(TOP, len(photos)))
-            found = [
-                Found(
-                    _pixels(load_image(photos, i)),
-                    names[photos.labels[i]],
-                    value,
-                    bool(photos.labels[i] == label),
-                )
-                for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            ]
-            rows.append(GalleryRow(_pixels(load_image(sketches, query)), names[label], found))
-        return save_gallery(
+            found = []
+            for rank, (i, value) in enumerate(zip(*map(Tensor.tolist, best), strict=True), start=1):
+                mark: Mark = "hit" if photos.labels[i] == label else "miss"
+                name = names[photos.labels[i]].replace("_", " ")
+                found.append(Tile(_pixels(load_image(photos, i)), name, f"{value:.3f}", rank, mark))
+            name = names[label].replace("_", " ")
+            rows.append(Row([[Tile(_pixels(load_image(sketches, query)), name, mark="query")], found]))
+        return save_sheet(
             path,
             rows,
             title="Sketch → photos of classes never seen in training",
-            subtitle=f"for each class its query of median AP; best of {len(photos)} photos of "
-            f"{len(np.unique(photos.labels))} unseen classes; tick: right class, cross: another; cosine below",
+            subtitle=f"each class's query of median AP and its best of {len(photos)} photos of "
+            f"{len(np.unique(photos.labels))} unseen classes; below each its rank and cosine",
         )
 
 

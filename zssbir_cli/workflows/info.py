@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
 from zssbir_cli.benchmarks.compare import compare, differing_classes
-from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.summary import count_classes, summarise
-from zssbir_cli.errors import DataError
+from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
 SHEET_PARTS = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
+COLOURS = {Role.SEEN: (58, 98, 168), Role.VAL: (150, 102, 10), Role.UNSEEN: (172, 56, 56)}
 
 
 class Info(TypedDict):
@@ -84,28 +86,30 @@ def contact_sheet(
     Raises:
         DataError: not a prepared set, damaged, or the picture cannot be written.
     """
-    from zssbir_cli.data.images import decode_photo, decode_sketch
-    from zssbir_cli.viz.contact import SheetRow, draw_sheet
+    from zssbir_cli.viz.sheet import Row, Tile, save_sheet
 
     prepared = PreparedSet.open(root)
     total = len(prepared.manifest.classes)
     rng = np.random.default_rng(seed)
-    rows: list[SheetRow] = []
+    rows: list[Row] = []
     for role, part in SHEET_PARTS.items():
         classes = prepared.manifest.classes_of(role)
         share = max(1, round(max_classes * len(classes) / total)) if total > max_classes else len(classes)
-        sets = {m: prepared.images(part, m) for m in Modality}
+        sets = [prepared.images(part, modality) for modality in (Modality.SKETCH, Modality.PHOTO)]
         for info in classes[:share]:
-            drawn = {}
-            for modality, images in sets.items():
-                here = np.flatnonzero(images.labels == info.id)
-                picks = rng.permutation(here)[:per_class]
-                decode = decode_sketch if modality is Modality.SKETCH else decode_photo
-                drawn[modality] = [decode(images.read(int(i))).numpy().transpose(1, 2, 0) for i in picks]
-            rows.append(SheetRow(info.name, str(role), drawn[Modality.SKETCH], drawn[Modality.PHOTO]))
-    title = f"{prepared.manifest.name} ({prepared.manifest.split}), identity {prepared.identity}"
-    try:
-        draw_sheet(rows, path, title=title, per_class=per_class)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
-    return path
+            groups = []
+            for images in sets:
+                picks = rng.permutation(np.flatnonzero(images.labels == info.id))[:per_class]
+                groups.append([Tile(_pixels(images, int(i))) for i in picks])
+            name = info.name.replace("_", " ")
+            rows.append(Row(groups, name, str(role), f"class {info.id}", COLOURS[role]))
+    title = f"{prepared.manifest.name}: sketches and photos of {len(rows)} of {total} classes"
+    subtitle = f"split {prepared.manifest.split}, identity {prepared.identity}"
+    return save_sheet(
+        path, rows, title=title, subtitle=subtitle, heads=("sketches", "photos"), side=96, per_line=per_class
+    )
+
+
+def _pixels(images: ImageSet, number: int) -> npt.NDArray[np.uint8]:
+    """An image as uint8 [H, W, 1 or 3]."""
+    return load_image(images, number).permute(1, 2, 0).numpy()

@@ -27,7 +27,7 @@ from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.models.surgery_clip import OFFLINE, SurgeryClip, load_surgery_clip, similarity
 from zssbir_cli.prepare.clean import CleanOptions, clean
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.viz.masks import MaskPicture, contact_sheet, html_page
+from zssbir_cli.viz.masks import MaskPicture, save_masks
 
 DEMO_CLASSES = ("teapot", "sailboat", "guitar", "butterfly", "bicycle", "cactus", "house", "umbrella")
 
@@ -102,12 +102,7 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
             rows.append(row)
     out = request.out or (run / "masks" if run is not None else Path("mask-viz"))
     heading = _heading(clip, vxl, ratio, encoder, run, prepared, request) + (f"; {note}" if note else "")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        sheet = contact_sheet(pictures, out / "masks.png", heading)
-        page = html_page(pictures, out / "masks.html", heading)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror}); choose another with --out") from None
+    sheet, page = save_masks(pictures, out, heading)
     return MaskOutcome(sheet, page, heading, rows)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
+from zssbir_cli import files
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
 from zssbir_cli.data.prepared import PreparedSet
@@ -17,12 +17,10 @@ from zssbir_cli.embedding.folder import run_folder
 from zssbir_cli.embedding.parts import Embedder, Request, embed_part, embeddings_path, is_fresh
 from zssbir_cli.engine.runs import RunChoice, find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
-from zssbir_cli.evaluation import pictures
 from zssbir_cli.inputs.folder import SketchFiles, picture_files, read_sketch
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.viz.report_page import Thumb, contact_sheet, escape, page, strip
 
 FORMATS = (".html", ".png", ".json")
 SHOW_PROGRESS = 500_000
@@ -233,42 +231,15 @@ def check_out(out: Path | None) -> None:
 
 def write_result(result: SearchResult, out: Path) -> None:
     """Write a .json file, or pictures with scores as a .html page or a .png sheet. Errors: UsageError, DataError."""
+    from zssbir_cli.workflows.search_pages import write_search_page, write_sheet
+
     check_out(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix.lower() == ".json":
-            out.write_text(json.dumps(as_json(result), indent=1) + "\n")
-            return
-        rows = [_strip(result, found) for found in result.found]
-        if out.suffix.lower() == ".png":
-            Image.fromarray(contact_sheet(rows)).save(out)
-        else:
-            out.write_text(_page(result, rows), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
-
-
-def _strip(result: SearchResult, found: Found) -> tuple[Thumb, list[Thumb]]:
-    images = pictures.of_gallery(result.gallery, [h.row for h in found.hits])
-    thumbs = [
-        Thumb(image, f"{h.score:.3f} {h.name or Path(h.source).name}")
-        for h, image in zip(found.hits, images, strict=True)
-    ]
-    return Thumb(pictures.of_sketch(found.sketch), found.sketch.name), thumbs
-
-
-def _page(result: SearchResult, rows: Sequence[tuple[Thumb, list[Thumb]]]) -> str:
-    kind = (
-        "exact search" if result.recall is None else f"approximate index, recall {result.recall:.3f} of exact"
-    )
-    body = [
-        "<h1>Photos found by drawing</h1>",
-        f"<p>{result.photos:,} photos of {escape(result.gallery.info.data_root or '?')}; {kind}; scores are cosines</p>",
-    ]
-    for (query, thumbs), found in zip(rows, result.found, strict=True):
-        body.append(f"<h2>{escape(str(found.sketch))}</h2>")
-        if found.note:
-            body.append(f'<div class="warn">{escape(found.note)}</div>')
-        for a in range(0, max(1, len(thumbs)), 10):
-            body.append(strip(query if a == 0 else Thumb(None, ""), thumbs[a : a + 10]))
-    return page("Search results", body)
+    if out.suffix.lower() == ".png":
+        write_sheet(result, out)
+    elif out.suffix.lower() == ".html":
+        write_search_page(result, out)
+    else:
+        try:
+            files.write_json(out, as_json(result))
+        except OSError as error:
+            raise DataError(f"{out}: cannot be written ({files.reason(error)})") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,6 +141,9 @@ def validator(setup: Setup) -> Validate | None:
     if not setup.recipe.train.validate_every or any(len(i) == 0 for i in images.values()):
         return None
 
+    smallest = int(np.unique(images[Modality.PHOTO].labels, return_counts=True)[1].min())
+    k = next((k for k in (100, 10) if k <= smallest), 1)  # P@k cannot reach 1 where a class has fewer photos
+
     def validate(method: Method) -> dict[str, float]:
         vectors = {
             m: setup.features(Part.VAL, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]
@@ -150,9 +154,9 @@ def validator(setup: Setup) -> Validate | None:
             vectors[Modality.PHOTO],
             images[Modality.SKETCH].labels,
             images[Modality.PHOTO].labels,
-            k=(100,),
+            k=(k,),
         )
-        return {"val/mAP@all": found.get("mAP@all"), "val/P@100": found.get("P@100")}
+        return {"val/mAP@all": found.get("mAP@all"), f"val/P@{k}": found.get(f"P@{k}")}
 
     return validate
 

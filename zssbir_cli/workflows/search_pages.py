@@ -1,0 +1,56 @@
+"""What `zssbir search --out` shows: the photos found, as a page or as a sheet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zssbir_cli.evaluation import pictures
+from zssbir_cli.viz.page import link, write_page
+from zssbir_cli.viz.sheet import Row, Tile, save_sheet
+
+if TYPE_CHECKING:
+    from zssbir_cli.workflows.search import Found, SearchResult
+
+TITLE = "Photos found by drawing"
+
+
+def write_sheet(result: "SearchResult", out: Path) -> Path:
+    """A PNG with a row per drawing; returns `out`. Raises DataError."""
+    rows = [Row([[query], results]) for query, results in (_tiles(result, f, out) for f in result.found)]
+    return save_sheet(out, rows, title=TITLE, subtitle=_about(result))
+
+
+def write_search_page(result: "SearchResult", out: Path) -> Path:
+    """A self-contained HTML page with links to the photos; returns `out`. Raises DataError."""
+    queries = []
+    for found in result.found:
+        query, results = _tiles(result, found, out)
+        queries.append({"heading": found.sketch.name, "note": found.note, "query": query, "results": results})
+    return write_page(out, "search", title=TITLE, about=_about(result), queries=queries)
+
+
+def _tiles(result: "SearchResult", found: "Found", out: Path) -> tuple[Tile, list[Tile]]:
+    """A drawing and its photos, best first."""
+    root = Path(result.gallery.info.data_root)
+    images = pictures.of_gallery(result.gallery, [h.row for h in found.hits])
+    results = []
+    for hit, image in zip(found.hits, images, strict=True):
+        original = root / hit.source
+        results.append(
+            Tile(
+                image,
+                hit.name.replace("_", " ") or Path(hit.source).name,
+                f"{hit.score:.3f}",
+                hit.rank,
+                link=link(original, out) if image is not None and original.is_file() else "",
+                spare=f"photo {hit.row}",
+            )
+        )
+    query = Tile(pictures.of_sketch(found.sketch), found.sketch.name, mark="query", spare="drawing")
+    return query, results
+
+
+def _about(result: "SearchResult") -> str:
+    kind = (
+        "exact search" if result.recall is None else f"approximate index, recall {result.recall:.3f} of exact"
+    )
+    return f"{result.photos:,} photos of {result.gallery.info.data_root or '?'}; {kind}; scores are cosines"
