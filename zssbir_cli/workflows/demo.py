@@ -194,7 +194,9 @@ class Trial:
             query = int(own[np.argsort(precision[own], kind="stable")[len(own) // 2]])
             best = torch.topk(scores[query], min(TOP, len(photos)))
             found = []
-            for rank, (i, value) in enumerate(zip(*map(Tensor.tolist, best), strict=True), start=1):
+            for rank, (i, value) in enumerate(
+                zip(best.indices.tolist(), best.values.tolist(), strict=True), 1
+            ):
                 mark: Mark = "hit" if photos.labels[i] == label else "miss"
                 name = names[photos.labels[i]].replace("_", " ")
                 found.append(Tile(_pixels(load_image(photos, i)), name, f"{value:.3f}", rank, mark))
