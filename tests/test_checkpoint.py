@@ -221,3 +221,78 @@ def test_a_run_without_a_checkpoint_starts_from_its_beginning(tmp_path):
     assert same_weights(straight, resumed)
     assert hooks.notes == ["this run has no checkpoint yet: it starts from its beginning"]
     assert {"step": 1, "loss": 0.5} not in read_metrics(run.path)
+
+
+def validation(values):
+    found = iter(values)
+    return lambda method: {"val/mAP@all": next(found)}
+
+
+class Obstacle(Silent):
+    """From one reported step to another a file that cannot be removed as a folder lies where `best` is written."""
+
+    def __init__(self, run, first, last):
+        super().__init__()
+        self.place, self.first, self.last = run.checkpoints / "best.partial", first, last
+
+    def report(self, report):
+        super().report(report)
+        if report.step == self.first and report.images_per_s:
+            self.place.write_text("in the way")
+        if report.step == self.last and self.place.is_file():
+            self.place.unlink()
+
+
+@pytest.mark.parametrize("last", [13, 99])
+def test_best_that_could_not_be_written_is_written_later_with_its_weights(tmp_path, last):
+    """Validation 0.1, 0.9 (the write fails), 0.5, 0.4: `best` is what had 0.9, once it can be written."""
+    straight = make_run(tmp_path / "a")
+    toy_fit(straight, epochs=4, validate=validation([0.1, 0.9, 0.5, 0.4]))
+    run = make_run(tmp_path / "b")
+    hooks = Obstacle(run, 7, last)
+    if last == 99:
+        with pytest.raises(CheckpointError, match="best"):
+            toy_fit(run, epochs=4, validate=validation([0.1, 0.9, 0.5, 0.4]), hooks=hooks)
+        assert checkpoint.inspect(run.checkpoints / "best").step == 5, (
+            "what is on disk is what the state says"
+        )
+        state = checkpoint.load_state(run.checkpoints / "last")["state"]
+        assert (state["best"], state["best_step"]) == ({"val/mAP@all": 0.1}, 5)
+        hooks.place.unlink()
+        _, result = toy_fit(run, epochs=4, resume=True)
+    else:
+        _, result = toy_fit(run, epochs=4, validate=validation([0.1, 0.9, 0.5, 0.4]), hooks=hooks)
+        assert any("best" in n and "tries again" in n for n in hooks.notes)
+    best = checkpoint.inspect(run.checkpoints / "best")
+    assert (best.step, best.metrics, result.best_step) == (10, {"val/mAP@all": 0.9}, 10)
+    a, b = (checkpoint.load_weights(r.checkpoints / "best") for r in (straight, run))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_kill_between_the_two_renames_of_best_is_mended_on_resume(tmp_path):
+    run = make_run(tmp_path)
+    toy_fit(run, epochs=2, validate=validation([0.9, 0.5]))
+    best = run.checkpoints / "best"
+    best.rename(checkpoint.previous(best))
+    toy_fit(run, epochs=3, resume=True, validate=validation([0.6]))
+    assert checkpoint.inspect(best).metrics == {"val/mAP@all": 0.9}
+    for file in best.iterdir():
+        file.unlink()
+    best.rmdir()
+    toy_fit(run, epochs=4, resume=True, validate=validation([0.3]))
+    assert checkpoint.inspect(best).metrics == {"val/mAP@all": 0.3}, "lost: the next validation writes one"
+
+
+def test_a_skipped_step_moves_no_average(tmp_path):
+    """One batch whose loss is not finite: weights and their average stay as they were."""
+    from zssbir_cli.engine.ema import Ema
+
+    module = torch.nn.Linear(2, 2)
+    ema = Ema(module, 0.5)
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    before = ema.average["weight"].clone()
+    ema.update(torch.ones(()))
+    assert torch.equal(ema.average["weight"], before)
+    ema.update(torch.zeros(()))
+    assert not torch.equal(ema.average["weight"], before)

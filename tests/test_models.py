@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -136,3 +138,37 @@ def test_unknown_backbones_and_options_are_named() -> None:
         build_encoder(ModelConfig(backbone="vit_bse_patch16_224", weights="none"), 32)
     with pytest.raises(UsageError, match="surprise"):
         build_encoder(ModelConfig(backbone=TINY, weights="none", options={"surprise": 1}), 32)
+
+
+def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
+    deep = timm.create_model("test_vit", img_size=32, depth=9).state_dict()
+    torch.save(deep, tmp_path / "deep.pth")
+    with pytest.raises(CheckpointError, match=r"deep\.pth: .*blocks\..* larger network"):
+        build_encoder(ModelConfig(backbone="test_vit", weights=str(tmp_path / "deep.pth")), 32)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 1\n", "a Git LFS pointer"),
+        (b"<html><title>Quota exceeded</title></html>", "an HTML page"),
+        (b"", "it is empty"),
+    ],
+)
+def test_files_that_are_no_weights_are_called_what_they_are(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=words):
+        build_encoder(ModelConfig(backbone="test_resnet", weights=str(tmp_path / "w.pth")), 32)
+
+
+def test_a_foreign_type_beside_the_weights_is_named_without_bad_advice(tmp_path: Path) -> None:
+    weights = timm.create_model("test_resnet").state_dict()
+    torch.save({"state_dict": weights, "best": np.float64(0.7)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="scalar") as caught:
+        build_encoder(ModelConfig(backbone="test_resnet", weights=str(tmp_path / "w.pth")), 32)
+    assert "weights_only" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    torch.save({"net": weights, "epoch": 3}, tmp_path / "w.pth")
+    build_encoder(ModelConfig(backbone="test_resnet", weights=str(tmp_path / "w.pth")), 32)

@@ -149,6 +149,8 @@ class _Fit:
                 "note: batch norm uses each rank's share of the batch: results depend on their number"
             )
         self.reporter.start(self.state.step)
+        if distributed.from_main(self.saver.waiting is not None):
+            self._save()  # the best so far could not be written when the run was stopped
         try:
             with on_signals() as stop:
                 self._epochs(stop)

@@ -1,27 +1,33 @@
 """Loading weight files into modules. Nothing is ever silently random."""
 
 import argparse
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError
+from zssbir_cli.files import reason
 
 PREFIXES = ("module.", "backbone.", "encoder.", "model.", "student.", "teacher.")
-CONTAINERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
+CONTAINERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "teacher",
+    "student",
+    "net",
+    "model_ema",
+    "module",
+    "ema",
+)
 HEADS = ("head.", "fc.", "classifier.", "head_dist.", "fc_norm.")
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What a weight file filled: parameter names that were loaded, missing in the file, and left over."""
-
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unused: tuple[str, ...]
+DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
+"""Buffers that some versions of a model store and others compute."""
+log = logging.getLogger("zssbir")
 
 
 def read_state(path: Path, container: str | None = None) -> dict[str, Tensor]:
@@ -30,9 +36,11 @@ def read_state(path: Path, container: str | None = None) -> dict[str, Tensor]:
     `container` picks one entry of a checkpoint that holds several (e.g. `teacher` of a DINO checkpoint);
     by default the usual entries are tried in turn. Raises `CheckpointError`.
     """
-    state = _unpack(read_content(path), container)
+    content = read_content(path)
+    state = _unpack(content, container)
     if not state:
-        raise CheckpointError(f"{path}: holds no tensors; expected a state dict")
+        keys = _some(sorted(map(str, content)), 8) if isinstance(content, Mapping) else type(content).__name__
+        raise CheckpointError(f"{path}: holds no tensors, but {keys or 'nothing'}; expected a state dict")
     return state
 
 
@@ -50,7 +58,27 @@ def read_content(path: Path) -> object:
             content: object = torch.load(path, map_location="cpu", weights_only=True)
         return content
     except Exception as error:
-        raise CheckpointError(f"{path}: not a readable weight file ({_first_line(error)})") from error
+        raise CheckpointError(f"{path}: not a readable weight file ({_why(path, error)})") from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    """Why a weight file cannot be read, in words of what it is."""
+    with suppress(OSError):
+        with path.open("rb") as file:
+            head = file.read(200).lstrip().lower()
+        if head.startswith(b"version https://git-lfs"):
+            return "it is a Git LFS pointer: fetch the file itself with `git lfs pull`"
+        if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+            return "it is an HTML page, as a failed download leaves it: download it again"
+        if not head:
+            return "it is empty"
+    with suppress(Exception):
+        if types := torch.serialization.get_unsafe_globals_in_checkpoint(path):
+            return (
+                f"beside tensors it holds {_some(sorted(types))}, and only tensors and plain values are read: "
+                "save its state dict alone, best as .safetensors"
+            )
+    return reason(error)
 
 
 def _unpack(content: object, container: str | None) -> dict[str, Tensor]:
@@ -78,11 +106,13 @@ def strip_prefixes(state: Mapping[str, Tensor], wanted: set[str]) -> dict[str, T
     return {rename(k): v for k, v in state.items()}
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadReport:
-    """Fill `module` from `state`; classifier heads in the file may be left over, nothing else may.
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Fill `module` from `state`. Classifier heads in the file may be left over; other modules that this one does
+    not have (a decoder, a projector) are named in the log.
 
     Position embeddings of another input size are resampled. Raises `CheckpointError` that names what did
-    not match when any parameter of `module` stays unfilled or has another shape.
+    not match when any parameter of `module` stays unfilled or has another shape, or when the file holds more
+    of a part of it: then it is of a deeper network.
     """
     own = module.state_dict()
     named = strip_prefixes(state, set(own))
@@ -93,14 +123,22 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
         if v.shape != own[k].shape
     ]
     missing = [k for k in own if k not in fitted and not k.endswith("num_batches_tracked")]
-    unused = [k for k in named if k not in own and not k.startswith(HEADS)]
+    unused = [k for k in named if k not in own and not k.startswith(HEADS) and not k.endswith(DERIVED)]
+    parts = {k.partition(".")[0] for k in own if "." in k}
+    deeper = [k for k in unused if k.partition(".")[0] in parts]
     if wrong or missing:
         problem = f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})" if missing else ""
         problem += f"{'; ' if missing and wrong else ''}{f'other shapes: {_some(wrong)}' if wrong else ''}"
         left = f"; the file's own names begin {_some(unused)}" if unused else ""
         raise CheckpointError(f"{source}: does not fit the model: {problem}{left}; check model.backbone")
+    if deeper:
+        raise CheckpointError(
+            f"{source}: {len(deeper)} of its {len(named)} tensors have no place in the model ({_some(deeper)}): it is of "
+            "a larger network; check model.backbone"
+        )
+    if unused:
+        log.warning("%s: not used, the model has no such parts: %s", source, _some(unused))
     module.load_state_dict(fitted, strict=False)
-    return LoadReport(tuple(fitted), tuple(missing), tuple(unused))
 
 
 def _fit_positions(name: str, value: Tensor, target: Tensor) -> Tensor:
@@ -121,7 +159,3 @@ def _fit_positions(name: str, value: Tensor, target: Tensor) -> Tensor:
 
 def _some(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
