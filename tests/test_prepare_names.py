@@ -216,6 +216,13 @@ def test_a_failure_says_what_was_found_instead(
     assert all(w in text for w in words), text
 
 
+def test_a_benchmark_given_as_own_pictures_and_a_misspelt_one_are_recognised(tmp_path: Path) -> None:
+    text = found(tmp_path, {"256x256/sketch/tx_000000000000/ant/1.png": sketch(1)})
+    assert "These look like files of sketchy: zssbir prepare sketchy --from '" in text
+    with pytest.raises(DataError, match=r"sketchi does not exist; did you mean 'sketchy'"):
+        prepare_own([Path("sketchi")], choices=Choices())
+
+
 def test_images_may_be_the_top_folder(tmp_path: Path) -> None:
     make_folder(tmp_path / "own" / "data" / "images", photos=1, sketches=1)
     out = prepare_own([tmp_path / "own"], out=tmp_path / "out", choices=Choices(unseen="2")).root

@@ -5,6 +5,7 @@ Accepted for each data set: the original layout, the `_ready` one of the repacks
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -90,6 +91,22 @@ def _kind(dataset: str, marker: str) -> Kind | None:
         if re.fullmatch(pattern, marker):
             return kind
     return _GENERAL.get(marker)
+
+
+_MARKS = {
+    "sketchy": r"tx_\d{12}(_ready)?|extend_image_sketchy(_ready)?",
+    "tuberlin": r"(sketches_)?png_ready|imageresized(_ready)?",
+    "quickdraw": r"quickdraw_(sketches|images)(_final)?",
+}
+
+
+def recognise(paths: Iterable[str]) -> str | None:
+    """The benchmark that has folders of these names, None when there is none."""
+    folders = {folder.lower() for path in paths for folder in path.split("/")[:-1]}
+    for dataset, marks in _MARKS.items():
+        if any(re.fullmatch(marks, folder) for folder in folders):
+            return dataset
+    return None
 
 
 def published_path(dataset: str, kind: Kind, name: str, file: str) -> str:

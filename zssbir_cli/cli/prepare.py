@@ -21,8 +21,9 @@ def prepare(
     name: str = typer.Option(None, help="Name of the prepared set.  [default: from the source]"),
     unseen: str = typer.Option(
         None,
-        metavar="NAMES|FILE|N|FRACTION",
-        help="Own data: test classes as names with commas, a file of names, a number, or a fraction.  [default: 0.2]",
+        metavar="NAMES|@FILE|N|FRACTION|all",
+        help="Own data: test classes as names with commas, @FILE of names, a number (also n=3), a fraction, or all.  "
+        "[default: 0.2]",
     ),
     split: str = typer.Option(None, help="Benchmarks: the named split; see --list."),
     given: list[Path] = typer.Option(

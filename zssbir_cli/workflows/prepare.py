@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.benchmarks.fetch import fetch, usual_places
+from zssbir_cli.benchmarks.layouts import recognise
 from zssbir_cli.benchmarks.plan import plan_benchmark, read_published
-from zssbir_cli.benchmarks.splits import DEFAULT_SPLIT, get_split
+from zssbir_cli.benchmarks.splits import DATASETS, DEFAULT_SPLIT, get_split
 from zssbir_cli.data.manifest import MANIFEST_NAME, read_manifest
-from zssbir_cli.errors import UsageError
-from zssbir_cli.names import counted, readable
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.names import counted, readable, suggestion
 from zssbir_cli.prepare.archives import open_source
 from zssbir_cli.prepare.carry import Prepared, Say, carry_out
 from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.prepare.own import check_given_once, default_name, plan_own
+from zssbir_cli.prepare.plan import Plan
 from zssbir_cli.prepare.reading import available_cores
 from zssbir_cli.prepare.sources import Source
 from zssbir_cli.progress import Progress, silent
@@ -36,14 +38,32 @@ def prepare_own(
     """
     choices.check(name)
     check_given_once(paths)
+    for path in paths:
+        if not path.exists():
+            hint = suggestion(path.name, (*DATASETS, "demo")) or "; give a folder or an archive"
+            raise DataError(f"{readable(str(path))} does not exist{hint}")
     name = name or default_name(paths[0])
-    sources = scan([Path(p) for p in paths], say)
+    sources = scan(paths, say)
     try:
-        plan = plan_own(sources, name, choices)
+        plan = _plan_own(sources, name, choices)
         return carry_out(plan, out or Path("data") / name, choices.build, say, progress)
     finally:
         for source in sources:
             source.close()
+
+
+def _plan_own(sources: Sequence[Source], name: str, choices: Choices) -> Plan:
+    """The plan; when there is none, with the hint that these are a benchmark's files."""
+    try:
+        return plan_own(sources, name, choices)
+    except DataError as error:
+        dataset = recognise(path for s in sources for path in (f"{s.path.name}/{p}" for p in s.listing.paths))
+        if dataset is None:
+            raise
+        places = " ".join(f"--from '{readable(str(s.path))}'" for s in sources)
+        raise DataError(
+            f"{error}. These look like files of {dataset}: zssbir prepare {dataset} {places}"
+        ) from None
 
 
 def prepare_benchmark(
