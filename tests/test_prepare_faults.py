@@ -112,7 +112,9 @@ def test_masks_have_checksums_too(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[index.mask_at] ^= 1
     path.write_bytes(data)
-    images = ImageSet(Part.TEST, Modality.PHOTO, [read_index(path)])
+    with pytest.raises(DataError, match="is damaged"):
+        read_index(path)
+    images = ImageSet(Part.TEST, Modality.PHOTO, [index])  # opened before the damage
     assert images.read(0).tobytes() == b"image"
     with pytest.raises(DataError, match="is damaged"):
         images.read_mask(0)
