@@ -12,6 +12,7 @@ from zssbir_cli.demo import CLASSES, draw_photo, draw_sketch
 from zssbir_cli.demo import prepare as module
 from zssbir_cli.demo.prepare import prepare_demo
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.files import Lock
 from zssbir_cli.types import Modality, Part, Role
 
 TINY = {"size": 32, "photos_per_class": 2, "sketches_per_class": 1, "workers": 1}
@@ -100,8 +101,16 @@ def test_a_stopped_run_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: p
     assert not out.exists()
     monkeypatch.setattr(module, "_draw", draw)
     prepare_demo(out, **TINY)
-    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".set.lock", "set"]
     PreparedSet.open(out)
+
+
+def test_the_second_of_two_says_who_is_at_work(tmp_path: Path) -> None:
+    with Lock(tmp_path / ".set.lock", "drawing the demo set"):
+        (tmp_path / "set.partial").mkdir()
+        with pytest.raises(DataError, match="in use by another process"):
+            prepare_demo(tmp_path / "set", **TINY)
+    assert (tmp_path / "set.partial").is_dir()  # what the first one draws is not touched
 
 
 def test_other_contents_of_the_folder_are_refused(tiny: Path, tmp_path: Path) -> None:

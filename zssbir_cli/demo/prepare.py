@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zssbir_cli import __version__
+from zssbir_cli import __version__, files
 from zssbir_cli.data.manifest import (
     MANIFEST_NAME,
     ClassInfo,
@@ -77,28 +77,12 @@ def prepare_demo(
     if _is_done(out, options):
         return out
     jobs = list(_jobs(roles, seed, size, ambiguity, photos_per_class, sketches_per_class))
-    partial = out.with_name(out.name + ".partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        shards = _write(partial, jobs, workers, progress)
-        classes = tuple(ClassInfo(id=i, name=name, role=roles[name]) for i, name in enumerate(CLASSES))
-        write_manifest(
-            partial,
-            Manifest(
-                name="demo",
-                split=f"demo-{len(names)}-seed{seed}",
-                classes=classes,
-                shards=tuple(shards),
-                options=options,
-                tool_version=__version__,
-            ),
-        )
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
+        with files.Lock(out.with_name(f".{out.name}.lock"), "drawing the demo set"):
+            if not _is_done(out, options):  # another process may have drawn it meanwhile
+                _build(out, jobs, roles, options, workers, progress)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
+        raise DataError(f"{out} cannot be written: {files.reason(error)}") from None
     return out
 
 
@@ -207,6 +191,37 @@ def _drawn(jobs: list[_Job], workers: int) -> Iterator[list[tuple[bytes, bytes |
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_draw, jobs)
+
+
+def _build(
+    out: Path,
+    jobs: list[_Job],
+    roles: dict[str, Role],
+    options: dict[str, str | int | float | bool | None],
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Draw all jobs beside `out` and rename the finished folder. Raises OSError."""
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    shards = _write(partial, jobs, workers, progress)
+    classes = tuple(ClassInfo(id=i, name=name, role=roles[name]) for i, name in enumerate(CLASSES))
+    unseen = sum(role == Role.UNSEEN for role in roles.values())
+    write_manifest(
+        partial,
+        Manifest(
+            name="demo",
+            split=f"demo-{unseen}-seed{options['seed']}",
+            classes=classes,
+            shards=tuple(shards),
+            options=options,
+            tool_version=__version__,
+        ),
+    )
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
 
 
 def _write(folder: Path, jobs: list[_Job], workers: int, progress: Progress) -> list[ShardInfo]:

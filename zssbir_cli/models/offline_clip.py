@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.names import suggestion
 
 WEIGHTS = Path(__file__).with_name("offline_clip.safetensors")
 CONTEXT = 16
@@ -44,8 +45,9 @@ class WordTokenizer:
         unknown = [w for w in words if w not in self._ids]
         if unknown:
             raise UsageError(
-                f"the offline CLIP does not know the word {unknown[0]!r}; it knows: {', '.join(self.words)} "
-                "(any word works with an open_clip model in method.vxl.model)"
+                f"the offline CLIP knows {len(self.words)} words of drawn pictures, not {unknown[0]!r}"
+                f"{suggestion(unknown[0], self.words)}; other words need an open_clip model (mask-viz: --vxl; "
+                "recipe: method.vxl.model)"
             )
         inner = [self._ids[w] for w in words][: CONTEXT - 2]
         ids = [self.size - 2, *inner, self.size - 1]

@@ -80,7 +80,8 @@ def draw(
 
     Raises UsageError (`out` holds other files), DataError (`out` holds a demo with other options).
     """
-    if out.is_dir() and any(out.iterdir()) and not any((out / n).is_dir() for n in ("data", "data.partial")):
+    ours = ("data", "data.partial", ".data.lock")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
         raise UsageError(f"--out {out} holds other files; give an empty or new folder")
     return prepare_demo(
         out / "data", seed=seed, photos_per_class=photos, sketches_per_class=max(1, photos * 3 // 4),

@@ -102,6 +102,8 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
             rows.append(row)
     out = request.out or (run / "masks" if run is not None else Path("mask-viz"))
     heading = _heading(clip, vxl, ratio, encoder, run, prepared, request) + (f"; {note}" if note else "")
+    if request.images and not request.texts:
+        heading += "; text of each photo: its folder's name (another with --text)"
     sheet, page = save_masks(pictures, out, heading)
     return MaskOutcome(sheet, page, heading, rows)
 
