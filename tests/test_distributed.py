@@ -82,6 +82,7 @@ def train(root: Path, options: dict) -> tuple[dict, list]:
 OPTIONS = {
     "plain": {},
     "accumulation, clipping, ema": {"optim": OptimConfig(lr=1e-2, accumulate=2, clip_norm=0.1), "ema": 0.9},
+    "blend": {"blend": 0.5},
 }
 
 

@@ -49,6 +49,8 @@ OPTIONS = {
         "optim": OptimConfig(name="adam", lr=1e-2, clip_norm=0.5, accumulate=2, schedule="constant")
     },
     "sgd, ema": {"optim": OptimConfig(name="sgd", lr=1e-1), "ema": 0.9},
+    "ema, blend": {"ema": 0.9, "blend": 0.6},
+    "blend chosen": {"blend": "auto"},
 }
 
 

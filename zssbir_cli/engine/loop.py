@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +13,7 @@ import torch
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
+from zssbir_cli.engine.blend import SHARES
 from zssbir_cli.engine.loader import Stream, training_stream
 from zssbir_cli.engine.optim import lr_at
 from zssbir_cli.engine.report import Hooks, Reporter, Silent
@@ -41,6 +42,8 @@ class FitResult:
     seconds: float
     images_per_s: float
     data_wait: float
+    blend: float
+    """Share of the way from the start that the last checkpoint's retrieval weights are at (`train.blend`)."""
 
 
 @dataclass
@@ -54,6 +57,7 @@ class State:
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = -1
+    blend: float = 1.0
 
 
 def _score(metrics: Mapping[str, float]) -> float:
@@ -119,7 +123,12 @@ class _Fit:
         self.report_every = max(1, min(50, self.per_epoch // 10))
         self.stepper = Stepper(self.method, self.optim, self.train, self.precision)
         self.monitor, self.ema = self.stepper.monitor, self.stepper.ema
-        self.state = State()
+        if self.train.blend == "auto" and (self.validate is None or not self.train.validate_every):
+            raise UsageError(
+                "train.blend: auto is chosen on held-out seen classes, but this run does not validate (data set without "
+                "val classes, or train.validate_every = 0): set train.blend to a number such as 0.7"
+            )
+        self.state = State(blend=1.0 if self.train.blend == "auto" else self.train.blend)
         self.saver = Saver(self.stepper, self.run_dir)
         items = self.train.batch_size * self.batches / self.per_epoch
         self.reporter = Reporter(
@@ -133,7 +142,7 @@ class _Fit:
     def run(self, resume: bool | Path) -> FitResult:
         if resume:
             saved = self.saver.restore(resume if isinstance(resume, Path) else None)
-            self.state = State(**(saved or {}))
+            self.state = State(**saved) if saved else self.state
             self.best_known = distributed.from_main(
                 self.saver.waiting.metrics if self.saver.waiting else self.state.best
             )
@@ -244,18 +253,34 @@ class _Fit:
 
     @contextmanager
     def _retrieval_weights(self) -> Iterator[None]:
-        with self.ema.applied() if self.ema else nullcontext(), torch.no_grad():
+        with ExitStack() as stack, torch.no_grad():
             self.stepper.eval_mode()
+            if self.ema:
+                stack.enter_context(self.ema.applied())
+            if self.stepper.blend:
+                stack.enter_context(self.stepper.blend.applied(self.state.blend))
             yield
         self.stepper.train_mode()
 
     def _validate(self, validate: Validate) -> None:
+        metrics = self._measure(validate)
         with self._retrieval_weights():
-            metrics = distributed.from_main(validate(self.method))
             self.state.metrics = dict(metrics)
             if not self.best_known or _score(metrics) > _score(self.best_known):
                 self._save_best()
         self.reporter.validated(self.state.step, metrics)
+
+    def _measure(self, validate: Validate) -> dict[str, float]:
+        """Validation of the retrieval weights; `train.blend: auto` leaves the best share in the state."""
+        found = []
+        for share in SHARES if self.train.blend == "auto" else (self.state.blend,):
+            self.state.blend = share
+            with self._retrieval_weights():
+                metrics = distributed.from_main(validate(self.method))
+            found.append({**metrics, "val/blend": share} if self.stepper.blend else metrics)
+        best = max(found, key=_score)
+        self.state.blend = best.get("val/blend", self.state.blend)
+        return best
 
     def _save_best(self) -> None:
         """Write `checkpoints/best`; what cannot be written now is kept and tried again at each `_save`."""
@@ -328,4 +353,5 @@ class _Fit:
             seconds=self.before + span,
             images_per_s=done / span,
             data_wait=(self.stream.waited if self.stream else 0.0) / span,
+            blend=self.state.blend,
         )

@@ -137,6 +137,7 @@ class Saver:
     def __init__(self, stepper: Stepper, run: RunDir) -> None:
         self.method, self.optimizer, self.scaler = stepper.method, stepper.optimizer, stepper.scaler
         self.ema, self.monitor, self.precision = stepper.ema, stepper.monitor, stepper.precision.name
+        self.blend = stepper.blend
         self.run, self.last, self.best = run, run.checkpoints / "last", run.checkpoints / "best"
         self.waiting: Best | None = None
         """The best so far, while it cannot be written (rank 0)."""
@@ -150,10 +151,7 @@ class Saver:
         self._check_finite()
         if not distributed.is_main():
             return None
-        weights, extra = self.method.state_dict(), {}
-        if self.ema is not None:
-            extra = {"weights": {k: weights[k] for k in self.ema.average}, "ema_updates": self.ema.updates}
-            weights = {**weights, **self.ema.average}
+        weights, extra = self._for_retrieval(float(state["blend"]))
         full = {
             "state": dict(state),
             "optimizer": self.optimizer.state_dict(),
@@ -169,6 +167,19 @@ class Saver:
         except CheckpointError as error:
             return str(error)
         return None
+
+    def _for_retrieval(self, share: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights that retrieval uses (averaged, blended), and what else resuming needs to undo that."""
+        own = self.method.state_dict()
+        used, extra = own, dict[str, Any]()
+        if self.ema is not None:
+            extra["ema_updates"] = self.ema.updates
+            used = {**used, **self.ema.average}
+        if self.blend is not None:
+            extra |= {"start": self.blend.start, "average": self.ema.average if self.ema else {}}
+            used = {**used, **self.blend.of(used, share)}
+        changed = {name: tensor for name, tensor in own.items() if used[name] is not tensor}
+        return used, {**extra, "weights": changed}
 
     def save_best(self, metrics: Mapping[str, float], step: int, epoch: int) -> str | None:
         """Write `checkpoints/best` from the weights that the method holds now: only what retrieval needs.
@@ -255,8 +266,11 @@ class Saver:
         self.monitor.restore(full["monitor"], full["pending"])
         if self.ema is not None:
             self.ema.updates = int(full["ema_updates"])
+            averages = full.get("average", weights)  # without a blend they are the stored weights
             for name, average in self.ema.average.items():
-                average.copy_(weights[name])
+                average.copy_(averages[name])
+        if self.blend is not None:
+            self.blend.restore(full["start"])
         state: dict[str, Any] = full["state"]
         if "waiting" in full and distributed.is_main():
             self.waiting = Best(**full["waiting"])

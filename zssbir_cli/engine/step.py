@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision, choose_attention
+from zssbir_cli.engine.blend import Blend
 from zssbir_cli.engine.ema import Ema
 from zssbir_cli.engine.monitor import Monitor
 from zssbir_cli.engine.optim import build_optimizer, lr_at, set_lr, trainable
@@ -48,6 +49,7 @@ class Stepper:
         self.params = trainable(self.optimizer)
         self.scaler = precision.scaler()
         self.ema = Ema(method, train.ema) if train.ema else None
+        self.blend = Blend(method) if train.blend != 1.0 else None
         self.monitor = Monitor(precision.device)
         self.phase: Phase = lambda _: nullcontext()
         self.model: nn.Module = method

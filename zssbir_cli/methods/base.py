@@ -14,6 +14,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.types import Modality
 
 Batch = dict[str, Tensor]
@@ -115,8 +116,13 @@ class Method(nn.Module, ABC):
         """Retrieval embeddings: uint8 images [B, C, H, W] -> float32 [B, D], unit length (eval mode)."""
 
     def param_groups(self) -> list[ParamGroup]:
-        """Groups for the optimizer; default: all trainable parameters in one group."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        """Groups for the optimizer; default: all trainable parameters, those of encoders with their `lr_scale`."""
+        scales = {p: m.lr_scale for m in self.modules() if isinstance(m, Encoder) for p in m.parameters()}
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups.setdefault(scales.get(parameter, 1.0), []).append(parameter)
+        return [{"params": params, "lr_scale": scale} for scale, params in groups.items()]
 
     def retrieval_state(self) -> dict[str, Tensor]:
         """The part of `state_dict()` that `embed` needs; default: everything."""

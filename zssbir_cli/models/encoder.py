@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.contours import contours
 from zssbir_cli.models.hub import go_offline_without_network
+from zssbir_cli.models.tune import select_trained
 from zssbir_cli.models.weights import load_weights, read_state
 from zssbir_cli.recipe.schema import ModelConfig
 
@@ -31,7 +32,8 @@ class Features(NamedTuple):
 class Encoder(nn.Module):
     """Wraps a headless timm model. Input: uint8 images [B, C, H, W], C = 1 or 3 (grey is repeated).
 
-    Normalises on the device, so that loaders hand over plain uint8.
+    Normalises on the device, so that loaders hand over plain uint8. `lr_scale` multiplies the learning rate of
+    its parameters.
     """
 
     mean: Tensor
@@ -46,12 +48,14 @@ class Encoder(nn.Module):
         std: tuple[float, ...],
         freeze_batchnorm: bool,
         as_contours: bool = False,
+        lr_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.freeze_batchnorm = freeze_batchnorm
         self.as_contours = as_contours
         self.normalisation = (tuple(map(float, mean)), tuple(map(float, std)))
+        self.lr_scale = lr_scale
         width: Any = backbone.num_features
         self.dim = int(getattr(backbone, "head_hidden_size", None) or width)
         self.token_dim = int(width)
@@ -102,13 +106,17 @@ class Encoder(nn.Module):
         return grid
 
     def train(self, mode: bool = True) -> "Encoder":
-        """As `nn.Module.train`, but batch norm stays in eval mode when `freeze_batchnorm` is set."""
+        """As `nn.Module.train`, but batch norm stays in eval mode when `freeze_batchnorm` is set, or when the
+        layer is not trained (`model.tune`)."""
         super().train(mode)
-        if self.freeze_batchnorm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and self._fixed(module):
+                module.eval()
         return self
+
+    def _fixed(self, norm: nn.Module) -> bool:
+        own = list(norm.parameters())
+        return self.freeze_batchnorm or (bool(own) and not any(p.requires_grad for p in own))
 
 
 def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
@@ -122,7 +130,8 @@ def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
     mean = config.mean or tuple(defaults.get("mean", (0.5, 0.5, 0.5)))
     std = config.std or tuple(defaults.get("std", (0.5, 0.5, 0.5)))
     frozen = config.freeze_batchnorm and config.weights != "none"
-    return Encoder(backbone, mean, std, frozen, config.input == "contours")
+    select_trained(backbone, config.tune)
+    return Encoder(backbone, mean, std, frozen, config.input == "contours", config.lr_scale)
 
 
 def _create(config: ModelConfig, size: int, pretrained: bool) -> nn.Module:

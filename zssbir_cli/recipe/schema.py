@@ -73,6 +73,13 @@ class ModelConfig(Strict):
         description="Keep batch-norm statistics fixed (small batches; equal results on any number of ranks).",
     )
     projection: int = Field(0, ge=0, description="Dimensions of a linear projection head; 0 = no head.")
+    tune: str = Field(
+        "all",
+        pattern=r"^(all|norms|none|last:[1-9][0-9]*)$",
+        description="Which weights of the backbone are trained: `all`, `norms` (scales and shifts of the norm layers), "
+        "`last:N` (the last N blocks of a transformer or stages of a CNN, and what follows them) or `none`.",
+    )
+    lr_scale: float = Field(1.0, gt=0, description="Multiplies the learning rate for the backbone.")
 
 
 class OptimConfig(Strict):
@@ -107,6 +114,11 @@ class TrainConfig(Strict):
     )
     ema: float | None = Field(
         None, gt=0, lt=1, description="Decay of an average of the weights that is used for retrieval."
+    )
+    blend: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        1.0,
+        description="Retrieval uses start + blend * (trained - start) of all weights; 1 = the trained ones, 0 = the "
+        "start. `auto`: the share that does best on the held-out seen classes.",
     )
     compile: bool = Field(False, description="Compile the encoder with torch.compile (pays on GPUs).")
     channels_last: bool = Field(True, description="channels-last memory format for CNN backbones.")

@@ -1,0 +1,47 @@
+"""Blending of trained and start weights for retrieval (weight-space ensembling, Wortsman et al. 2022)."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from zssbir_cli.methods.base import Method
+
+SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""What `train.blend: auto` chooses from."""
+
+
+class Blend:
+    """Weights used for retrieval = start + share * (trained - start), over all floating-point tensors of the
+    method's `retrieval_state()`, batch-norm statistics included. Build it before the first step."""
+
+    def __init__(self, method: Method) -> None:
+        self._live = {k: v.detach() for k, v in method.retrieval_state().items() if v.is_floating_point()}
+        self.start = {name: tensor.clone() for name, tensor in self._live.items()}
+
+    def of(self, weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+        """The blend of `weights`, which hold a tensor for every name in `start`, with the start."""
+        return {name: torch.lerp(start, weights[name], share) for name, start in self.start.items()}
+
+    @torch.no_grad()
+    def restore(self, start: Mapping[str, Tensor]) -> None:
+        """Take the start from a checkpoint, whatever the method was built from this time."""
+        for name, tensor in self.start.items():
+            tensor.copy_(start[name])
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self, share: float) -> Iterator[None]:
+        """The method holds the blend inside this context, and its own weights again after it."""
+        own = {name: tensor.clone() for name, tensor in self._live.items()}
+        try:
+            self._copy(self.of(own, share))
+            yield
+        finally:
+            self._copy(own)
+
+    @torch.no_grad()
+    def _copy(self, source: Mapping[str, Tensor]) -> None:
+        for name, tensor in self._live.items():
+            tensor.copy_(source[name])
