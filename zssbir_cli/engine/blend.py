@@ -6,10 +6,24 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.base import Method
+from zssbir_cli.recipe.schema import TrainConfig
 
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """What `train.blend: auto` chooses from."""
+
+
+def first_share(train: TrainConfig, validates: bool) -> float:
+    """The share that holds until a validation chooses another. Raises UsageError for `auto` without validation."""
+    if train.blend != "auto":
+        return train.blend
+    if not validates or not train.validate_every:
+        raise UsageError(
+            "train.blend: auto is chosen on held-out seen classes, but this run does not validate (data set without "
+            "val classes, or train.validate_every = 0): set train.blend to a number such as 0.7"
+        )
+    return 1.0
 
 
 class Blend:

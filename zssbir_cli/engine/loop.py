@@ -13,7 +13,7 @@ import torch
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
-from zssbir_cli.engine.blend import SHARES
+from zssbir_cli.engine.blend import SHARES, first_share
 from zssbir_cli.engine.loader import Stream, training_stream
 from zssbir_cli.engine.optim import lr_at
 from zssbir_cli.engine.report import Hooks, Reporter, Silent
@@ -123,12 +123,7 @@ class _Fit:
         self.report_every = max(1, min(50, self.per_epoch // 10))
         self.stepper = Stepper(self.method, self.optim, self.train, self.precision)
         self.monitor, self.ema = self.stepper.monitor, self.stepper.ema
-        if self.train.blend == "auto" and (self.validate is None or not self.train.validate_every):
-            raise UsageError(
-                "train.blend: auto is chosen on held-out seen classes, but this run does not validate (data set without "
-                "val classes, or train.validate_every = 0): set train.blend to a number such as 0.7"
-            )
-        self.state = State(blend=1.0 if self.train.blend == "auto" else self.train.blend)
+        self.state = State(blend=first_share(self.train, self.validate is not None))
         self.saver = Saver(self.stepper, self.run_dir)
         items = self.train.batch_size * self.batches / self.per_epoch
         self.reporter = Reporter(

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -84,6 +84,8 @@ _LIMITS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 
 def _type_text(kind: Any) -> str:
     origin = get_origin(kind)
+    if origin is Annotated:
+        return type_name(*get_args(kind)[:2])
     if origin is Literal:
         return " / ".join(str(a) for a in get_args(kind))
     if origin in (Union, types.UnionType):
