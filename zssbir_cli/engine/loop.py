@@ -258,24 +258,20 @@ class _Fit:
         self.stepper.train_mode()
 
     def _validate(self, validate: Validate) -> None:
-        metrics = self._measure(validate)
+        """Measure the retrieval weights; `train.blend: auto` leaves the best share in the state."""
+        found = []
+        for share in SHARES if self.train.blend == "auto" else (self.state.blend,):
+            self.state.blend = share
+            with self._retrieval_weights():
+                values = distributed.from_main(validate(self.method))
+            found.append({**values, "val/blend": share} if self.stepper.blend else values)
+        metrics = max(found, key=_score)
+        self.state.blend = metrics.get("val/blend", self.state.blend)
         with self._retrieval_weights():
             self.state.metrics = dict(metrics)
             if not self.best_known or _score(metrics) > _score(self.best_known):
                 self._save_best()
         self.reporter.validated(self.state.step, metrics)
-
-    def _measure(self, validate: Validate) -> dict[str, float]:
-        """Validation of the retrieval weights; `train.blend: auto` leaves the best share in the state."""
-        found = []
-        for share in SHARES if self.train.blend == "auto" else (self.state.blend,):
-            self.state.blend = share
-            with self._retrieval_weights():
-                metrics = distributed.from_main(validate(self.method))
-            found.append({**metrics, "val/blend": share} if self.stepper.blend else metrics)
-        best = max(found, key=_score)
-        self.state.blend = best.get("val/blend", self.state.blend)
-        return best
 
     def _save_best(self) -> None:
         """Write `checkpoints/best`; what cannot be written now is kept and tried again at each `_save`."""
