@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +19,7 @@ from zssbir_cli.engine.optim import lr_at
 from zssbir_cli.engine.report import Hooks, Reporter, Silent
 from zssbir_cli.engine.resume import Saver
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.state import FitResult, State
 from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.stop import Interrupted, StopRequest, on_signals
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
@@ -29,35 +30,6 @@ SELECT = "val/mAP@all"
 """The value that selects the best checkpoint: mAP@all on the held-out seen classes."""
 
 Validate = Callable[[Method], dict[str, float]]
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What came of a run: optimizer steps in all, last and best validation, speed of this session."""
-
-    steps: int
-    metrics: Mapping[str, float]
-    best: Mapping[str, float]
-    best_step: int
-    seconds: float
-    images_per_s: float
-    data_wait: float
-    blend: float
-    """Share of the way from the start that the last checkpoint's retrieval weights are at (`train.blend`)."""
-
-
-@dataclass
-class State:
-    """Where a run is and what it has found; goes into a checkpoint as it is."""
-
-    step: int = 0
-    epochs_ended: int = 0
-    seconds: float = 0.0
-    rows: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-    best_step: int = -1
-    blend: float = 1.0
 
 
 def _score(metrics: Mapping[str, float]) -> float:

@@ -21,13 +21,14 @@ from zssbir_cli.embedding.own import learnt_from, preprocessing
 from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.circumstances import circumstances
 from zssbir_cli.engine.loader import training_stream
-from zssbir_cli.engine.loop import FitResult, Validate, fit
+from zssbir_cli.engine.loop import Validate, fit
 from zssbir_cli.engine.profile import StepProfile, profile_steps
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.report import Hooks, Silent, memory_mb
 from zssbir_cli.engine.resume import check_resume
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.runs import find_run, has_checkpoint
+from zssbir_cli.engine.state import FitResult
 from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
 from zssbir_cli.errors import DataError, DivergedError, UsageError, ZssbirError
