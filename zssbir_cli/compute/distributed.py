@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from zssbir_cli.errors import UsageError, ZssbirError
 
@@ -173,20 +172,6 @@ def all_max_(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(x, op=dist.ReduceOp.MAX)
     return x
-
-
-def average_statistics(module: nn.Module) -> None:
-    """Make batch norm's running statistics the mean over ranks, where they are being collected: each rank saw
-    its own share of the batches. (Recipes keep them fixed by default, `model.freeze_batchnorm`.)"""
-    for part in collecting_norms(module) if world_size() > 1 else ():
-        for statistic in (part.running_mean, part.running_var):
-            if statistic is not None:
-                statistic.copy_(all_mean(statistic))
-
-
-def collecting_norms(module: nn.Module) -> list[_BatchNorm]:
-    """Batch-norm layers that are collecting statistics: those of this rank's share of the batch."""
-    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
 
 
 def barrier() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from zssbir_cli.compute import distributed
+from zssbir_cli.compute.batchnorm import BATCH_NORMS
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, read_embeddings, write_embeddings
 from zssbir_cli.data.prepared import Choice, PreparedSet
@@ -88,7 +89,7 @@ def with_bf16_weights(method: Method) -> Method:
     does it."""
     fast = copy.deepcopy(method)
     for module in fast.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BATCH_NORMS):
             continue
         for parameter in module.parameters(recurse=False):
             parameter.data = parameter.data.to(torch.bfloat16)

@@ -120,10 +120,6 @@ class _Fit:
         self.run_dir.trim(self.state.rows)
         self.before = self.state.seconds
         self.stepper.wrap()
-        if distributed.world_size() > 1 and distributed.collecting_norms(self.method):
-            self.reporter.note(
-                "note: batch norm uses each rank's share of the batch: results depend on their number"
-            )
         self.reporter.start(self.state.step)
         if distributed.from_main(self.saver.waiting is not None):
             self._save()  # the best so far could not be written when the run was stopped
@@ -263,7 +259,6 @@ class _Fit:
     def _save(self, must: bool = False) -> None:
         """Write `checkpoints/last`; a failure is an error only if there is no later chance (`must`)."""
         self.monitor.drain()
-        distributed.average_statistics(self.method)
         self.state.seconds, self.state.rows = self.before + self.reporter.seconds, self.run_dir.rows
         lost = self._retry_best()
         problem = self.saver.save(dataclasses.asdict(self.state), self.state.step // self.per_epoch)

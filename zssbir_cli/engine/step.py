@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from zssbir_cli.compute import distributed
+from zssbir_cli.compute.batchnorm import share_statistics
 from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.blend import Blend
 from zssbir_cli.engine.ema import Ema
@@ -61,13 +62,13 @@ class Stepper:
 
     def eval_mode(self) -> None:
         """Make the method ready for embedding."""
-        distributed.average_statistics(self.method)
         self.method.eval()
         choose_attention(self.method, self.precision, training=False)
 
     def wrap(self) -> None:
         """Under several ranks, put DDP around the method; `forward` is the only call that goes through it."""
         self.train_mode()
+        share_statistics(self.method)
         if distributed.world_size() > 1:
             devices = [self.precision.device] if self.precision.device.type == "cuda" else None
             with warnings.catch_warnings():  # its successor `forward_sync_buffers` is not in older versions

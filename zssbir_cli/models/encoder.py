@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from zssbir_cli.compute.batchnorm import BATCH_NORMS
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.contours import contours
 from zssbir_cli.models.hub import go_offline_without_network
@@ -110,7 +111,7 @@ class Encoder(nn.Module):
         layer is not trained (`model.tune`)."""
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and self._fixed(module):
+            if isinstance(module, BATCH_NORMS) and self._fixed(module):
                 module.eval()
         return self
 

@@ -102,17 +102,17 @@ class MatchDecoder(nn.Module):
 
 
 def interaction_loss(
-    decoder: MatchDecoder, sketch: Tensor, photo: Tensor, keep: Tensor, rows: Tensor, negative: Tensor
+    decoder: MatchDecoder, sketch: Tensor, photo: Tensor, keep: Tensor, own: Tensor, negative: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of 2R decisions: sketch `rows[r]` matches photo `rows[r]`, but not photo `negative[r]`.
+    """Cross-entropy of 2B decisions: sketch i matches photo `own[i]`, but not photo `negative[i]`.
 
-    sketch: tokens [B, L, D]. photo: tokens [P, L, D], P >= B. keep: bool [P, L]. rows, negative: int64 [R].
+    sketch: tokens [B, L, D]. photo: tokens [P, L, D]. keep: bool [P, L]. own, negative: int64 [B], rows of photos.
     Returns the loss and the share of right decisions (detached), scalars.
     """
-    asked, shown = torch.cat([rows, rows]), torch.cat([rows, negative])
-    logits = decoder(sketch[asked], photo[shown], keep[shown])
+    shown = torch.cat([own, negative])
+    logits = decoder(sketch.repeat(2, 1, 1), photo[shown], keep[shown])
     logits = logits if logits.dtype.itemsize == 8 else logits.float()
-    label = (asked == shown).long()  # a row without a negative is shown its own photo twice
+    label = (own.repeat(2) == shown).long()  # a row without a negative is shown its own photo twice
     right = (logits.detach().argmax(1) == label).float().mean()
     return nn.functional.cross_entropy(logits, label), right
 

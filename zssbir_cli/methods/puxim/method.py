@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from zssbir_cli.compute.distributed import gather
+from zssbir_cli.compute.distributed import gather, rank
 from zssbir_cli.methods.base import Batch, Method, StepOutput
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.decoder import MatchDecoder, interaction_loss, other_class
@@ -68,10 +68,7 @@ class Puxim(Method):
             )
         if self.decoder is not None:
             tokens, keep = self._with_class_token(features, keep)
-            rows, negative = self._pairs(batch, n)
-            loss, extra["match_accuracy"] = interaction_loss(
-                self.decoder, tokens[:n], tokens[n:], keep, rows, negative
-            )
+            loss, extra["match_accuracy"] = self._interaction(self.decoder, batch, tokens, keep)
             losses["interaction"] = c.interaction, loss
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
         return StepOutput(total, {f"loss/{k}": v.detach() for k, (_, v) in losses.items()} | extra)
@@ -94,12 +91,18 @@ class Puxim(Method):
             out["contrast"] = c.contrast, supervised_contrast(both, labels.repeat(2), c.scale)
         return out
 
-    def _pairs(self, batch: Batch, n: int) -> tuple[Tensor, Tensor]:
-        """Rows that take part in the interaction, and the number of each one's negative photo."""
-        rows = torch.arange(n, device=batch["sketch"].device)
+    def _interaction(
+        self, decoder: MatchDecoder, batch: Batch, tokens: Tensor, keep: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The interaction of this rank's sketches; negatives of the batch come from the photos of all ranks."""
+        n = len(batch["sketch"])
+        sketch, photo = tokens[:n], tokens[n:]
+        own = torch.arange(n, device=tokens.device)
         if self.config.negatives == "drawn":
-            return rows, rows + n
-        return rows, other_class(batch["photo_label"])
+            return interaction_loss(decoder, sketch, photo, keep, own, own + n)
+        negative = other_class(gather(batch["photo_label"]))
+        own = own + rank() * n
+        return interaction_loss(decoder, sketch, gather(photo), gather(keep), own, negative[own])
 
     def embed(self, images: Tensor, modality: Modality) -> Tensor:
         """The class token (a CNN's pooled features) at unit length, [B, D]."""
