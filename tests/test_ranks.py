@@ -90,7 +90,7 @@ def work(data_root: Path, name: str) -> dict[str, Tensor]:
             out |= {f"grad {n}": p.grad.clone() for n, p in method.named_parameters() if p.grad is not None}
         stepper.optimizer.step()
         stepper.optimizer.zero_grad()
-        method.after_step(Position(step + 1, STEPS + 1, 1, 2))
+        method.after_step(Position(step + 1, STEPS + 1, 1, 2), torch.zeros(()))
     stepper.eval_mode()
     return out | {key: value.clone() for key, value in method.state_dict().items()}
 

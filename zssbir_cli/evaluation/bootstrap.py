@@ -1,6 +1,8 @@
 """How sure a mean is: bootstrap intervals over queries and over classes, and a paired test of two systems."""
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +46,26 @@ def resampled_means(
 
 
 def intervals(values: Floats, groups: npt.NDArray[np.int64] | None, seed: int = 0) -> list[Interval]:
-    """Percentile interval of the mean of each column (see `resampled_means`)."""
-    means = resampled_means(values, groups, seed)
+    """Interval of the mean of each column: the percentiles of `resampled_means`, widened about the mean by
+    sqrt(n / (n - 1)) t / z for n resampled units. Without that the interval over 12 classes covers
+    less than it says (tests/test_bootstrap.py simulates it); with thousands of queries it changes nothing."""
+    means, mean = resampled_means(values, groups, seed), values.mean(axis=0)
+    units = len(values) if groups is None else len(np.unique(groups))
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+    wide = _widening(units)
+    pairs = zip(mean + (low - mean) * wide, mean + (high - mean) * wide, strict=True)
+    return [Interval(float(a), float(b)) for a, b in pairs]
+
+
+def _widening(units: int) -> float:
+    """sqrt(n / (n - 1)) t / z at `LEVEL`; Student's t by its expansion in 1 / (n - 1) (Abramowitz and Stegun
+    26.7.5), right to 0.1 % from n = 6 on. One unit has no spread to widen."""
+    if units < 2:
+        return 1.0
+    z, v = NormalDist().inv_cdf((1 + LEVEL) / 2), units - 1
+    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    return math.sqrt(units / v) * t / z
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,12 @@ def search(
 
     Args:
         query: [Q, D] floats; scaled to unit length here.
-        gallery: [G, D] float32 or float16, unit rows (as embeddings files hold), may be a memory map; read once,
-            in blocks.
+        gallery: [G, D] float32 or float16, unit rows to within rounding (as embeddings files hold); the scores are
+            cosines, of rows scaled to unit length exactly. May be a memory map; read once, in blocks.
         k: photos per query; at most G are returned.
         products: what the scan of several queries computes in, float32 or (where the processor has it) bfloat16.
         progress: told the number of rows read.
-    Errors: DataError: different widths, NaN or zero query, NaN in the gallery. UsageError: k < 1.
+    Errors: DataError: different widths, NaN or zero query, NaN, infinity or a zero row in the gallery. UsageError: k < 1.
     Memory: the scores of a block, 4 * Q * 65,536 bytes.
     """
     if k < 1:
@@ -68,22 +68,36 @@ def search(
         while done < total:
             size = min(max(done, TILE_ROWS), BLOCK_ROWS)  # small at first: they make the bound for the rest
             block = rows[done : done + size]
-            near = best.near(_products(block, columns, scan), _slack(width, scan))
+            _check_rows(block, done)
+            near = best.near(_products(block, columns, scan), _slack(width, scan, rows.dtype))
             if scan == torch.bfloat16 and len(near) > CROWDED * len(query) * k:
-                near = best.near(_products(block, columns, torch.float32), _slack(width, torch.float32))
+                near = best.near(
+                    _products(block, columns, torch.float32), _slack(width, torch.float32, rows.dtype)
+                )
             best.add(near, done)
             done = min(done + size, total)
             progress("searching", done, total)
     return best.result()
 
 
-def _slack(width: int, products: torch.dtype) -> float:
+def _check_rows(block: Tensor, start: int) -> None:
+    """Refuse rows without a direction; start: number of the block's first row."""
+    sums = torch.linalg.vector_norm(block, ord=1, dim=1, dtype=torch.float32)
+    wrong = (~(torch.isfinite(sums) & (sums > 0))).nonzero().flatten()
+    if len(wrong):
+        named = ", ".join(str(start + int(i)) for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+        raise DataError(f"the gallery holds NaN, infinity or zero rows (row {named}); embed it again")
+
+
+def _slack(width: int, products: torch.dtype, stored: torch.dtype) -> float:
     """Largest error of a scanned score between unit vectors (to within 1 %) of `width` dimensions.
 
     Sums in float32, in whatever order, are off by at most width * 2^-24, and scores and bounds are rounded to
     float32 a few times; bfloat16 (8 bits) rounds the row, the query and the result by up to 2^-8 of their length each.
+    Rows stored in float16 are off unit length by up to 2^-11 (and denormal entries by 2^-25 each).
     """
-    return 1.03 * ((width + 4) * 2.0**-24 + (3.02 * 2.0**-8 if products == torch.bfloat16 else 0))
+    half = 2.0**-11 + width**0.5 * 2.0**-25 if stored == torch.float16 else 0.0
+    return half + 1.03 * ((width + 4) * 2.0**-24 + (3.02 * 2.0**-8 if products == torch.bfloat16 else 0))
 
 
 def _products(block: Tensor, columns: Tensor, products: torch.dtype) -> Tensor:
@@ -113,7 +127,7 @@ class _Best:
         else:  # k rows score at least the k-th scanned score less the error
             most = min(self.k, len(scores))
             least = torch.topk(scores.T.contiguous(), most, sorted=False).values.amin(1) - slack
-        return np.flatnonzero(~(scores < least - slack).numpy())  # NaN is found too, and refused
+        return np.flatnonzero(~(scores < least - slack).numpy())
 
     def add(self, near: npt.NDArray[np.int64], start: int) -> None:
         """Take in places found by `near` in the block of gallery rows from `start` on."""
@@ -127,15 +141,13 @@ class _Best:
         self.query, self.row, self.score = query[best], row[best], score[best]
 
     def _exact(self, query: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Cosines [n], computed in float64. DataError for NaN."""
+        """Cosines [n], computed in float64."""
         score = np.empty(len(row), np.float32)
         for a in range(0, len(row), TILE_ROWS):
             part = slice(a, a + TILE_ROWS)
             rows = self.gallery[row[part]].astype(np.float64)
-            score[part] = np.einsum("nd,nd->n", rows, self.unit[query[part]])
-        bad = np.isnan(score)
-        if bad.any():
-            raise DataError(f"the gallery holds NaN (row {int(row[bad][0])}); embed it again")
+            length = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+            score[part] = np.einsum("nd,nd->n", rows, self.unit[query[part]]) / length
         return score
 
     def result(self) -> Neighbours:
