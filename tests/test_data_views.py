@@ -16,6 +16,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import RowItems, item_rng
 from zssbir_cli.inputs.sampling import ClassIndex, RowPlan
 from zssbir_cli.inputs.transforms import Crop, crop_image, crop_map, jitter_color, jitter_sketch, sample_crop
+from zssbir_cli.prepare.clean import CleanOptions, clean
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 
@@ -65,7 +66,9 @@ def test_polarity_and_transparency_do_not_matter(mode: str) -> None:
         picture = Image.fromarray(np.stack([ink, ink, ink, alpha], -1), "RGBA")
     file = io.BytesIO()
     picture.save(file, "PNG")
-    read = decode_sketch(np.frombuffer(file.getvalue(), np.uint8))
+    cleaned = clean(file.getvalue(), Modality.SKETCH, CleanOptions()).data
+    assert cleaned is not None
+    read = decode_sketch(np.frombuffer(cleaned, np.uint8))
     assert (read.int() - plain.int()).abs().max() <= 1
 
 

@@ -11,7 +11,6 @@ baseline and of `prepare` alternate; medians and their ratio are printed.
 """
 
 import argparse
-import hashlib
 import io
 import resource
 import shutil
@@ -33,7 +32,6 @@ from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import prepare_own
 
 MODES = {
-    "--quick: read + hash": CleanOptions(quick=True),
     "default: read + hash + decode": CleanOptions(),
     "--size 128: read + hash + decode + resize + encode": CleanOptions(size=128),
 }
@@ -44,8 +42,6 @@ def alone(files: list[tuple[Path, Modality]], options: CleanOptions) -> float:
 
     def work(item: tuple[Path, Modality]) -> int:
         raw = item[0].read_bytes()
-        if options.quick:
-            return len(hashlib.sha256(raw).digest())
         return len(clean(raw, item[1], options).digest)
 
     start = time.perf_counter()
@@ -133,9 +129,7 @@ def memory(sizes: list[int]) -> None:
 def measure(source: Path) -> None:
     """Prepare `source` and print this process's peak memory in MB."""
     with tempfile.TemporaryDirectory(dir=source.parent) as out:
-        prepare_own(
-            [source], out=Path(out) / "x", choices=Choices(build=BuildOptions(CleanOptions(quick=True)))
-        )
+        prepare_own([source], out=Path(out) / "x", choices=Choices(build=BuildOptions(CleanOptions())))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 
 

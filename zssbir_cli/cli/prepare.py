@@ -62,9 +62,6 @@ def prepare(
         False, "--dedup", help="Leave out repeated images (EXTEND repeats originals)."
     ),
     allow_leak: bool = typer.Option(False, "--allow-leak", help="Record leaks instead of refusing them."),
-    quick: bool = typer.Option(
-        False, "--quick", help="Check stored files by checksum, without decoding them."
-    ),
     show_list: bool = typer.Option(
         False, "--list", help="Show data sets, splits, counts and papers, and exit."
     ),
@@ -81,7 +78,7 @@ def prepare(
     elif verify is not None:
         _verify(verify, workers)
     else:
-        build = BuildOptions(CleanOptions(size, quick, square), dedup, strict, allow_leak, workers)
+        build = BuildOptions(CleanOptions(size, square=square), dedup, strict, allow_leak, workers)
         choices = Choices(unseen, val_classes, holdout, subset, seed, build)
         _show(_prepare(source or [], name, out, split, given or [], lists or [], choices, ambiguity))
 

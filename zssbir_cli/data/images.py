@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zssbir_cli.data.ink import dark_on_white, flatten
 from zssbir_cli.errors import DataError
 
 UInt8 = npt.NDArray[np.uint8]
@@ -24,25 +23,20 @@ def decode_photo(buffer: UInt8) -> Tensor:
     return torch.from_numpy(_decode(buffer, cv2.IMREAD_COLOR_RGB)).permute(2, 0, 1)
 
 
-def decode_sketch(buffer: UInt8) -> Tensor:
+def decode_sketch(buffer: UInt8, *, on_white: bool = True) -> Tensor:
     """Encoded JPEG or PNG bytes, uint8 [n] -> sketch as dark ink on white, uint8 [1, H, W].
 
-    Light ink on a dark ground (told by the image's border) is inverted; transparency is laid on white, or on
-    black first when the ink is light.
+    Stored sketches are dark on white (`prepare.ground`). `on_white=False` is for sets that were prepared before that:
+    light ink on a dark ground, told by the image's border, is inverted.
 
     Raises:
         DataError: the bytes are no image or are cut short.
     """
-    if _has_alpha(buffer):
-        bgra = _decode(buffer, cv2.IMREAD_UNCHANGED)
-        grey = np.asarray(cv2.cvtColor(bgra, cv2.COLOR_BGRA2GRAY), np.uint8)
-        return torch.from_numpy(flatten(grey, bgra[..., 3]))[None]
-    return torch.from_numpy(dark_on_white(_decode(buffer, cv2.IMREAD_GRAYSCALE)))[None]
-
-
-def _has_alpha(buffer: UInt8) -> bool:
-    """Whether this is a PNG with an alpha channel (colour type 4 or 6 in its header)."""
-    return len(buffer) > 25 and bytes(buffer[:4]) == b"\x89PNG" and int(buffer[25]) in (4, 6)
+    grey = _decode(buffer, cv2.IMREAD_GRAYSCALE)
+    if not on_white:
+        border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+        grey = 255 - grey if float(border.mean()) < 127.5 else grey
+    return torch.from_numpy(grey)[None]
 
 
 def _decode(buffer: UInt8, flags: int) -> UInt8:

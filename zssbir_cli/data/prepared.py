@@ -24,13 +24,18 @@ class ImageSet:
 
     Can be read from several threads, pickled, and carried across fork (`OpenFiles`). Not memory maps: a file
     that is cut short while it is in use would kill the process. `labels`: int32 [N]. `squared`: the images are network inputs already
-    (`prepare --square`).
+    (`prepare --square`). `on_white`: sketches were made dark on white when they were prepared.
     """
 
     def __init__(
-        self, part: Part, modality: Modality, shards: list[ShardIndex], squared: bool = False
+        self,
+        part: Part,
+        modality: Modality,
+        shards: list[ShardIndex],
+        squared: bool = False,
+        on_white: bool = True,
     ) -> None:
-        self.part, self.modality, self.squared = part, modality, squared
+        self.part, self.modality, self.squared, self.on_white = part, modality, squared, on_white
         self.labels: npt.NDArray[np.int32] = (
             np.concatenate([s.labels for s in shards]) if shards else np.empty(0, np.int32)
         )
@@ -160,7 +165,13 @@ class PreparedSet:
                     f"{index.path} ({part}) holds {self._name(int(foreign[0]))}; prepare the set again"
                 )
             indexes.append(index)
-        return ImageSet(part, modality, indexes, squared=bool(self.manifest.options.get("square")))
+        return ImageSet(
+            part,
+            modality,
+            indexes,
+            squared=bool(self.manifest.options.get("square")),
+            on_white="ground" in self.manifest.options,
+        )
 
     def _name(self, label: int) -> str:
         known = 0 <= label < len(self.manifest.classes)

@@ -21,7 +21,7 @@ def load_image(images: ImageSet, i: int) -> Tensor:
     """Decode image `i`: photo uint8 [3, H, W], sketch uint8 [1, H, W]. Raises DataError naming the image."""
     try:
         if images.modality is Modality.SKETCH:
-            return decode_sketch(images.read(i))
+            return decode_sketch(images.read(i), on_white=images.on_white)
         return decode_photo(images.read(i))
     except DataError as error:
         raise DataError(

@@ -4,22 +4,26 @@ Photos are stored as 8-bit RGB or grey JPEG or PNG, sketches as 8-bit grey or RG
 transparency. Files that are like this already keep their bytes, unless they are to be made smaller.
 """
 
+import contextlib
 import hashlib
 import io
-import re
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from zssbir_cli.data.ink import dark_on_white, flatten
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.ground import on_white
 from zssbir_cli.prepare.kinds import is_svg
+from zssbir_cli.prepare.pixels import UInt8, grey, orientation, rgb
 from zssbir_cli.prepare.sources import MAX_FILE_BYTES
 from zssbir_cli.prepare.svg import rasterise
+from zssbir_cli.prepare.whole import image_end
 from zssbir_cli.types import Modality
 
 MAX_PIXELS = 100_000_000
@@ -28,7 +32,20 @@ JPEG_QUALITY = 95
 PNG_LEVEL = 4
 SMALLEST_SQUARE = 32
 """From this side on, the border of a squared sketch is all white: readers tell dark ink from light by it."""
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
+CAMERA_DATA = (b"eXIf", b"Raw profile type", b"adobe.com/xap", b"com.adobe.xmp")
+TAIL_CUT = "data behind the end of the image removed"
+PALEST_INK = 239
+"""Paler than this is no ink (`data.square.FAINT`)."""
+GROUND = 1
+"""Version of what `ground` makes of sketches; stored with a set, whose readers then leave polarity alone."""
+
+SQUARE_PNG = (
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_NONE,  # line drawings: smaller, and a third faster to decode, than with filters
+    cv2.IMWRITE_PNG_COMPRESSION,
+    6,
+)
 
 
 class Cleaned(NamedTuple):
@@ -42,9 +59,9 @@ class Cleaned(NamedTuple):
 
 @dataclass(frozen=True)
 class CleanOptions:
-    """`size`: bring the shorter side down to this many pixels (None = keep). `quick`: check the structure and
-    checksums of files that are stored as they are, without decoding them. `square`: store network inputs of
-    `size` x `size` pixels (`data.squared`)."""
+    """`size`: bring the shorter side down to this many pixels (None = keep). `quick`: do not decode photos
+    that are stored as they are (whoever reads them next does). `square`: store network inputs of
+    `size` x `size` pixels (`data.square`)."""
 
     size: int | None = None
     quick: bool = False
@@ -60,8 +77,6 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
     digest = hashlib.sha256(raw).digest()
     try:
         if options.square and options.size is not None:
-            from zssbir_cli.prepare.squared import squared  # loads torch
-
             data, note = _clean(raw, modality, CleanOptions(quick=options.quick))
             return Cleaned(squared(data, modality, options.size), note, digest)
         data, note = _clean(raw, modality, options)
@@ -73,7 +88,7 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
     except Image.DecompressionBombError:
         return Cleaned(None, "enormous: too many pixels", digest)
     except UnidentifiedImageError:
-        return Cleaned(None, "not an image", digest)
+        return Cleaned(None, _unreadable(raw), digest)
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError) as error:
         return Cleaned(None, f"does not decode: {' '.join(str(error).split())[:120]}", digest)
     except (
@@ -98,119 +113,110 @@ def _clean(raw: bytes, modality: Modality, options: CleanOptions) -> tuple[bytes
         if modality is Modality.PHOTO:
             raise _Skip("an SVG drawing: taken as a sketch only")
         raw = rasterise(raw)
-    if options.quick:
-        end = plain_end(raw, options.size)
-        if end is not None:
-            return raw[:end], "" if end == len(raw) else TAIL_CUT
-    with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise _Skip(f"enormous: {width} x {height} pixels")
-        target = _target(width, height, options.size)
-        if target == (width, height) and is_plain(image, raw):
-            return _keep(image, raw, quick=options.quick)
-        return _convert(image, modality, target)
+    with Image.open(io.BytesIO(raw), formats=formats()) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _Skip(f"enormous: {image.width} x {image.height} pixels")
+        return (_sketch if modality is Modality.SKETCH else _photo)(image, raw, options)
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The image formats that are read here: with pillow-heif also those of phones."""
+    Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return tuple(f for f in FORMATS if f in Image.OPEN)
+
+
+def _unreadable(raw: bytes) -> str:
+    """Why Pillow does not know a file."""
+    brand = raw[8:12] if raw[4:8] == b"ftyp" else b""
+    if brand in (b"avif", b"avis"):
+        return "AVIF is not read here: install Pillow 11.3 or later"
+    if brand in (b"mif1", b"msf1") or brand[:3] in (b"hei", b"hev"):
+        return "HEIC is not read here: pip install pillow-heif (the extra `heic`)"
+    if raw[4:8] == b"JXL " or raw[:2] == b"\xff\x0a":
+        return "JPEG XL is not read: convert it to JPEG or PNG"
+    return "not an image"
+
+
+def _photo(image: Image.Image, raw: bytes, options: CleanOptions) -> tuple[bytes, str]:
+    """A photo's own bytes where every reader decodes them, else an RGB JPEG."""
+    target = _target(image.width, image.height, options.size)
+    if target == image.size and is_plain(image, raw):
+        end = _whole(raw)
+        if not options.quick:
+            if image.format == "JPEG":  # at an eighth of its size, which still reads every coefficient
+                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            image.load()
+        return raw[:end], "" if end == len(raw) else TAIL_CUT
+    note = _what_is_odd(image)
+    if image.format == "JPEG":
+        image.draft(None, (2 * target[0], 2 * target[1]))
+    plain = _resized(rgb(_loaded(image)), options.size)
+    out = io.BytesIO()
+    plain.save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue(), note
+
+
+def _sketch(image: Image.Image, raw: bytes, options: CleanOptions) -> tuple[bytes, str]:
+    """A sketch's own bytes where they are dark ink on white and every reader decodes them, else a grey PNG."""
+    keep = _target(image.width, image.height, options.size) == image.size and is_plain(image, raw)
+    end = _whole(raw) if keep else 0
+    note = "" if keep else _what_is_odd(image)
+    pixels = _own_grey(raw[:end]) if keep else grey(_loaded(image))
+    limited = np.asarray(_resized(Image.fromarray(pixels), None)) if max(pixels.shape) > MAX_SIDE else pixels
+    white, done = on_white(limited)
+    if int(white.min(initial=255)) > PALEST_INK:
+        raise _Skip("blank: no ink found")
+    if keep and not done:
+        return raw[:end], "" if end == len(raw) else TAIL_CUT
+    plain = _resized(Image.fromarray(white if done else pixels), options.size)
+    out = io.BytesIO()
+    plain.save(out, "PNG", compress_level=PNG_LEVEL)
+    return out.getvalue(), ", ".join(filter(None, (note, done)))
+
+
+def _own_grey(raw: bytes) -> UInt8:
+    """A plain sketch as its readers will decode it."""
+    pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise _Skip("does not decode: damaged")
+    return np.asarray(pixels, np.uint8)
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """The first frame."""
+    image.seek(0)
+    image.load()
+    return image
+
+
+def _whole(raw: bytes) -> int:
+    end = image_end(raw)
+    if end is None:
+        raise _Skip("does not decode: cut short or damaged")
+    return end
+
+
+def _resized(image: Image.Image, size: int | None) -> Image.Image:
+    target = _target(*image.size, size)
+    return image if image.size == target else image.resize(target, Image.Resampling.BICUBIC)
 
 
 def is_plain(image: Image.Image, raw: bytes) -> bool:
     """Whether the file can be stored as it is: 8-bit grey or RGB JPEG or PNG, opaque, upright, one frame."""
     if image.mode not in ("L", "RGB") or image.format not in ("JPEG", "PNG"):
         return False
-    if image.format == "PNG":
-        return raw[24] == 8 and "transparency" not in image.info and getattr(image, "n_frames", 1) == 1
-    return image.info.get("exif") is None or image.getexif().get(0x0112, 1) == 1
-
-
-def _keep(image: Image.Image, raw: bytes, *, quick: bool) -> tuple[bytes, str]:
-    """The file's own bytes, once it is sure that they decode; what phones append to a JPEG is cut off."""
-    end = image_end(raw)
-    if end is None:
-        raise _Skip("does not decode: cut short or damaged")
-    if not quick:
-        if image.format == "JPEG":  # at an eighth of its size, which still reads every coefficient
-            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-        image.load()
-    return raw[:end], "" if end == len(raw) else TAIL_CUT
-
-
-TAIL_CUT = "data behind the end of the image removed"
-
-
-def image_end(raw: bytes) -> int | None:
-    """Where a JPEG's or PNG's last byte is; None when it is cut short, or a PNG's checksums are wrong."""
-    return _jpeg_end(raw) if raw[:2] == b"\xff\xd8" else _png_end(raw)
-
-
-def plain_end(raw: bytes, size: int | None) -> int | None:
-    """`image_end` of a file that by its header can be stored as it is (see `is_plain`) and is small enough;
-    None for any other file, and for all that takes a closer look."""
-    header = _jpeg_header(raw) if raw[:2] == b"\xff\xd8" else _png_header(raw)
-    if header is None or not all(header) or header[0] * header[1] > MAX_PIXELS:
-        return None
-    return image_end(raw) if _target(*header, size) == header else None
-
-
-def _png_header(raw: bytes) -> tuple[int, int] | None:
-    """Width and height of an 8-bit grey or RGB PNG without transparency or animation."""
-    if raw[:16] != b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" or len(raw) < 33 or raw[24] != 8 or raw[25] not in (0, 2):
-        return None
-    at = 33
-    while raw[at + 4 : at + 8] != b"IDAT":
-        if at + 12 > len(raw) or raw[at + 4 : at + 8] in (b"tRNS", b"acTL", b"IEND"):
-            return None
-        at += 12 + int.from_bytes(raw[at : at + 4], "big")
-    return int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big")
-
-
-def _jpeg_header(raw: bytes) -> tuple[int, int] | None:
-    """Width and height of an 8-bit grey or three-colour JPEG without camera data (which may turn it)."""
-    at = 2
-    while at + 10 <= len(raw) and raw[at] == 0xFF:
-        marker = raw[at + 1]
-        if marker in (0xC0, 0xC1, 0xC2):
-            plain = raw[at + 4] == 8 and raw[at + 9] in (1, 3)
-            size = int.from_bytes(raw[at + 7 : at + 9], "big"), int.from_bytes(raw[at + 5 : at + 7], "big")
-            return size if plain and b"Exif\0" not in raw[:at] else None
-        if not 0xC4 <= marker <= 0xFE or marker in (0xD8, 0xD9, 0xDA):
-            return None
-        at += 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
-    return None
-
-
-def _jpeg_end(raw: bytes) -> int | None:
-    at = 2
-    while at + 4 <= len(raw):
-        if raw[at] != 0xFF:
-            return None
-        marker = raw[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
-        at += 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
-        if marker == 0xDA:  # compressed data follow, up to the next marker that is not a restart
-            found = _JPEG_MARKER.search(raw, at)
-            if found is None:
-                return None
-            at = int(found.start())
-            if raw[at + 1] == 0xD9:
-                return at + 2
-    return None
-
-
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
-
-
-def _png_end(raw: bytes) -> int | None:
-    at = 8
-    while at + 12 <= len(raw):
-        size = int.from_bytes(raw[at : at + 4], "big")
-        body = raw[at + 4 : at + 8 + size]
-        if raw[at + 8 + size : at + 12 + size] != struct.pack(">I", zlib.crc32(body)):
-            return None
-        at += 12 + size
-        if body[:4] == b"IEND":
-            return at
-    return None
+    if image.format == "PNG" and (
+        raw[24] != 8 or "transparency" in image.info or getattr(image, "n_frames", 1) != 1
+    ):
+        return False
+    if image.format == "PNG" and not any(mark in raw for mark in CAMERA_DATA):
+        return True  # asking Pillow would decode the image
+    return orientation(image) == 1
 
 
 def _target(width: int, height: int, size: int | None) -> tuple[int, int]:
@@ -219,26 +225,6 @@ def _target(width: int, height: int, size: int | None) -> tuple[int, int]:
     if size is not None:
         scale = min(scale, size / min(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _convert(image: Image.Image, modality: Modality, target: tuple[int, int]) -> tuple[bytes, str]:
-    note = _what_is_odd(image)
-    if image.format == "JPEG":
-        image.draft(None, (2 * target[0], 2 * target[1]))
-    image.seek(0)
-    image.load()
-    if image.getexif().get(0x0112, 1) >= 5:  # lies on its side
-        target = target[::-1]
-    turned = ImageOps.exif_transpose(image)
-    plain = _grey(turned) if modality is Modality.SKETCH else _rgb(turned)
-    if plain.size != target:
-        plain = plain.resize(target, Image.Resampling.BICUBIC)
-    out = io.BytesIO()
-    if modality is Modality.SKETCH:
-        plain.save(out, "PNG", compress_level=PNG_LEVEL)
-    else:
-        plain.save(out, "JPEG", quality=JPEG_QUALITY)
-    return out.getvalue(), note
 
 
 def _what_is_odd(image: Image.Image) -> str:
@@ -251,46 +237,29 @@ def _what_is_odd(image: Image.Image) -> str:
         return f"{image.mode} pixels converted"
     if "transparency" in image.info:
         return "transparency removed"
-    if image.getexif().get(0x0112, 1) != 1:
+    if orientation(image) != 1:
         return "turned upright"
     return "made smaller than its original" if max(image.size) > MAX_SIDE else ""
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16- and 32-bit integer and floating-point pixels -> 8-bit grey; other images unchanged."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
-        return image
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise _Skip("pixels that are not numbers")
-    top = float(values.max(initial=0.0))
-    full = (
-        1.0 if image.mode == "F" and top <= 1 else 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
-    )
-    return Image.fromarray(np.clip(np.rint(values * (255.0 / full)), 0, 255).astype(np.uint8))
+def squared(data: bytes, modality: Modality, size: int) -> bytes:
+    """An image as `clean` would store it -> what is stored instead: a sketch as grey PNG that holds exactly
+    `square_sketch`, a photo as JPEG of `resize_photo` (its own bytes when it is size x size already).
 
+    Raises:
+        DataError: it does not decode.
+    """
+    from zssbir_cli.data.images import decode_photo, decode_sketch  # loads torch
+    from zssbir_cli.data.square import resize_photo, square_sketch
 
-def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """A sketch as 8-bit grey, dark ink on white."""
-    image = _eight_bits(image)
-    if _has_alpha(image):
-        pixels = np.asarray(image.convert("RGBA").convert("LA"))
-        return Image.fromarray(flatten(pixels[..., 0], pixels[..., 1]))
-    return Image.fromarray(dark_on_white(np.asarray(image.convert("L"))))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """A photo as 8-bit RGB, transparent parts white."""
-    image = _eight_bits(image)
-    if _has_alpha(image):
-        rgba = image.convert("RGBA")
-        ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-ImageFile.LOAD_TRUNCATED_IMAGES = False
+    buffer = np.frombuffer(data, np.uint8)
+    if modality is Modality.SKETCH:
+        drawing = square_sketch(decode_sketch(buffer), size)[0].numpy()
+        return cv2.imencode(".png", drawing, SQUARE_PNG)[1].tobytes()
+    photo = decode_photo(buffer)
+    if photo.shape[1:] == (size, size):
+        return data
+    out = io.BytesIO()
+    pixels = np.ascontiguousarray(resize_photo(photo, size).permute(1, 2, 0).numpy())
+    Image.fromarray(pixels).save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue()

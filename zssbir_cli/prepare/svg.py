@@ -1,19 +1,34 @@
-"""SVG sketches -> PNG bytes, by resvg (one wheel of 3 MB, no system library, no scripts, no network)."""
+"""SVG sketches -> PNG bytes, by resvg (one wheel of 3 MB, no system library, no scripts, no network).
+
+A document is read by expat and written anew before resvg sees it: references to anything but the document itself are
+dropped, and documents deeper, larger or more repetitive than a drawing are refused (resvg would overflow its stack).
+"""
 
 import gzip
 import io
+import re
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
 
 from zssbir_cli.errors import DataError
 
 SIDE = 512
 """The drawing is fitted into a square of this many pixels."""
 MAX_BYTES = 16 << 20
+MAX_DEPTH = 100
+MAX_ELEMENTS = 200_000
+MAX_USES = 1_000
+"""`use` elements, each of which may repeat others."""
+MAX_IMAGE = 4 << 20
+_INSIDE = re.compile(r"\s*(#|data:image/(png|jpe?g|gif|webp);)", re.IGNORECASE)
+_URL = re.compile(r"url\(\s*['\"]?\s*(?!#|['\"\s]*#)[^)]*\)|@import[^;]*;?", re.IGNORECASE)
+_PICTURES = ("image", "feImage")
 
 
 def rasterise(raw: bytes) -> bytes:
     """Draw an SVG on a transparent ground; returns PNG bytes.
 
-    Errors: DataError when it does not parse, is enormous, or draws nothing that has a size.
+    Errors: DataError when it does not parse, is enormous or hostile, or draws nothing that has a size.
     """
     import resvg_py
 
@@ -23,7 +38,65 @@ def rasterise(raw: bytes) -> bytes:
                 raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise DataError(f"an SVG of more than {MAX_BYTES >> 20} MiB")
-        text = raw.decode("utf-8-sig")
+        text = harmless(raw)
         return bytes(resvg_py.svg_to_bytes(svg_string=text, width=SIDE, height=SIDE, skip_system_fonts=True))
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, expat.ExpatError) as error:
         raise DataError(f"not a readable SVG ({' '.join(str(error).split())[:120]})") from None
+
+
+def harmless(raw: bytes) -> str:
+    """The same document without references outside itself. Errors: DataError, ExpatError."""
+    writer = _Writer()
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = writer.start
+    parser.EndElementHandler = writer.end
+    parser.CharacterDataHandler = writer.text
+    parser.EntityDeclHandler = writer.entity
+    parser.Parse(raw, True)
+    return "".join(writer.parts)
+
+
+class _Writer:
+    """Writes down again what expat reads, as far as it is harmless."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.depth = self.elements = self.uses = 0
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        local = name.rpartition(":")[2]
+        self.depth, self.elements = self.depth + 1, self.elements + 1
+        self.uses += local == "use"
+        for count, most, what in (
+            (self.depth, MAX_DEPTH, "levels"), (self.elements, MAX_ELEMENTS, "elements"), (self.uses, MAX_USES, "uses"),
+        ):  # fmt: skip
+            if count > most:
+                raise DataError(f"an SVG of more than {most:,} {what}")
+        kept = "".join(
+            f" {key}={quoteattr(_URL.sub('none', value))}"
+            if not _is_link(key)
+            else f" {key}={quoteattr(value)}"
+            for key, value in attributes.items()
+            if not _is_link(key) or _allowed(local, value)
+        )
+        self.parts.append(f"<{name}{kept}>")
+
+    def end(self, name: str) -> None:
+        self.depth -= 1
+        self.parts.append(f"</{name}>")
+
+    def text(self, data: str) -> None:
+        self.parts.append(escape(_URL.sub("none", data)))
+
+    def entity(self, name: str, *_: object) -> None:
+        raise DataError(f"an SVG that declares the entity {name!r}")
+
+
+def _is_link(key: str) -> bool:
+    return key.rpartition(":")[2].lower() == "href"
+
+
+def _allowed(element: str, value: str) -> bool:
+    """Links within the document, and pictures that are part of it and no further SVG."""
+    return _INSIDE.match(value) is not None and (element not in _PICTURES or len(value) <= MAX_IMAGE)

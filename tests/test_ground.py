@@ -1,0 +1,136 @@
+"""A drawing on any ground comes out as on white."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from prepare_helpers import encode
+
+from zssbir_cli.data.images import decode_sketch
+from zssbir_cli.data.square import square_sketch
+from zssbir_cli.prepare.clean import CleanOptions, clean
+from zssbir_cli.prepare.ground import on_white
+from zssbir_cli.types import Modality
+
+Float = np.ndarray
+SIDE = 256
+
+
+def drawing() -> np.ndarray:
+    """A house with a tree: dark grey strokes on white, some long and straight."""
+    page = np.full((SIDE, SIDE), 255, np.uint8)
+    for a, b in (((60, 220), (60, 120)), ((60, 120), (110, 70)), ((110, 70), (160, 120)), ((160, 120), (160, 220)),
+                 ((60, 220), (160, 220)), ((200, 220), (200, 150)), ((95, 220), (95, 180)), ((95, 180), (125, 180))):  # fmt: skip
+        cv2.line(page, a, b, (40,), 3, cv2.LINE_AA)
+    cv2.circle(page, (200, 120), 32, (40,), 3, cv2.LINE_AA)
+    cv2.circle(page, (110, 140), 8, (40,), -1, cv2.LINE_AA)
+    return page
+
+
+def paper(a: Float, level: float) -> Float:
+    return 25 + a / 255 * (level - 25)
+
+
+def noise(a: Float, sigma: float) -> Float:
+    return np.asarray(a + np.random.default_rng(0).normal(0, sigma, a.shape))
+
+
+def jpeg(a: Float, quality: int) -> Float:
+    data = cv2.imencode(".jpg", np.clip(a, 0, 255).astype(np.uint8), [1, quality])[1]
+    return np.asarray(cv2.imdecode(data, 0)).astype(float)
+
+
+def ruled(a: Float, both: bool) -> Float:
+    sheet = np.full_like(a, 240.0)
+    sheet[9::16] = 190
+    if both:
+        sheet[:, 9::16] = 190
+    return np.minimum(sheet, a / 255 * 240)
+
+
+def strip(a: Float, *, frame: bool) -> Float:
+    out = paper(a, 225)
+    out[:, :14] = 30
+    if frame:
+        out[:14] = out[-14:] = 30
+        out[:, -14:] = 30
+    return out
+
+
+def radius(a: Float) -> Float:
+    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    return np.asarray((x**2 + y**2) / 2)
+
+
+GROUNDS: dict[str, Callable[[Float], Float]] = {
+    "white": lambda a: a,
+    "inverted": lambda a: 255 - a,
+    "grey": lambda a: paper(a, 200),
+    "dark grey": lambda a: paper(a, 130),
+    "grain": lambda a: noise(paper(a, 215), 4),
+    "lined": lambda a: ruled(a, False),
+    "grid": lambda a: ruled(a, True),
+    "gradient": lambda a: a / 255 * np.linspace(90, 235, SIDE)[None],
+    "shadow": lambda a: jpeg(paper(a, 230) * np.where(np.arange(SIDE) < 130, 0.5, 1)[None], 80),
+    "vignette": lambda a: jpeg(noise(paper(a, 225) * (1 - 0.6 * radius(a)), 4), 60),
+    "strip": lambda a: strip(a, frame=False),
+    "frame": lambda a: strip(a, frame=True),
+    "pencil": lambda a: jpeg(noise(235 - (255 - a) / 255 * 50, 2.5), 85),
+    "chalk": lambda a: noise(50 + (255 - a) / 255 * 150, 9),
+    "uneven board": lambda a: np.linspace(30, 110, SIDE)[:, None] + (255 - a) / 255 * 120,
+}
+
+
+def network_input(page: np.ndarray) -> np.ndarray:
+    return square_sketch(torch.from_numpy(np.ascontiguousarray(page))[None], 64)[0].numpy().astype(float)
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of two drawings' network inputs."""
+    return float(
+        np.corrcoef(*(cv2.GaussianBlur(network_input(x), (0, 0), 1.5).ravel() for x in (a, b)))[0, 1]
+    )
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_any_ground_becomes_white(ground: str) -> None:
+    page = np.clip(np.rint(GROUNDS[ground](drawing().astype(float))), 0, 255).astype(np.uint8)
+    out, _ = on_white(page)
+    assert agreement(out, drawing()) > 0.97
+    assert np.median(out) == 255
+
+
+def test_a_drawing_on_white_keeps_its_bits() -> None:
+    filled = np.full((SIDE, SIDE), 255, np.uint8)
+    filled[20:236, 20:236] = 0
+    for page in (drawing(), filled):
+        out, note = on_white(page)
+        assert out is page
+        assert note == ""
+        raw = encode(Image.fromarray(page), "PNG")
+        assert clean(raw, Modality.SKETCH, CleanOptions()).data == raw
+        assert np.array_equal(on_white(255 - page)[0], page)
+
+
+@pytest.mark.parametrize("level", [0, 128, 200, 255])
+def test_a_blank_page_is_left_out_with_its_reason(level: int) -> None:
+    raw = encode(Image.new("L", (96, 96), level), "PNG")
+    assert clean(raw, Modality.SKETCH, CleanOptions()).note == "blank: no ink found"
+    assert clean(raw, Modality.PHOTO, CleanOptions()).data == raw
+
+
+def test_prepare_tells_and_stores_what_was_done() -> None:
+    raw = encode(Image.fromarray(np.clip(GROUNDS["gradient"](drawing()), 0, 255).astype(np.uint8)), "PNG")
+    result = clean(raw, Modality.SKETCH, CleanOptions())
+    assert result.note == "ground made white"
+    stored = decode_sketch(np.frombuffer(result.data or b"", np.uint8))[0].numpy()
+    assert agreement(stored, drawing()) > 0.97
+
+
+def test_sets_of_older_versions_are_inverted_when_they_are_read() -> None:
+    raw = np.frombuffer(encode(Image.fromarray(255 - drawing()), "PNG"), np.uint8)
+    assert np.array_equal(decode_sketch(raw, on_white=False)[0].numpy(), drawing())
+    assert np.array_equal(decode_sketch(raw)[0].numpy(), 255 - drawing())

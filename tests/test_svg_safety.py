@@ -1,0 +1,79 @@
+"""Hostile SVG files: they read no file, and never end the process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zssbir_cli.errors import DataError
+from zssbir_cli.inputs.folder import read_sketch
+from zssbir_cli.prepare.svg import harmless, rasterise
+
+NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 40 40"'
+LINE = '<path d="M4 4L36 16" stroke="black" stroke-width="2"/>'
+BOMB = '<!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+
+
+def svg(inside: str, before: str = "") -> str:
+    return f"{before}<svg {NS}>{inside}</svg>"
+
+
+HOSTILE = {
+    "nested": svg("<g>" * 100_000 + LINE + "</g>" * 100_000),
+    "nested a little": svg("<g>" * 1_000 + LINE + "</g>" * 1_000),
+    "nested uses": svg(
+        "<defs><g id='u0'>" + LINE + "</g>"
+        + "".join(f"<g id='u{i + 1}'>" + f"<use href='#u{i}'/>" * 10 + "</g>" for i in range(200))
+        + "</defs><use href='#u200'/>"
+    ),
+    "entities": svg("<text>&b;</text>", BOMB),
+    "many": svg("<rect/>" * 300_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_bombs_are_refused_and_the_process_lives(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.svg").write_text(HOSTILE[name])
+    code = (
+        "import sys; from pathlib import Path; from zssbir_cli.prepare.svg import rasterise\n"
+        "from zssbir_cli.errors import DataError\n"
+        "try: rasterise(Path(sys.argv[1]).read_bytes())\nexcept DataError as e: print('refused', e)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.svg"], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-300:]
+    assert done.stdout.startswith(b"refused an SVG")
+
+
+@pytest.mark.parametrize("attribute", ["href", "xlink:href"])
+@pytest.mark.parametrize("place", ["{full}", "secret.png", "file://{full}", " {full}"])
+def test_local_pictures_are_not_read(tmp_path: Path, attribute: str, place: str) -> None:
+    Image.new("L", (20, 20), 0).save(tmp_path / "secret.png")
+    link = place.format(full=tmp_path / "secret.png")
+    (tmp_path / "a.svg").write_text(
+        svg(f'{LINE}<image {attribute}="{link}" x="0" y="20" width="20" height="20"/>')
+    )
+    image = read_sketch(tmp_path / "a.svg")[0].numpy()
+    assert (image[300:] == 255).all()
+    assert (image[:300] < 128).any()
+
+
+def test_what_a_drawing_needs_stays() -> None:
+    inside = (
+        '<style>path { stroke: black; fill: url(#g) }</style><defs><linearGradient id="g"><stop stop-color="red"/>'
+        '</linearGradient><path id="p" d="M4 4L36 16"/></defs><use xlink:href="#p"/><text>a &lt; b</text>'
+    )
+    text = harmless(svg(inside, '<?xml version="1.0"?><!-- by hand -->').encode())
+    assert all(part in text for part in ("url(#g)", 'xlink:href="#p"', "a &lt; b", "stroke: black"))
+    assert np.frombuffer(rasterise(svg(inside).encode()), np.uint8)[:4].tobytes() == b"\x89PNG"
+    assert "secret" not in harmless(
+        svg('<style>@import url(secret.css); a { fill: url("secret.svg#x") }</style>').encode()
+    )
+
+
+def test_deep_but_honest_drawings_are_drawn() -> None:
+    assert rasterise(svg("<g>" * 60 + LINE + "</g>" * 60).encode())
+    with pytest.raises(DataError, match="levels"):
+        rasterise(svg("<g>" * 120 + LINE + "</g>" * 120).encode())
