@@ -29,7 +29,7 @@ def test_work_is_shared_and_resumed(tmp_path: Path) -> None:
     cache(tmp_path).put(first[1], maps(first[1]))  # then the run is killed, and goes on with one process
     rest = cache(tmp_path).missing()
     assert rest == [range(4), range(4, 8)]
-    with pytest.raises(DataError, match="lacks 2 of 3"):
+    with pytest.raises(DataError, match="2 of 3 chunks are missing"):
         cache(tmp_path).finish()
     for photos in rest:
         cache(tmp_path).put(photos, maps(photos))
@@ -52,9 +52,39 @@ def test_damaged_chunk_is_computed_again(tmp_path: Path) -> None:
     c = cache(tmp_path)
     for photos in c.missing():
         c.put(photos, maps(photos))
-    victim = c.parts / "000000004.npy"
-    victim.write_bytes(victim.read_bytes()[:-7])
+    victim = c.stage.folder / "000000004.npz"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-7])
     assert c.missing() == [range(4, 8)]
+    place = whole.index(np.float16(5).tobytes() * 6)
+    victim.write_bytes(whole[: place + 1] + b"\0" + whole[place + 2 :])
+    assert c.missing() == [range(4, 8)]
+
+
+def test_two_that_need_the_same_masks_both_get_them(tmp_path: Path) -> None:
+    """The one that ends later finds the file made, and its fellow's chunks gone."""
+    first, second = cache(tmp_path), cache(tmp_path)
+    for photos in first.missing():
+        first.put(photos, maps(photos))
+    assert second.missing() == []
+    path = first.finish()
+    second.put(range(4, 8), maps(range(4, 8)))
+    assert second.finish() == path
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert read_scores(path, data="d" * 16, count=10).read(9)[0, 0] == 9
+
+
+def test_altered_maps_do_not_count_as_made(tmp_path: Path) -> None:
+    c = cache(tmp_path)
+    for photos in c.missing():
+        c.put(photos, maps(photos))
+    raw = c.finish().read_bytes()
+    place = raw.index(np.float16(5).tobytes() * 6)
+    c.path.write_bytes(raw[: place + 1] + b"\0" + raw[place + 2 :])
+    assert not c.complete
+    with pytest.raises(DataError, match="damaged or altered"):
+        read_scores(c.path, data="d" * 16, count=10)
+    assert c.missing() == c._ranges()
 
 
 def test_scores_of_another_set_are_refused(tmp_path: Path) -> None:

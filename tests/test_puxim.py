@@ -40,6 +40,7 @@ def small_clip(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The VxL sampler uses a tiny CLIP; the list counts how often it was loaded."""
     loaded: list[int] = []
     monkeypatch.setattr(vxl, "load_vxl", lambda config, device: loaded.append(1) or tiny_clip())
+    monkeypatch.setattr(vxl, "weights_file", lambda model, weights: Path(__file__))
     return loaded
 
 

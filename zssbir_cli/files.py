@@ -26,20 +26,24 @@ CHUNK = 1 << 20
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A path to write instead of `path`; when the block ends well it is synced and becomes `path` at once.
 
     For libraries that write by name; everything else takes `write_bytes` or `write_text`. When the block
-    fails, `path` is as it was. The folder is made if need be. Raises OSError.
+    fails, `path` is as it was. The folder is made if need be. `durable=False` does not wait for the disk: for
+    files that are checked when they are read and cheap to make again. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
+    if durable:
+        _remove_stale(path)
     partial = path.with_name(_partial_name(path.name))
     try:
         yield partial
-        sync(partial)
+        if durable:
+            sync(partial)
         partial.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -1,25 +1,32 @@
 """The embeddings file: one HDF5 file per (weights, images), that `embed` writes and `eval` and `search` read.
 
-`/embedding` float16 or float32 [N, D] (contiguous, so that it can be memory-mapped), `/label` int32 (-1: none),
-`/modality` uint8, `/source` text; attributes say which weights, recipe and images it came from.
+`/embedding` float16 or float32 [N, D] (contiguous, so that it can be memory-mapped), `/checksum` uint64 [N] (of each
+row), `/label` int32 (-1: none), `/modality` uint8, `/source` text; of a folder's photos also `/size`, `/mtime_ns`,
+`/ctime_ns` int64 and `/content` uint8 [N, 16], by which the file follows its folder, and `/skipped` text (JSON: files
+that cannot be read). Attributes say which weights, recipe, preprocessing and images the rows came from, and `sha256`
+covers all of this, so what is altered is noticed when the file is opened.
 """
 
+import hashlib
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
+from zssbir_cli import files
+from zssbir_cli.data.hdf5 import UInt64, differing_rows, new_file, row_sums
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+CONTENT_BYTES = 16
 Rows = npt.NDArray[np.floating]
+Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -34,44 +41,75 @@ class EmbeddingInfo:
     method: str = ""
     data_name: str = ""
     data_identity: str = ""
-    """Identity of the prepared set, or a digest of a folder's file names and sizes."""
+    """Identity of the prepared set ("" for a folder of photos)."""
     data_root: str = ""
     """Folder of the prepared set or of the photos."""
     split: str = ""
     part: str = ""
+    selection: str = ""
+    """Which images of the part ("": all)."""
     classes: tuple[str, ...] = ()
     """Class names; the index is the label."""
     size: int = 0
     """Side of the network input, pixels."""
     precision: str = ""
+    made: str = ""
+    """All else that the rows depend on: preprocessing, method, library versions (JSON)."""
+
+
+@dataclass(frozen=True)
+class FileStamps:
+    """By what a folder's files are known again: `size` in bytes, `mtime_ns`, `ctime_ns`, all int64 [N], and
+    `content`, the first 16 bytes of the sha256 of each, uint8 [N, 16]."""
+
+    size: Int64
+    mtime_ns: Int64
+    ctime_ns: Int64
+    content: UInt8
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that cannot be read: its name, the reason, and what it was like then (see `FileStamps`)."""
+
+    name: str
+    reason: str
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings with what they belong to. `embedding` may be a read-only memory map."""
+    """Embeddings with what they belong to. `embedding` may be a read-only memory map; `checksum` is of its rows;
+    `sources`: original relative path of each image, bytes that are no UTF-8 as surrogates."""
 
     embedding: Rows
+    checksum: UInt64
     label: npt.NDArray[np.int32]
-    modality: npt.NDArray[np.uint8]
+    modality: UInt8
+    sources: tuple[str, ...]
     info: EmbeddingInfo
-    path: Path | None = None
-    _sources: tuple[str, ...] | None = field(default=None, repr=False)
+    stamps: FileStamps | None = None
+    skipped: tuple[Skipped, ...] = ()
+    path: Path | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.label)
 
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        """Original relative path of each image (read on first use)."""
-        if self._sources is not None:
-            return self._sources
-        assert self.path is not None
-        with h5py.File(self.path, "r") as file:
-            return tuple(s.decode("utf-8", "replace") for s in file["source"][()])
-
-    def rows_of(self, modality: Modality) -> npt.NDArray[np.int64]:
+    def rows_of(self, modality: Modality) -> Int64:
         """Row numbers of the sketches or the photos, ascending."""
         return np.flatnonzero(self.modality == int(modality))
+
+    def file_of(self, row: int) -> Path | None:
+        """Where the image of a row lies, by what the file says; None for a name that leads out of `data_root`."""
+        name = self.sources[row]
+        outside = any(
+            kind(name).is_absolute() or kind(name).drive for kind in (PurePosixPath, PureWindowsPath)
+        )
+        if not self.info.data_root or not name or outside or ".." in name.replace("\\", "/").split("/"):
+            return None
+        return Path(self.info.data_root) / name
 
 
 def write_embeddings(
@@ -79,68 +117,116 @@ def write_embeddings(
     embedding: Rows | Iterable[Rows],
     label: npt.NDArray[np.integer],
     modality: npt.NDArray[np.integer],
-    sources: Iterable[str],
+    sources: Sequence[str],
     info: EmbeddingInfo,
     *,
     dtype: type[np.float16] | type[np.float32] = np.float32,
+    stamps: FileStamps | None = None,
+    skipped: Sequence[Skipped] = (),
 ) -> Path:
     """Write an embeddings file completely or not at all; `embedding` is [N, D] or blocks of rows of it.
 
-    Errors: DataError when it cannot be written (disk full, no permission), or when rows are not N.
+    Errors: DataError when it cannot be written (disk full, no permission), when rows are not N, or when one has no
+    direction (zero, inf or NaN).
     """
-    partial = path.with_name(path.name + ".partial")
     blocks = [embedding] if isinstance(embedding, np.ndarray) else embedding
+    names = [s.encode("utf-8", "surrogateescape") for s in sources]
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "label": np.asarray(label, np.int32),
+        "modality": np.asarray(modality, np.uint8),
+    }
+    if stamps is not None:
+        arrays |= {f.name: getattr(stamps, f.name) for f in fields(FileStamps)}
+    texts = {name: _text(value) for name, value in asdict(info).items()}
+    lost = json.dumps([asdict(s) for s in skipped])
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as file:
-            _write(file, blocks, len(label), dtype)
-            file["label"] = np.asarray(label, np.int32)
-            file["modality"] = np.asarray(modality, np.uint8)
-            text = [s.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for s in sources]
-            file.create_dataset("source", data=np.array(text, object), dtype=h5py.string_dtype())
-            for name, value in asdict(info).items():
-                file.attrs[name] = json.dumps(value) if name == "classes" else value
+        with new_file(path) as file:
+            arrays["checksum"] = _write_rows(path, file, blocks, len(names), dtype)
+            for name, array in arrays.items():
+                file[name] = array
+            file.create_dataset("source", data=np.array(names, object), dtype=h5py.string_dtype())
+            file["skipped"] = lost
+            file.attrs.update(texts)
+            file.attrs["sha256"] = _digest(arrays, names, texts, lost)
             file.attrs["format_version"] = FORMAT_VERSION
-        with partial.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot write the embeddings ({error}); choose another place") from error
+        raise DataError(
+            f"{path}: cannot write the embeddings ({files.reason(error)}); make room or choose another place"
+        ) from None
     return path
 
 
-def _write(file: h5py.File, blocks: Iterable[Rows], rows: int, dtype: type[np.floating]) -> None:
-    data, at = None, 0
+def _text(value: object) -> str:
+    return json.dumps(value) if isinstance(value, tuple) else files.printable(str(value))
+
+
+def _write_rows(
+    path: Path, file: h5py.File, blocks: Iterable[Rows], count: int, dtype: type[np.floating]
+) -> UInt64:
+    data, at, sums = None, 0, np.zeros(count, np.uint64)
     for block in blocks:
+        if at + len(block) > count:
+            raise DataError(f"{path}: more embeddings than the {count} images")
+        rows = np.ascontiguousarray(block, dtype)
+        bad = np.flatnonzero(~_have_direction(rows))
+        if len(bad):
+            raise DataError(
+                f"{path}: the embedding of image {at + int(bad[0])} is zero or not finite; is the run sound?"
+            )
         if data is None:
-            data = file.create_dataset("embedding", (rows, block.shape[1]), dtype)
-        if at + len(block) > rows:
-            raise DataError(f"{file.filename}: more embeddings than the {rows} images")
-        data[at : at + len(block)] = block
-        at += len(block)
-    if at != rows or data is None:
-        raise DataError(f"{file.filename}: {at} embeddings for {rows} images")
+            data = file.create_dataset("embedding", (count, rows.shape[1]), dtype)
+        data[at : at + len(rows)] = rows
+        sums[at : at + len(rows)] = row_sums(rows)
+        at += len(rows)
+    if at != count or data is None:
+        raise DataError(f"{path}: {at} embeddings for {count} images")
+    return sums
 
 
-def read_embeddings(path: str | Path) -> Embeddings:
+def _have_direction(rows: Rows) -> npt.NDArray[np.bool_]:
+    """Whether each row is finite and not zero, bool [N]."""
+    most = np.abs(rows).max(1)
+    good: npt.NDArray[np.bool_] = np.isfinite(most) & (most > 0)
+    return good
+
+
+def _digest(
+    arrays: dict[str, npt.NDArray[np.generic]], names: Iterable[bytes], texts: dict[str, str], skipped: str
+) -> str:
+    """sha256 of all that an embeddings file holds; of the rows, through their checksums."""
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    digest.update(b"\0".join(names))
+    digest.update(skipped.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def read_embeddings(path: str | Path, *, check_rows: bool = True) -> Embeddings:
     """Open an embeddings file; the rows stay on disk as a memory map.
 
-    Errors: DataError: missing, damaged, not an embeddings file, or of another format version.
+    `check_rows` compares every row with its checksum, which reads the file once.
+    Errors: DataError: missing, damaged, altered, not an embeddings file, or of another format version.
     """
     path = Path(path)
     try:
         with h5py.File(path, "r") as file:
-            return _read(path, file)
+            found = _read(path, file)
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; write it with `zssbir embed`") from None
     except Exception as error:  # h5py raises almost any type on a damaged file
-        line = " ".join(str(error).split())[:160]
         raise DataError(
-            f"{path}: not an embeddings file, or damaged ({line}); run `zssbir embed` again"
+            f"{path}: not an embeddings file, or damaged ({files.reason(error)}); run `zssbir embed` again"
         ) from None
+    if check_rows and len(bad := differing_rows(found.embedding, found.checksum)):
+        raise DataError(
+            f"{path}: damaged, {len(bad)} of {len(found)} rows are not as they were written (the first: row "
+            f"{int(bad[0])}); run `zssbir embed` again"
+        )
+    return found
 
 
 def _read(path: Path, file: h5py.File) -> Embeddings:
@@ -149,25 +235,51 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
         raise DataError(f"{path}: not an embeddings file of zssbir (`zssbir embed` writes them)")
     if int(version) != FORMAT_VERSION:
         raise DataError(f"{path}: format version {version}, not {FORMAT_VERSION}; run `zssbir embed` again")
-    if h5py.check_string_dtype(file["source"].dtype) is None:  # reading it could make the HDF5 library crash
-        raise DataError(f"{path}: damaged, /source holds no texts; run `zssbir embed` again")
     data = file["embedding"]
-    label = np.asarray(file["label"][()], np.int32)
-    modality = np.asarray(file["modality"][()], np.uint8)
-    if data.ndim != 2 or data.dtype not in (np.float16, np.float32):
+    if data.ndim != 2 or data.dtype not in (np.float16, np.float32) or not data.shape[1]:
         raise DataError(
             f"{path}: /embedding must be float16 or float32 [N, D], not {data.dtype} {data.shape}"
         )
-    if not len(label) == len(modality) == data.shape[0] == file["source"].shape[0] or not data.shape[1]:
-        raise DataError(f"{path}: damaged, its fields differ in length; run `zssbir embed` again")
-    offset, end = data.id.get_offset(), path.stat().st_size
-    if offset is None:
-        rows = np.asarray(data[()])
-    elif offset + data.size * data.dtype.itemsize > end:
-        raise DataError(f"{path}: cut short; run `zssbir embed` again")
-    else:
-        rows = np.memmap(path, data.dtype, "r", offset, data.shape)
+    optional = [f.name for f in fields(FileStamps) if f.name in file]
+    arrays = {name: _numbers(path, file[name]) for name in ("label", "modality", "checksum", *optional)}
+    names, lost = _texts(path, file["source"]), _texts(path, file["skipped"])[0]
     texts = {f.name: str(file.attrs.get(f.name, "")) for f in fields(EmbeddingInfo)}
+    if {len(names), *(len(a) for a in arrays.values())} != {data.shape[0]}:
+        raise DataError(f"{path}: damaged, its fields differ in length; run `zssbir embed` again")
+    if _digest(arrays, names, texts, lost.decode()) != file.attrs["sha256"]:
+        raise DataError(f"{path}: damaged or altered, its sha256 is another; run `zssbir embed` again")
     classes = tuple(str(c) for c in json.loads(texts.pop("classes") or "[]"))
     info = EmbeddingInfo(classes=classes, size=int(texts.pop("size") or 0), **texts)
-    return Embeddings(rows, label, modality, info, path)
+    return Embeddings(
+        _mapped(path, data),
+        arrays["checksum"].astype(np.uint64, copy=False),
+        arrays["label"].astype(np.int32, copy=False),
+        arrays["modality"].astype(np.uint8, copy=False),
+        tuple(name.decode("utf-8", "surrogateescape") for name in names),
+        info,
+        FileStamps(**{name: arrays[name] for name in optional}) if optional else None,  # type: ignore[arg-type]
+        tuple(Skipped(**s) for s in json.loads(lost)),
+        path,
+    )
+
+
+def _mapped(path: Path, data: h5py.Dataset) -> Rows:
+    offset, end = data.id.get_offset(), path.stat().st_size
+    if offset is None:
+        return np.asarray(data[()])
+    if offset + data.size * data.dtype.itemsize > end:
+        raise DataError(f"{path}: cut short; run `zssbir embed` again")
+    return np.memmap(path, data.dtype, "r", offset, data.shape)
+
+
+def _numbers(path: Path, data: h5py.Dataset) -> npt.NDArray[np.generic]:
+    if data.dtype.kind not in "iu":  # reading other types from a damaged file could crash the HDF5 library
+        raise DataError(f"{path}: damaged, {data.name} holds no integers; run `zssbir embed` again")
+    return np.asarray(data[()])
+
+
+def _texts(path: Path, data: h5py.Dataset) -> list[bytes]:
+    if h5py.check_string_dtype(data.dtype) is None:
+        raise DataError(f"{path}: damaged, {data.name} holds no texts; run `zssbir embed` again")
+    value = data[()]
+    return [value] if isinstance(value, bytes) else list(value)

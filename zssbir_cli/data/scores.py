@@ -1,16 +1,14 @@
 """Files of patch scores: one float16 map per training photo, beside the shards.
 
 Layout of a file: `/scores` float16 [N, h, w] in the order of the data set's training photos, higher = more
-like the photo's class; attributes `format_version`, `data` (identity of the data set) and `facts` (JSON: what
-made the scores). While a file is being computed its chunks lie in `<name>.partial/`, each written whole or
-not at all, so several processes can share the work and a killed run goes on where it stopped.
+like the photo's class; `/checksum` uint64 [N] (of each map); attributes `format_version`, `data` (identity of the
+data set), `facts` (JSON: what made the scores) and `sha256` (of the checksums and the facts). Chunks that are computed
+lie in a `Stage`, so several processes can share the work and a killed run goes on where it stopped.
 """
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from zssbir_cli import files
+from zssbir_cli.data.hdf5 import UInt64, differing_rows, new_file, row_sums
+from zssbir_cli.data.stage import Stage
 from zssbir_cli.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK = 256
 Float16 = npt.NDArray[np.float16]
 
@@ -43,11 +44,16 @@ class Scores:
         """Rows and columns of a map."""
         return self._shape[1], self._shape[2]
 
-    def read(self, i: int) -> npt.NDArray[np.float32]:
-        """The map of training photo `i`, float32 [h, w]."""
+    @property
+    def maps(self) -> Float16:
+        """All maps, float16 [N, h, w], a read-only memory map."""
         if self._map is None:
             self._map = np.memmap(self.path, np.float16, "r", self._at, self._shape)
-        return np.asarray(self._map[i], np.float32)
+        return self._map
+
+    def read(self, i: int) -> npt.NDArray[np.float32]:
+        """The map of training photo `i`, float32 [h, w]."""
+        return np.asarray(self.maps[i], np.float32)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_map": None}
@@ -65,111 +71,164 @@ class ScoreCache:
         self, root: Path, data: str, facts: Mapping[str, str], count: int, chunk: int = CHUNK
     ) -> None:
         self.data, self.facts, self.count, self.chunk = data, dict(facts), count, chunk
-        named = json.dumps([FORMAT_VERSION, data, sorted(self.facts.items()), count, chunk])
-        self.path = root / f"masks-{hashlib.sha256(named.encode()).hexdigest()[:16]}.h5"
-        self.parts = self.path.with_name(self.path.name + ".partial")
+        key = [FORMAT_VERSION, data, sorted(self.facts.items()), count]
+        self.path = root / f"masks-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.h5"
+        self.stage = Stage(self.path, {"chunk": chunk})
 
     @property
     def complete(self) -> bool:
-        """Whether the file is there (it is only renamed to its name when it is whole)."""
-        return self.path.is_file()
+        """Whether the file is there, and sound; a damaged one is computed again."""
+        try:
+            read_scores(self.path, data=self.data, count=self.count)
+        except DataError:
+            return False
+        return True
 
     def missing(self, rank: int = 0, world: int = 1) -> list[range]:
         """Photos still to be scored by process `rank` of `world`, as ranges of at most `chunk`."""
-        starts = list(range(0, self.count, self.chunk))[rank::world]
-        return [range(s, min(s + self.chunk, self.count)) for s in starts if self._load(s) is None]
+        return [r for r in self._ranges()[rank::world] if self._load(r) is None]
 
     def put(self, photos: range, scores: Float16) -> None:
         """Store the maps [len(photos), h, w] of one range from `missing`."""
         if len(scores) != len(photos):
             raise ValueError(f"{len(scores)} maps for {len(photos)} photos")
-        try:
-            self.parts.mkdir(parents=True, exist_ok=True)
-            partial = self.parts / f"{photos.start:09d}.{os.getpid()}.tmp"
-            with partial.open("wb") as file:
-                np.save(file, np.asarray(scores, np.float16))
-            partial.replace(self._part(photos.start))
-        except OSError as error:
-            raise DataError(f"{self.parts} cannot be written: {error.strerror or error}") from None
+        self.stage.put(_name(photos), scores=np.asarray(scores, np.float16))
 
     def finish(self) -> Path:
-        """Join all chunks into the file and remove them; every range must have been put."""
-        chunks = [self._load(s) for s in range(0, self.count, self.chunk)]
-        done = [c for c in chunks if c is not None]
-        if len(done) != len(chunks):
-            raise DataError(
-                f"{self.parts} lacks {len(chunks) - len(done)} of {len(chunks)} chunks: run again"
+        """Join all chunks into the file and remove them; every range must have been put, by this process or by
+        others that work on the same masks (one of which may have finished already)."""
+        lacking = len([r for r in self._ranges() if self._load(r) is None])
+        try:
+            if lacking:
+                raise DataError(
+                    f"{self.path}: {lacking} of {len(self._ranges())} chunks are missing: run again"
+                )
+            write_scores(
+                self.path,
+                (self._chunk(r) for r in self._ranges()),
+                data=self.data,
+                facts=self.facts,
+                count=self.count,
             )
-        write_scores(self.path, np.concatenate(done), data=self.data, facts=self.facts)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        except DataError:
+            if not self.complete:
+                raise
+        self.stage.remove()
         return self.path
 
-    def _part(self, start: int) -> Path:
-        return self.parts / f"{start:09d}.npy"
+    def _ranges(self) -> list[range]:
+        return [range(s, min(s + self.chunk, self.count)) for s in range(0, self.count, self.chunk)]
 
-    def _load(self, start: int) -> Float16 | None:
+    def _chunk(self, photos: range) -> Float16:
+        chunk = self._load(photos)
+        if chunk is None:
+            raise DataError(f"{self.path}: a chunk of it has been removed: run again")
+        return chunk
+
+    def _load(self, photos: range) -> Float16 | None:
         """A chunk, or None when it is missing or damaged (it is then computed again)."""
-        try:
-            chunk = np.load(self._part(start), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        good = chunk.dtype == np.float16 and chunk.ndim == 3
-        return chunk if good and len(chunk) == min(self.chunk, self.count - start) else None
+        block = self.stage.load(_name(photos))
+        chunk = block.get("scores") if block else None
+        good = (
+            chunk is not None and chunk.dtype == np.float16 and chunk.ndim == 3 and len(chunk) == len(photos)
+        )
+        return chunk if good else None  # type: ignore[return-value]
 
 
-def write_scores(path: Path, scores: npt.NDArray[Any], *, data: str, facts: Mapping[str, str]) -> Path:
+def _name(photos: range) -> str:
+    return f"{photos.start:09d}"
+
+
+def write_scores(
+    path: Path,
+    scores: npt.NDArray[Any] | Iterable[npt.NDArray[Any]],
+    *,
+    data: str,
+    facts: Mapping[str, str],
+    count: int | None = None,
+) -> Path:
     """Write score maps [N, h, w] (stored as float16) completely or not at all.
 
     Args:
+        scores: all maps, or blocks of them of `count` maps in all.
         data: identity of the prepared data set (`PreparedSet.identity`); the maps follow its training
             photos in order. facts: what made the scores, for the record.
     """
-    array = np.ascontiguousarray(scores, np.float16)
-    if array.ndim != 3 or not np.isfinite(array).all():
-        raise DataError(f"{path}: scores must be finite float16 maps [photos, rows, columns]")
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    blocks = [scores] if isinstance(scores, np.ndarray) else scores
+    total = len(scores) if isinstance(scores, np.ndarray) else int(count or 0)
+    text = json.dumps(dict(facts), sort_keys=True)
     try:
-        with h5py.File(partial, "w") as file:
-            file.create_dataset("scores", data=array)
-            file.attrs["format_version"] = FORMAT_VERSION
-            file.attrs["data"] = data
-            file.attrs["facts"] = json.dumps(dict(facts), sort_keys=True)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+        with new_file(path) as file:
+            sums = _write_maps(path, file, blocks, total)
+            file["checksum"] = sums
+            file.attrs.update(
+                format_version=FORMAT_VERSION, data=data, facts=text, sha256=_digest(sums, data, text)
+            )
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be written: {files.reason(error)}") from None
     return path
 
 
+def _write_maps(path: Path, file: h5py.File, blocks: Iterable[npt.NDArray[Any]], count: int) -> UInt64:
+    stored, at, sums = None, 0, np.zeros(count, np.uint64)
+    for block in blocks:
+        maps = np.ascontiguousarray(block, np.float16)
+        if maps.ndim != 3 or not np.isfinite(maps).all():
+            raise DataError(f"{path}: scores must be finite float16 maps [photos, rows, columns]")
+        if stored is None:
+            stored = file.create_dataset("scores", (count, *maps.shape[1:]), np.float16)
+        stored[at : at + len(maps)] = maps
+        sums[at : at + len(maps)] = row_sums(maps)
+        at += len(maps)
+    if at != count or stored is None:
+        raise DataError(f"{path}: {at} score maps for {count} photos")
+    return sums
+
+
+def _digest(sums: UInt64, data: str, facts: str) -> str:
+    return hashlib.sha256(sums.tobytes() + f"{data}\n{facts}".encode()).hexdigest()
+
+
 def read_scores(path: Path, *, data: str, count: int) -> Scores:
-    """Open a file of scores for the data set `data` with `count` training photos.
+    """Open a file of scores for the data set `data` with `count` training photos, and compare its checksums.
 
     Raises:
-        DataError: missing, damaged, or made for another data set.
+        DataError: missing, damaged, altered, or made for another data set.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: method.masks must be cached, online, none or a file of scores")
     try:
         with h5py.File(path, "r") as file:
             version, made_for = int(file.attrs["format_version"]), str(file.attrs["data"])
-            facts = {str(k): str(v) for k, v in json.loads(str(file.attrs["facts"])).items()}
+            text = str(file.attrs["facts"])
             dataset = file["scores"]
             shape, dtype, at = tuple(dataset.shape), dataset.dtype, dataset.id.get_offset()
+            proof = (
+                (np.asarray(file["checksum"][()], np.uint64), str(file.attrs["sha256"]))
+                if version > 1
+                else None
+            )
+        facts = {str(k): str(v) for k, v in json.loads(text).items()}
     except Exception as error:  # h5py raises almost any type on a damaged file
-        line = " ".join(str(error).split())[:160]
-        raise DataError(f"{path} is damaged or not a file of mask scores ({line}); delete it") from None
-    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{path} is damaged or not a file of mask scores ({files.reason(error)}); delete it"
+        ) from None
+    if version != FORMAT_VERSION or proof is None:
         raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; delete it")
-    if (
-        dtype != np.float16
-        or len(shape) != 3
-        or at is None
-        or at + 2 * int(np.prod(shape)) > path.stat().st_size
-    ):
+    end = path.stat().st_size
+    if dtype != np.float16 or len(shape) != 3 or at is None or at + 2 * int(np.prod(shape)) > end:
         raise DataError(f"{path} is damaged: its scores are not contiguous float16 maps; delete it")
+    found = Scores(path, int(at), (shape[0], shape[1], shape[2]), facts)
+    sums, sha256 = proof
+    if (
+        len(sums) != len(found)
+        or _digest(sums, made_for, text) != sha256
+        or len(differing_rows(found.maps, sums))
+    ):
+        raise DataError(f"{path} is damaged or altered: its checksums do not fit; delete it")
     if made_for != data or shape[0] != count:
         raise DataError(
             f"{path} holds {shape[0]} masks made for data set {made_for}, not for {data} with {count} "
             "training photos: make it again for this data set"
         )
-    return Scores(path, int(at), (shape[0], shape[1], shape[2]), facts)
+    return found

@@ -1,65 +1,73 @@
-"""Rows that are written as they are computed, so that a long embedding pass can be killed and continued."""
+"""The finished blocks of a long pass, so that it can be killed and continued, by one process or several."""
 
+import hashlib
 import json
-import os
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from zssbir_cli import files
 from zssbir_cli.errors import DataError
+
+Array = npt.NDArray[np.generic]
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Stage:
-    """float32 rows in `<target>.rows`, and `<target>.rows.json`: how many are complete, for which key.
+    """Blocks in the folder `<target>.<key>.partial/`: one .npz file each, whole or not there.
 
-    `done`: rows on disk that belong to `key`; `failed`: numbers of images that could not be read.
+    The blocks of another key (other weights, other data) are in another folder, so they are neither continued nor
+    destroyed. Several processes may put blocks of one key: a block has one content, whoever computed it.
     """
 
-    def __init__(self, target: Path, key: dict[str, str | int]) -> None:
-        self.rows_file = target.with_name(target.name + ".rows")
-        self.state_file = target.with_name(target.name + ".rows.json")
-        self.key, self.done, self.width = key, 0, 0
-        self.failed: list[int] = []
-        try:
-            state = json.loads(self.state_file.read_text())
-            size = self.rows_file.stat().st_size
-            if state["key"] == key and size >= state["done"] * state["width"] * 4:
-                self.done, self.width = int(state["done"]), int(state["width"])
-                self.failed = [int(i) for i in state["failed"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+    def __init__(self, target: Path, key: Mapping[str, Any]) -> None:
+        tag = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+        self.target = target
+        self.folder = target.with_name(f"{target.name}.{tag}{files.PARTIAL}")
 
-    def append(self, rows: npt.NDArray[np.float32], failed: list[int]) -> None:
-        """Add rows [n, D] behind the complete ones and record them. DataError when the disk is full."""
-        self.width = self.width or rows.shape[1]
+    def names(self) -> list[str]:
+        """Names of the blocks, sorted."""
+        return sorted(p.stem for p in self.folder.glob("*.npz"))
+
+    def put(self, name: str, **arrays: Array) -> None:
+        """Keep a block. DataError when it cannot be written (disk full); the blocks before it stay."""
         try:
-            self.rows_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.rows_file.open("r+b" if self.done else "wb") as file:
-                file.seek(self.done * self.width * 4)
-                file.truncate()
-                file.write(np.ascontiguousarray(rows, np.float32).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            self.done += len(rows)
-            self.failed += failed
-            self._record()
+            try:
+                self._write(name, arrays)
+            except FileNotFoundError:  # another process has just finished, and removed the folder
+                self._write(name, arrays)
         except OSError as error:
             raise DataError(
-                f"{self.rows_file}: cannot write ({error.strerror}); make room and run the same command again"
-            ) from error
+                f"{self.folder}: cannot be written ({files.reason(error)}); what is there already is kept: make room "
+                "and run the same command again"
+            ) from None
 
-    def _record(self) -> None:
-        state = {"key": self.key, "done": self.done, "width": self.width, "failed": self.failed}
-        partial = self.state_file.with_name(self.state_file.name + ".partial")
-        partial.write_text(json.dumps(state))
-        partial.replace(self.state_file)
+    def _write(self, name: str, arrays: Mapping[str, Array]) -> None:
+        with (
+            files.replacing(self.folder / f"{name}.npz", durable=False) as partial,
+            partial.open("wb") as file,
+        ):
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def rows(self) -> npt.NDArray[np.float32]:
-        """The complete rows as a read-only memory map [done, D]."""
-        return np.memmap(self.rows_file, np.float32, "r", 0, (self.done, self.width))
+    def load(self, name: str) -> dict[str, Array] | None:
+        """The arrays of a block; None when it is missing or damaged (a .npz file has checksums)."""
+        try:
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as block:
+                return {key: block[key] for key in block.files}
+        except _DAMAGE:
+            return None
 
     def remove(self) -> None:
-        """Delete both files."""
-        self.rows_file.unlink(missing_ok=True)
-        self.state_file.unlink(missing_ok=True)
+        """Delete all blocks of this key, and what passes with other keys left behind more than a day ago."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for other in self.folder.parent.iterdir() if self.folder.parent.is_dir() else ():
+            mine = other.name.startswith(f"{self.target.name}.") and other.name.endswith(files.PARTIAL)
+            if mine and other.is_dir() and time.time() - other.stat().st_mtime > files.STALE_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)

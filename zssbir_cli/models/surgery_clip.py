@@ -151,29 +151,61 @@ def load_surgery_clip(
     return built.to(device) if device is not None else built
 
 
-def _load_open_clip(model: str, weights: str, size: int | None, blocks: int) -> SurgeryClip:
+def weights_file(model: str, weights: str) -> Path:
+    """The file of weights that `load_surgery_clip` reads for these options; a tag's is downloaded if need be.
+
+    Raises as `load_surgery_clip` does.
+    """
+    if model == OFFLINE:
+        from zssbir_cli.models.offline_clip import WEIGHTS
+
+        return WEIGHTS
+    if weights not in _tags(model, weights):
+        return Path(weights).expanduser()
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+
+    go_offline_without_network()
+    try:
+        return Path(download_pretrained(get_pretrained_cfg(model, weights)))
+    except Exception as error:
+        raise _not_loaded(model, weights, error) from error
+
+
+def _tags(model: str, weights: str) -> list[str]:
+    """The tags of an open_clip model. Raises UsageError when there is no such model, tag or file."""
     import open_clip
 
     if model not in open_clip.list_models():
         raise UsageError(
             f"vxl.model {model!r} is not an open_clip model; try ViT-B-16-quickgelu or `offline`"
         )
-    tags = open_clip.list_pretrained_tags_by_model(model)
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(model)
     if weights not in tags and not Path(weights).expanduser().is_file():
         known = ", ".join(tags[:6]) or "none"
         raise UsageError(f"vxl.weights {weights!r} is neither a file nor a tag of {model} (tags: {known})")
+    return tags
+
+
+def _not_loaded(model: str, weights: str, error: Exception) -> CheckpointError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return CheckpointError(
+        f"vxl.weights {weights!r} of {model} could not be loaded ({reason}); without a network give a "
+        "weight file (method.vxl.weights; mask-viz: --vxl-weights) or take the offline CLIP, which knows drawn "
+        "pictures (method.vxl.model=offline; mask-viz: --vxl offline)"
+    )
+
+
+def _load_open_clip(model: str, weights: str, size: int | None, blocks: int) -> SurgeryClip:
+    import open_clip
+
+    tags = _tags(model, weights)
     source = weights if weights in tags else str(Path(weights).expanduser())
     if weights in tags:
         go_offline_without_network()
     try:
         clip = open_clip.create_model(model, pretrained=source)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise CheckpointError(
-            f"vxl.weights {weights!r} of {model} could not be loaded ({reason}); without a network give a "
-            "weight file (method.vxl.weights; mask-viz: --vxl-weights) or take the offline CLIP, which knows drawn "
-            "pictures (method.vxl.model=offline; mask-viz: --vxl offline)"
-        ) from error
+        raise _not_loaded(model, weights, error) from error
     visual = clip.visual
     native = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     return SurgeryClip(

@@ -1,9 +1,9 @@
 """The VxL sampler's scores: computed once for all training photos, or in every step."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,12 +11,15 @@ from torch import Tensor
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import choose_device
+from zssbir_cli.compute.versions import library_versions
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.scores import ScoreCache, Scores, read_scores
 from zssbir_cli.data.square import resize_photo
+from zssbir_cli.errors import CheckpointError, DataError
+from zssbir_cli.files import file_sha256
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.methods.puxim.config import VxlConfig
-from zssbir_cli.models.surgery_clip import ClassScorer, SurgeryClip, load_surgery_clip
+from zssbir_cli.models.surgery_clip import ClassScorer, SurgeryClip, load_surgery_clip, weights_file
 from zssbir_cli.types import Modality, Part, Role
 
 BATCH = 32
@@ -43,19 +46,27 @@ def class_scorer(clip: SurgeryClip, config: VxlConfig, prepared: PreparedSet) ->
 
 
 def facts(config: VxlConfig) -> dict[str, str]:
-    """All that the scores depend on besides the data set."""
+    """All that the scores depend on besides the data set: options, the weights themselves, library versions."""
+    weights = file_sha256(weights_file(config.model, config.weights))
+    return _options(config) | {"weights_sha256": weights} | library_versions("torch", "open_clip_torch")
+
+
+def _options(config: VxlConfig) -> dict[str, str]:
     out = {k: str(v) for k, v in config.model_dump(exclude={"class_names"}).items()}
-    out["class_names"] = str(sorted(config.class_names.items()))
-    weights = Path(config.weights).expanduser()
-    if config.model == "offline":
-        from zssbir_cli.models.offline_clip import WEIGHTS
+    return out | {"class_names": str(sorted(config.class_names.items()))}
 
-        weights = WEIGHTS
-    if weights.is_file():
-        from zssbir_cli.files import file_sha256
 
-        out["weights_sha256"] = file_sha256(weights)
-    return out
+
+def _kept(config: VxlConfig, prepared: PreparedSet, count: int) -> Scores | None:
+    """Scores in the cache that were made with the same options, whichever machine had the weights."""
+    wanted = _options(config).items()
+    for path in sorted(prepared.root.glob("masks-*.h5")):
+        with contextlib.suppress(DataError):
+            found = read_scores(path, data=prepared.identity, count=count)
+            if wanted <= found.facts.items():
+                _say(f"masks: from {path}, made with weights {found.facts.get('weights_sha256', '?')[:12]}")
+                return found
+    return None
 
 
 def ensure_scores(config: VxlConfig, prepared: PreparedSet) -> Scores:
@@ -65,7 +76,13 @@ def ensure_scores(config: VxlConfig, prepared: PreparedSet) -> Scores:
     while scores are computed.
     """
     photos = prepared.images(Part.TRAIN, Modality.PHOTO)
-    cache = ScoreCache(prepared.root, prepared.identity, facts(config), len(photos))
+    try:
+        made_by = facts(config)
+    except CheckpointError:  # no weights on this machine: only scores that were computed elsewhere will do
+        if (kept := _kept(config, prepared, len(photos))) is None:
+            raise
+        return kept
+    cache = ScoreCache(prepared.root, prepared.identity, made_by, len(photos))
     if not distributed.from_main(cache.complete):
         _compute(config, prepared, photos, cache)
         distributed.barrier()

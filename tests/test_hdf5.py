@@ -1,0 +1,74 @@
+"""Writing HDF5 on a disk that is really full, and the checksums of rows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zssbir_cli.data.hdf5 import differing_rows, row_sums
+
+WRITERS = {
+    "embeddings": "write_embeddings(path, (np.ones((1000, 64), np.float32) for _ in range(40)), np.zeros(40000), "
+    "np.ones(40000), [str(i) for i in range(40000)], EmbeddingInfo())",
+    "scores": "write_scores(path, np.ones((20000, 14, 14), np.float16), data='d', facts={})",
+    "stage": "Stage(path, {}).put('1', rows=np.ones((9000, 128), np.float32))",
+}
+CODE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from zssbir_cli.data.embeddings import EmbeddingInfo, write_embeddings
+from zssbir_cli.data.scores import write_scores
+from zssbir_cli.data.stage import Stage
+from zssbir_cli.errors import DataError
+path = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    {call}
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 700, 5000, 3_000_000])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_one_line_and_no_crash(tmp_path: Path, writer: str, limit: int) -> None:
+    """The system refuses to let files grow past `limit`: as a full disk, at any place of the writing."""
+    path = tmp_path / "x.h5"
+    path.write_bytes(b"what was there")
+    code = CODE.format(call=WRITERS[writer])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(limit)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+    assert "cannot" in done.stdout
+    assert "File too large" in done.stdout
+    assert path.read_bytes() == b"what was there"
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p != path]
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 1000), width=st.integers(1, 40), half=st.booleans(), bit=st.integers(0, 10**6))
+def test_any_flipped_bit_is_found_in_its_row(seed: int, width: int, half: bool, bit: int) -> None:
+    rows = np.random.default_rng(seed).standard_normal((9, width)).astype(np.float16 if half else np.float32)
+    sums = row_sums(rows)
+    assert not len(differing_rows(rows, sums, block=4))
+    raw = bytearray(rows.tobytes())
+    bit %= 8 * len(raw)
+    raw[bit // 8] ^= 1 << bit % 8
+    altered = np.frombuffer(raw, rows.dtype).reshape(rows.shape)
+    assert differing_rows(altered, sums, block=4).tolist() == [bit // 8 // (len(raw) // 9)]
+
+
+def test_other_rows_zeros_and_an_order_are_found() -> None:
+    rows = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    sums = row_sums(rows)
+    assert len(differing_rows(rows[::-1], sums)) == 50
+    assert len(differing_rows(-rows, sums)) == 50
+    assert len(differing_rows(np.zeros_like(rows), sums)) == 50
+    assert len(differing_rows(np.roll(rows, 1, axis=1), sums)) == 50
