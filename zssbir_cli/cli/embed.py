@@ -24,7 +24,7 @@ def embed(
     half: bool = typer.Option(False, "--half", help="Store float16 (half the size) instead of float32."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
     precision: str = typer.Option(
-        "auto", "--precision", help="auto (bf16 weights where fast), fp32 or bf16."
+        "auto", "--precision", help="auto (bf16 where fast and safe), fp32 or bf16."
     ),
     workers: int | None = typer.Option(None, "--workers", min=0, help="Image-loading processes per rank."),
     batch: int = typer.Option(128, "--batch", min=1, help="Images per forward pass."),
@@ -35,23 +35,19 @@ def embed(
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.stages import stages
     from zssbir_cli.compute import distributed
-    from zssbir_cli.embedding import parts as workflow
     from zssbir_cli.engine.runs import find_run
+    from zssbir_cli.workflows.embed import embed as run_embed
 
     chosen = find_run(run, runs, checkpoint)
-    request = workflow.Request(chosen.path, chosen.which, device, precision, workers, batch)
     with stages() as progress:
-        if images is not None:
-            from zssbir_cli.embedding.folder import run_folder
-
-            result = run_folder(request, images, out, half=half, force=force, progress=progress)
-            lines = [str(result.path)]
-            skipped = result.skipped
-        else:
-            lines = [str(p) for p in workflow.run_parts(request, data, part, force=force, progress=progress)]
-            skipped = ()
+        result = run_embed(
+            chosen.path, checkpoint=chosen.which, images=images, out=out, half=half, data=data, parts=part,
+            force=force, device=device, precision=precision, workers=workers, batch=batch, progress=progress,
+        )  # fmt: skip
     if not distributed.is_main():
         return
-    for name, reason in skipped:
-        note(f"skipped {name}: {reason}")
-    print("\n".join(lines))
+    if result.folder is not None:
+        for name, reason in result.folder.skipped:
+            note(f"skipped {name}: {reason}")
+        note(f"{result.folder.images:,} photos: {result.folder}")
+    print("\n".join(str(file) for file in result.files))

@@ -52,6 +52,10 @@ def search(
         note(f"written: {out}")
     for name, reason in result.skipped:
         note(f"skipped {name}: {reason}")
+    if result.folder is not None and (result.folder.new or result.folder.changed or result.folder.gone):
+        note(f"{gallery}: {result.folder}")
+    if result.note:
+        note(result.note)
     for found in result.found:
         if found.note:
             note(f"{found.sketch}: {found.note}")

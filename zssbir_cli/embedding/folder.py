@@ -1,130 +1,321 @@
-"""`zssbir embed --images`: any folder of photos, in a pass that can be killed and continued."""
+"""An embeddings file that follows a folder of photos: only what is new or changed is embedded."""
 
 import hashlib
+import os
+import sys
+import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Subset
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
-from zssbir_cli.data.stage import Stage
-from zssbir_cli.embedding.parts import Embedder, Request
+from zssbir_cli.data.embeddings import (
+    CONTENT_BYTES,
+    Embeddings,
+    FileStamps,
+    Rows,
+    Skipped,
+    read_embeddings,
+    write_embeddings,
+)
+from zssbir_cli.data.hdf5 import differing_rows
+from zssbir_cli.data.square import resize_photo
+from zssbir_cli.data.stage import Array, Stage
+from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.listing import Listing, Plan, compare, file_content, list_photos
 from zssbir_cli.errors import DataError
-from zssbir_cli.inputs.folder import PhotoFolder
-from zssbir_cli.progress import Progress, silent, within
+from zssbir_cli.inputs.folder import photo_of
+from zssbir_cli.names import file_part
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
 
-CHUNK = 4096
-"""Images between two records of a resumable pass."""
+BLOCK = 4096
+"""Rows copied at a time."""
+MAX_TOUCHED = 256
+"""So many new time stamps of unchanged photos are not worth a new file."""
 
 
 @dataclass(frozen=True)
 class FolderResult:
-    """What embedding a folder left: the file, images embedded, and (name, reason) of those that were skipped."""
+    """What following a folder left: the file, what was done, and (name, reason) of photos that cannot be read."""
 
     path: Path
     images: int
+    new: int
+    changed: int
+    moved: int
+    gone: int
+    kept: int
     skipped: tuple[tuple[str, str], ...]
-    resumed: int
+
+    def __str__(self) -> str:
+        moved = f"{self.moved:,} moved, " if self.moved else ""
+        return f"{self.new:,} new, {self.changed:,} changed, {moved}{self.gone:,} gone, {self.kept:,} kept"
 
 
-def embed_folder(
-    embedder: Embedder, folder: Path, out: Path, *, half: bool = False, progress: Progress = silent
-) -> FolderResult:
-    """Embed every image below `folder` into the embeddings file `out`; a killed pass continues where it was.
-
-    Unreadable images are left out and named. Errors: DataError (no images, none readable, disk full).
-    """
-    images = PhotoFolder(folder, embedder.recipe.data.size)
-    key: dict[str, str | int] = {
-        "checkpoint": embedder.checkpoint.sha256, "images": images.digest, "count": len(images),
-        "precision": embedder.precision.name, "size": embedder.recipe.data.size,
-    }  # fmt: skip
-    stage = Stage(out, key)
-    start = resumed = distributed.from_main(stage.done)
-    total = len(images)
-    for a in range(start, total, CHUNK):
-        chunk = range(a, min(a + CHUNK, total))
-        shown = within(progress, f"embedding {folder.name or folder}", total, start=a)
-        rows = embedder.embed(Subset(images, chunk), Modality.PHOTO, shown).numpy()
-        failed = distributed.all_max_(images.failed[chunk.start : chunk.stop].clone())
-        if distributed.is_main():
-            stage.append(rows, [a + int(i) for i in torch.nonzero(failed).flatten()])
-    bad = distributed.from_main(stage.failed)
-    if len(bad) == total:
-        raise DataError(f"{folder}: none of the {total} images can be read (the first: {images.why(0)})")
-    if distributed.is_main():
-        _finish(stage, images, embedder, folder, out, half)
-    distributed.barrier()
-    return FolderResult(out, total - len(bad), tuple((images.names[i], images.why(i)) for i in bad), resumed)
-
-
-def _finish(
-    stage: Stage, images: PhotoFolder, embedder: Embedder, folder: Path, out: Path, half: bool
-) -> None:
-    keep = np.ones(len(images), bool)
-    keep[stage.failed] = False
-    rows = stage.rows()
-
-    def blocks() -> Iterator[np.ndarray]:
-        for a in range(0, len(rows), CHUNK):
-            yield np.asarray(rows[a : a + CHUNK][keep[a : a + CHUNK]])
-
-    count = int(keep.sum())
-    info = embedder.info(
-        data_name=folder.resolve().name, data_identity=images.digest[:16], data_root=str(folder.resolve())
-    )
-    names = [name for name, good in zip(images.names, keep, strict=True) if good]
-    photo = np.full(count, int(Modality.PHOTO), np.uint8)
-    dtype = np.float16 if half else np.float32
-    write_embeddings(out, blocks(), np.full(count, -1, np.int32), photo, names, info, dtype=dtype)
-    stage.remove()
-
-
-def run_folder(
-    request: Request,
-    images: Path,
-    out: Path | None,
+def follow_folder(
+    embedder: Embedder,
+    folder: Path,
+    out: Path | None = None,
     *,
-    half: bool,
-    force: bool,
+    half: bool = False,
+    force: bool = False,
     progress: Progress = silent,
 ) -> FolderResult:
-    """Embed a folder of photos into `out` (default: a file in the run's folder); a fresh file is kept.
+    """Bring the embeddings file `out` (default: one in the run's folder) in line with the photos below `folder`.
 
-    Errors: DataError, CheckpointError, UsageError.
+    Photos that the file knows by name, size and times, or by content, keep their rows. A pass that is killed continues
+    where it was. Unreadable photos are left out, named, and tried again when they change.
+    Errors: DataError: no photos, none readable, disk full.
     """
-    device = choose_device(request.device)
-    with distributed.session(device):
-        embedder = request.open(device)
-        path = out or folder_file(request.run, request.which, images)
-        if not force and path.exists():
-            kept = _kept(path, embedder, images)
-            if distributed.from_main(kept is not None) and kept is not None:
-                return kept
-        return embed_folder(embedder, images, path, half=half, progress=progress)
-
-
-def _kept(path: Path, embedder: Embedder, images: Path) -> FolderResult | None:
-    """The result that `path` already is: the same weights and the same files (names and sizes)."""
-    try:
-        found = read_embeddings(path)
-    except DataError:
-        return None
-    same = found.info.data_identity == PhotoFolder(images, embedder.recipe.data.size).digest[:16]
-    rounded = embedder.precision.name == "fp32" and found.info.precision != "fp32"
-    if found.info.checkpoint != embedder.checkpoint.sha256 or not same or rounded:
-        return None
-    return FolderResult(path, len(found), (), len(found))
+    path = out or folder_file(embedder.run, embedder.checkpoint.which, folder)
+    survey = _survey(embedder, folder, path, half=half, force=force) if distributed.is_main() else None
+    shared = distributed.from_main(survey and survey[:2])
+    assert shared is not None
+    listing, plan = shared
+    stage = Stage(
+        path, {"weights": embedder.checkpoint.sha256, "made": embedder.made, "precision": embedder.asked}
+    )
+    if plan.todo:
+        _embed(embedder, listing, plan, stage, progress)
+    distributed.barrier()
+    if survey is not None:
+        old = survey[2]
+        retyped = old is not None and (old.embedding.dtype == np.float16) != half
+        if old is None or retyped or plan.todo or plan.moved or plan.gone or plan.touched > MAX_TOUCHED:
+            _write(embedder, listing, plan, old, stage, path, half)
+        stage.remove()
+    distributed.barrier()
+    return _result(path, plan)
 
 
 def folder_file(run: Path, which: str, images: Path) -> Path:
     """Where a run keeps the embeddings of a folder of photos."""
     whole = images.resolve()
-    tag = hashlib.sha256(str(whole).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return run / "embeddings" / f"{which}-folder-{whole.name}-{tag}.h5"
+    tag = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
+    return run / "embeddings" / f"{which}-folder-{file_part(whole.name)}-{tag}.h5"
+
+
+def _survey(
+    embedder: Embedder, folder: Path, path: Path, *, half: bool, force: bool
+) -> tuple[Listing, Plan, Embeddings | None]:
+    """The folder as it is, what to do, and the file as it is, if its rows can be kept."""
+    listing, old = list_photos(folder), None
+    if not force and path.exists():
+        try:
+            old = read_embeddings(path, check_rows=False)
+        except DataError as error:
+            print(f"{error.args[0].split(';')[0]}: every photo is embedded again", file=sys.stderr)
+    if old is not None and (not embedder.accepts(old.info) or old.stamps is None):
+        old = None
+    if old is not None and not half and old.embedding.dtype == np.float16:
+        old = None  # what was rounded away cannot be had back
+    damaged = differing_rows(old.embedding, old.checksum) if old is not None else np.empty(0, np.int64)
+    return listing, compare(listing, old, damaged), old
+
+
+def _embed(embedder: Embedder, listing: Listing, plan: Plan, stage: Stage, progress: Progress) -> None:
+    """Put this rank's share of the photos to embed on the stage, a batch at a time."""
+    have = _Staged(stage)
+    todo = [i for i in plan.todo if not have.holds(listing, i)]
+    share = todo[distributed.rank() :: distributed.world_size()]
+    batches = [share[a : a + embedder.batch] for a in range(0, len(share), embedder.batch)]
+    label, done = f"embedding {listing.root.name or listing.root}", len(plan.todo) - len(todo)
+    progress(label, done, len(plan.todo))
+    images = PhotoFiles(listing, embedder.recipe.data.size)
+    for batch, rows in zip(batches, embedder.batches(images, Modality.PHOTO, batches), strict=True):
+        stage.put(
+            f"{time.time_ns():020d}-{distributed.rank()}-{os.getpid()}",
+            rows=rows.cpu().numpy(),
+            content=images.content[batch].numpy(),
+            failed=images.failed[batch].numpy(),
+            stamps=listing.stamps[batch],
+            names=np.array([os.fsencode(listing.names[i]) for i in batch]),
+        )
+        done += distributed.world_size() * len(batch)
+        progress(label, min(done, len(plan.todo)), len(plan.todo))
+
+
+class PhotoFiles(Dataset[Tensor]):
+    """The photos of a listing as uint8 [3, size, size]. Picklable.
+
+    `content` uint8 [N, 16] (sha256 of the bytes that were read, cut) and `failed` uint8 [N] are shared with the loading
+    processes; an unreadable photo becomes a grey square.
+    """
+
+    def __init__(self, listing: Listing, size: int) -> None:
+        self.root, self.names, self.size = listing.root, listing.names, size
+        self.content = torch.zeros(len(listing), CONTENT_BYTES, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        self.failed = torch.zeros(len(listing), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Tensor:
+        path = self.root / self.names[i]
+        try:
+            raw = path.read_bytes()
+            self.content[i] = torch.tensor(
+                list(hashlib.sha256(raw).digest()[:CONTENT_BYTES]), dtype=torch.uint8
+            )
+            return resize_photo(photo_of(raw, path), self.size)
+        except (DataError, OSError):
+            self.failed[i] = 1
+            return torch.full((3, self.size, self.size), 128, dtype=torch.uint8)
+
+
+class _Staged:
+    """The blocks of a stage, found by a photo's name, size and time of change; the last block of a photo counts."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self._place: dict[tuple[bytes, int, int], tuple[str, int, int]] = {}
+        self._open: OrderedDict[str, dict[str, Array]] = OrderedDict()
+        for block in stage.names():
+            found = stage.load(block)
+            if found is None or not {"rows", "content", "failed", "stamps", "names"} <= set(found):
+                continue
+            stamps = found["stamps"].tolist()
+            for row, (name, (size, mtime, ctime)) in enumerate(
+                zip(found["names"].tolist(), stamps, strict=True)
+            ):
+                self._place[name, size, mtime] = block, row, ctime
+
+    def holds(self, listing: Listing, i: int) -> bool:
+        """Whether a photo has been embedded as it is now; in doubt, its content is read."""
+        place = self._find(listing, i)
+        if place is None:
+            return False
+        if place[2] and place[2] == listing.stamps[i, 2]:
+            return True
+        block = self._block(place[0])
+        content = file_content(listing.root / listing.names[i])
+        return block is not None and content == block["content"][place[1]].tobytes()
+
+    def _find(self, listing: Listing, i: int) -> tuple[str, int, int] | None:
+        size, mtime, _ = listing.stamps[i].tolist()
+        return self._place.get((os.fsencode(listing.names[i]), size, mtime))
+
+    def read(self, listing: Listing, i: int) -> tuple[Rows, Array, bool]:
+        """Row, content and failure of a photo."""
+        place = self._find(listing, i)
+        block = self._block(place[0]) if place else None
+        if block is None or place is None:
+            raise DataError(
+                f"{self.stage.target}: a finished batch has been removed; run the same command again"
+            )
+        row = place[1]
+        return block["rows"][row], block["content"][row], bool(block["failed"][row])
+
+    def _block(self, name: str) -> dict[str, Array] | None:
+        if name not in self._open:
+            found = self.stage.load(name)
+            if found is None:
+                return None
+            self._open[name] = found
+            if len(self._open) > 8:
+                self._open.popitem(last=False)
+        return self._open[name]
+
+
+def _write(
+    embedder: Embedder,
+    listing: Listing,
+    plan: Plan,
+    old: Embeddings | None,
+    stage: Stage,
+    path: Path,
+    half: bool,
+) -> None:
+    """Write the file anew: kept rows are copied, new ones come from the stage."""
+    staged = _Staged(stage)
+    content = np.zeros((len(listing), CONTENT_BYTES), np.uint8)
+    if old is not None and old.stamps is not None:
+        content[plan.row >= 0] = old.stamps.content[plan.row[plan.row >= 0]]
+    for i in plan.todo:
+        row, content[i], failed = staged.read(listing, i)
+        good = not failed and bool(np.isfinite(row).all() and row.any())
+        if not good:
+            plan.lost[i] = _skipped(listing, i, failed)
+    keep = np.ones(len(listing), bool)
+    keep[list(plan.lost)] = False
+    if not keep.any():
+        first = plan.lost[0]
+        raise DataError(
+            f"{listing.root}: none of the {len(listing)} images can be read (the first: {first.name}: {first.reason})"
+        )
+    chosen = np.flatnonzero(keep)
+    size, mtime_ns, ctime_ns = listing.stamps[chosen].T
+    rounded = {
+        p for p in ((old.info.precision if old else ""), embedder.precision.name if plan.todo else "") if p
+    }
+    info = embedder.info(
+        data_name=listing.root.resolve().name, data_root=str(listing.root.resolve()),
+        precision=min(rounded - {"fp32"}, default="fp32"),
+    )  # fmt: skip
+    write_embeddings(
+        path,
+        _blocks(listing, plan, old, staged, chosen),
+        np.full(len(chosen), -1, np.int32),
+        np.full(len(chosen), int(Modality.PHOTO), np.uint8),
+        [listing.names[i] for i in chosen],
+        info,
+        dtype=np.float16 if half else np.float32,
+        stamps=FileStamps(size, mtime_ns, ctime_ns, content[chosen]),
+        skipped=[plan.lost[i] for i in sorted(plan.lost)],
+    )
+
+
+def _skipped(listing: Listing, i: int, failed: bool) -> Skipped:
+    name, reason = listing.names[i], "its embedding is zero or not finite"
+    if failed:
+        path = listing.root / name
+        try:
+            photo_of(path.read_bytes(), path)
+            reason = "it could not be read when it was its turn"
+        except (DataError, OSError) as error:
+            reason = str(error).removeprefix(f"{path}: ")
+    return Skipped(name, reason, *(int(x) for x in listing.stamps[i]))
+
+
+def _blocks(
+    listing: Listing,
+    plan: Plan,
+    old: Embeddings | None,
+    staged: _Staged,
+    chosen: np.ndarray[tuple[int], np.dtype[np.int64]],
+) -> Iterator[Rows]:
+    for a in range(0, len(chosen), BLOCK):
+        part = chosen[a : a + BLOCK]
+        kept = plan.row[part] >= 0
+        fresh = {j: staged.read(listing, int(part[j]))[0] for j in np.flatnonzero(~kept)}
+        width = old.embedding.shape[1] if old is not None else len(next(iter(fresh.values())))
+        block = np.empty((len(part), width), np.float32)
+        if old is not None:
+            block[kept] = old.embedding[plan.row[part[kept]]]
+        for j, row in fresh.items():
+            block[j] = row
+        yield block
+
+
+def _result(path: Path, plan: Plan) -> FolderResult:
+    lost = [plan.lost[i] for i in sorted(plan.lost)]
+    kept = int((plan.row >= 0).sum()) - plan.moved
+    unread = sum(i in plan.lost for i in plan.todo)
+    images = int((plan.row >= 0).sum()) + len(plan.todo) - unread
+    return FolderResult(
+        path,
+        images,
+        plan.new,
+        plan.changed,
+        plan.moved,
+        plan.gone,
+        kept,
+        tuple((s.name, s.reason) for s in lost),
+    )

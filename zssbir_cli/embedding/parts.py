@@ -1,229 +1,183 @@
-"""`zssbir embed`: embeddings of a prepared set's parts, or of any folder of photos, with a run's weights."""
+"""Embeddings of a prepared set's parts: those on disk where they are proven to be right, else computed."""
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.batchnorm import BATCH_NORMS
-from zssbir_cli.compute.precision import Precision, choose_device
-from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, read_embeddings, write_embeddings
+from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings, write_embeddings
 from zssbir_cli.data.prepared import Choice, PreparedSet
-from zssbir_cli.embedding.load import load_run
-from zssbir_cli.embedding.own import data_of_run
-from zssbir_cli.embedding.passes import embed_all
-from zssbir_cli.engine.checkpoint import CheckpointInfo
-from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.data.shards import content_digest
+from zssbir_cli.data.stage import Stage
+from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import EvalImages
-from zssbir_cli.methods.base import Method
-from zssbir_cli.progress import Progress, silent, within
-from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.names import file_part
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
 
-BATCH = 128
-LEAST_COSINE = 0.9995
-"""bf16 weights are used only while their embeddings stay this close to those of fp32."""
+
+def embed_part(
+    embedder: Embedder, prepared: PreparedSet, part: Part, *, force: bool = False, progress: Progress = silent
+) -> Embeddings:
+    """Embeddings of the sketches and photos of one part: the run's file where it is fresh, else embedded now.
+
+    Errors: DataError: the part is empty, a shard is damaged, the disk is full.
+    """
+    whole = [Choice(part, m, np.arange(len(prepared.images(part, m)), dtype=np.int64)) for m in Modality]
+    return _Job(embedder, prepared, whole, "", progress).result(force)
 
 
-@dataclass(frozen=True)
-class Embedder:
-    """A run's weights, ready to embed: `method` (bf16 weights where that is fast and safe), device, precision."""
-
-    run: Path
-    recipe: Recipe
-    method: Method
-    checkpoint: CheckpointInfo
-    precision: Precision
-    workers: int
-    batch: int = BATCH
-
-    @classmethod
-    def open(
-        cls,
-        run: Path,
-        device: torch.device,
-        *,
-        which: str = "best",
-        precision: str = "auto",
-        workers: int | None = None,
-    ) -> "Embedder":
-        """Load the weights of a run. Errors: CheckpointError, UsageError."""
-        recipe, method, info = load_run(run, device, which)
-        chosen = Precision.choose(precision, device)
-        chosen.apply_globally()
-        if chosen.name == "bf16":
-            fast = with_bf16_weights(method)
-            chosen, method = (chosen, fast) if _agree(method, fast, chosen, recipe.data.size) else (
-                Precision.choose("fp32", device), method
-            )  # fmt: skip
-        return cls(run, recipe, method, info, chosen, recipe.data.workers if workers is None else workers)
-
-    def info(self, **about: object) -> EmbeddingInfo:
-        """What the embeddings file says of this model, completed by `about` the images."""
-        return EmbeddingInfo(
-            checkpoint=self.checkpoint.sha256,
-            run=str(self.run.resolve()),
-            recipe=self.recipe.name,
-            method=self.recipe.method.name,
-            size=self.recipe.data.size,
-            precision=self.precision.name,
-            **about,  # type: ignore[arg-type]
-        )
-
-    def embed(self, images: Dataset[Tensor], modality: Modality, progress: Progress = silent) -> Tensor:
-        """Embeddings float32 [N, D] of a map-style data set of uint8 images, complete on every rank."""
-        return embed_all(
-            lambda x: self.method.embed(x, modality), images,
-            batch_size=self.batch, workers=self.workers, precision=self.precision, progress=progress,
-        )  # fmt: skip
-
-
-def with_bf16_weights(method: Method) -> Method:
-    """A copy whose weights are bf16 (batch norm and buffers stay fp32): no cast in every product, as autocast
-    does it."""
-    fast = copy.deepcopy(method)
-    for module in fast.modules():
-        if isinstance(module, BATCH_NORMS):
-            continue
-        for parameter in module.parameters(recurse=False):
-            parameter.data = parameter.data.to(torch.bfloat16)
-    return fast
-
-
-@torch.inference_mode()
-def _agree(method: Method, fast: Method, precision: Precision, size: int) -> bool:
-    """Whether bf16 and fp32 embeddings of a few structured pictures agree to `LEAST_COSINE`."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(4, 3, 8, 8, generator=generator)
-    images = (nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1) * 255).to(
-        torch.uint8
-    )
-    images = images.to(precision.device)
-    exact = method.embed(images, Modality.PHOTO).float()
-    with precision.autocast():
-        rounded = fast.embed(images, Modality.PHOTO).float()
-    cosine = torch.nn.functional.cosine_similarity(exact, rounded, dim=1)
-    return bool(torch.isfinite(cosine).all() and cosine.min() >= LEAST_COSINE)
+def embed_choice(
+    embedder: Embedder, prepared: PreparedSet, choice: Choice, *, progress: Progress = silent
+) -> Embeddings:
+    """Embeddings of some images of a part, as `embed_part`; one row per number of `choice.index`, in that order."""
+    drawn = hashlib.sha256(np.ascontiguousarray(choice.index, np.int64).tobytes()).hexdigest()[:16]
+    name = f"{choice.modality.name.lower()}-{drawn}"
+    return _Job(embedder, prepared, [choice], name, progress).result(False)
 
 
 def embeddings_path(run: Path, which: str, prepared: PreparedSet, part: Part, selection: str = "") -> Path:
     """Where a run keeps the embeddings of a part of a data set, or of a selection of it."""
     tail = f"{part}-{selection}" if selection else str(part)
-    return run / "embeddings" / f"{which}-{prepared.manifest.name}-{prepared.identity[:8]}-{tail}.h5"
-
-
-def is_fresh(found: Embeddings, checkpoint: str, prepared: PreparedSet, precision: str = "auto") -> bool:
-    """Whether embeddings belong to these weights and this data set, and are not bf16 where fp32 is asked for."""
-    exact = precision != "fp32" or found.info.precision == "fp32"
-    return exact and found.info.checkpoint == checkpoint and found.info.data_identity == prepared.identity
-
-
-def embed_part(
-    embedder: Embedder, prepared: PreparedSet, part: Part, path: Path, progress: Progress = silent
-) -> Embeddings:
-    """Embed the sketches and photos of one part of a prepared set into `path`. DataError when it is empty."""
-    whole = [Choice(part, m, np.arange(len(prepared.images(part, m)), dtype=np.int64)) for m in Modality]
-    return _embed_choices(embedder, prepared, whole, path, progress)
-
-
-def embed_choice(
-    embedder: Embedder, prepared: PreparedSet, choice: Choice, path: Path, progress: Progress = silent
-) -> Embeddings:
-    """Embed some images of a part into `path`."""
-    return _embed_choices(embedder, prepared, [choice], path, progress)
-
-
-def _embed_choices(
-    embedder: Embedder,
-    prepared: PreparedSet,
-    choices: Sequence[Choice],
-    path: Path,
-    progress: Progress,
-) -> Embeddings:
-    data, manifest = embedder.recipe.data, prepared.manifest
-    rows, labels, kinds, sources = [], [], [], []
-    for choice in choices:
-        images, total = prepared.images(choice.part, choice.modality), len(choice.index)
-        if not total:
-            continue
-        label = f"embedding {manifest.name} {choice.part} {choice.modality.name.lower()}"
-        shown = within(progress, label, total)
-        chosen = Subset(EvalImages(images, data.size, data.sketch_crop), choice.index.tolist())
-        rows.append(embedder.embed(chosen, choice.modality, shown).numpy())
-        labels.append(images.labels[choice.index])
-        kinds.append(np.full(total, int(choice.modality), np.uint8))
-        sources += [images.sources[i] for i in choice.index]
-    if not rows:
-        raise DataError(f"{prepared.root}: the part {choices[0].part} is empty")
-    info = embedder.info(
-        data_name=manifest.name, data_identity=prepared.identity, data_root=str(prepared.root.resolve()),
-        split=manifest.split, part=str(choices[0].part), classes=tuple(prepared.classes),
-    )  # fmt: skip
-    if distributed.is_main():
-        write_embeddings(path, iter(rows), np.concatenate(labels), np.concatenate(kinds), sources, info)
-    distributed.barrier()
-    return read_embeddings(path)
+    return (
+        run / "embeddings" / f"{which}-{file_part(prepared.manifest.name)}-{prepared.identity[:8]}-{tail}.h5"
+    )
 
 
 @dataclass(frozen=True)
-class Request:
-    """Which weights, and how to run them."""
+class _Job:
+    """Some images of one part of a prepared set, to be embedded by one run."""
 
-    run: Path
-    which: str = "best"
-    device: str = "auto"
-    precision: str = "auto"
-    workers: int | None = None
-    batch: int = BATCH
+    embedder: Embedder
+    prepared: PreparedSet
+    choices: list[Choice]
+    selection: str
+    progress: Progress
 
-    def open(self, device: torch.device) -> Embedder:
-        """Load the weights."""
-        found = Embedder.open(
-            self.run, device, which=self.which, precision=self.precision, workers=self.workers
-        )
-        return replace(found, batch=self.batch)
+    @property
+    def path(self) -> Path:
+        e, part = self.embedder, self.choices[0].part
+        return embeddings_path(e.run, e.checkpoint.which, self.prepared, part, self.selection)
+
+    def result(self, force: bool) -> Embeddings:
+        """The file where it is fresh; every rank returns the same."""
+        found = None if force else self.fresh()
+        if distributed.from_main(found is not None):
+            return found or read_embeddings(self.path)
+        if not any(len(c.index) for c in self.choices):
+            raise DataError(f"{self.prepared.root}: the part {self.choices[0].part} is empty")
+        if distributed.is_main():
+            self.check_shards()
+        self.embed()
+        distributed.barrier()
+        if distributed.is_main():
+            self.write()
+        distributed.barrier()
+        return read_embeddings(self.path)
+
+    def fresh(self) -> Embeddings | None:
+        """What is on disk, if these images, weights and preprocessing made it and it is undamaged."""
+        try:
+            found = read_embeddings(self.path)
+        except DataError:
+            return None
+        same = (found.info.data_identity, found.info.selection) == (self.prepared.identity, self.selection)
+        return found if same and self.embedder.accepts(found.info) else None
+
+    def check_shards(self) -> None:
+        """Compare the images with the manifest, whose identity will stand for them. Raises DataError."""
+        part, kinds = self.choices[0].part, {c.modality for c in self.choices}
+        for shard in self.prepared.manifest.shards:
+            if shard.part == part and shard.modality in kinds:
+                file = self.prepared.root / shard.file
+                if content_digest(file) != shard.sha256:
+                    raise DataError(
+                        f"{file} is damaged: its checksum is not the manifest's; prepare the set again"
+                    )
+
+    def stage(self, choice: Choice) -> Stage:
+        """The finished batches of one choice."""
+        e = self.embedder
+        key = {
+            "checkpoint": e.checkpoint.sha256, "made": e.made, "precision": e.precision.name, "batch": e.batch,
+            "data": self.prepared.identity, "modality": choice.modality.name,
+        }  # fmt: skip
+        return Stage(self.path, key)
+
+    def batches(self, choice: Choice) -> list[range]:
+        """Places in `choice.index` of each batch."""
+        total, size = len(choice.index), self.embedder.batch
+        return [range(a, min(a + size, total)) for a in range(0, total, size)]
+
+    def embed(self) -> None:
+        """Put this rank's share of the batches that are missing on their stages."""
+        data = self.embedder.recipe.data
+        for choice in self.choices:
+            stage, batches = self.stage(choice), self.batches(choice)
+            todo = [
+                b for b in batches[distributed.rank() :: distributed.world_size()] if _rows(stage, b) is None
+            ]
+            label = f"embedding {self.prepared.manifest.name} {choice.part} {choice.modality.name.lower()}"
+            done, total = (
+                len(choice.index) - distributed.world_size() * sum(map(len, todo)),
+                len(choice.index),
+            )
+            self.progress(label, max(0, done), total)
+            images = EvalImages(
+                self.prepared.images(choice.part, choice.modality), data.size, data.sketch_crop
+            )
+            chosen = Subset(images, choice.index.tolist())
+            for batch, rows in zip(todo, self.embedder.batches(chosen, choice.modality, todo), strict=True):
+                stage.put(_name(batch), rows=rows.cpu().numpy())
+                done += distributed.world_size() * len(batch)
+                self.progress(label, min(max(0, done), total), total)
+
+    def write(self) -> None:
+        """Join the batches into the file."""
+        labels, kinds, sources = [], [], []
+        for choice in self.choices:
+            images = self.prepared.images(choice.part, choice.modality)
+            labels.append(images.labels[choice.index])
+            kinds.append(np.full(len(choice.index), int(choice.modality), np.uint8))
+            sources += [images.sources[i] for i in choice.index]
+        manifest = self.prepared.manifest
+        info = self.embedder.info(
+            data_name=manifest.name, data_identity=self.prepared.identity, split=manifest.split,
+            data_root=str(self.prepared.root.resolve()), part=str(self.choices[0].part),
+            selection=self.selection, classes=tuple(self.prepared.classes),
+        )  # fmt: skip
+        try:
+            write_embeddings(
+                self.path, self.blocks(), np.concatenate(labels), np.concatenate(kinds), sources, info
+            )
+        except DataError:
+            if self.fresh() is None:  # unless another process has just written the same
+                raise
+        for choice in self.choices:
+            self.stage(choice).remove()
+
+    def blocks(self) -> Iterator[Rows]:
+        """All rows, batch by batch."""
+        for choice in self.choices:
+            for batch in self.batches(choice):
+                rows = _rows(self.stage(choice), batch)
+                if rows is None:
+                    raise DataError(
+                        f"{self.path}: a finished batch has been removed; run the same command again"
+                    )
+                yield rows
 
 
-def run_parts(
-    request: Request,
-    data: Path | None,
-    parts: Sequence[str],
-    *,
-    force: bool,
-    progress: Progress = silent,
-) -> list[Path]:
-    """Embed parts of a prepared set (default: the run's own, all parts but train); fresh files are kept.
-
-    Errors: UsageError for an unknown part; DataError, CheckpointError.
-    """
-    device = choose_device(request.device)
-    unknown = [p for p in parts if p not in list(Part)]
-    if unknown:
-        raise UsageError(f"--part {unknown[0]}: one of {', '.join(Part)}")
-    with distributed.session(device):
-        embedder = request.open(device)
-        prepared = data_of_run(request.run, embedder.checkpoint, embedder.recipe, data).prepared
-        have = {part for part, _ in prepared.manifest.counts}
-        chosen = [Part(p) for p in parts] or [p for p in (Part.TEST, Part.VAL, Part.HOLDOUT) if p in have]
-        paths = []
-        for part in chosen:
-            path = embeddings_path(request.run, embedder.checkpoint.which, prepared, part)
-            if force or not _is_done(path, embedder, prepared, request.precision):
-                embed_part(embedder, prepared, part, path, progress)
-            paths.append(path)
-    return paths
+def _name(batch: range) -> str:
+    return f"{batch.start:012d}"
 
 
-def _is_done(path: Path, embedder: Embedder, prepared: PreparedSet, precision: str) -> bool:
-    try:
-        found = read_embeddings(path) if path.exists() else None
-    except DataError:
-        found = None
-    fresh = found is not None and is_fresh(found, embedder.checkpoint.sha256, prepared, precision)
-    return bool(distributed.from_main(fresh))
+def _rows(stage: Stage, batch: range) -> Rows | None:
+    block = stage.load(_name(batch))
+    rows = block.get("rows") if block else None
+    return rows if rows is not None and len(rows) == len(batch) else None  # type: ignore[return-value]

@@ -1,6 +1,6 @@
 """One pass over many images: decode in workers, embed in batches, share the work among ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
-from zssbir_cli.engine.loader import image_stream
+from zssbir_cli.engine.loader import Stream
 from zssbir_cli.progress import Progress, silent
 
 
@@ -33,18 +33,36 @@ def embed_all(
     total = len(images)  # type: ignore[arg-type]
     world, rank = distributed.world_size(), distributed.rank()
     bounds = [total * r // world for r in range(world + 1)]
-    device = precision.device
     share = range(bounds[rank], bounds[rank + 1])
+    batches = [share[i : i + batch_size] for i in range(0, len(share), batch_size)]
     parts: list[Tensor] = []
     progress("embedding", 0, total)
-    stream = image_stream(images, share, batch_size=batch_size, workers=workers, pin=device.type == "cuda")
-    with closing(stream), torch.inference_mode():
-        for number, batch in enumerate(stream):
-            with precision.autocast():
-                parts.append(embed(batch.to(device, non_blocking=True)).float())
-            progress("embedding", min(total, (number + 1) * batch_size * world), total)
-        local = torch.cat(parts) if parts else torch.empty(0, 0, device=device)
-        return _all_rows(local, bounds).cpu()
+    for rows in embed_batches(embed, images, batches, workers=workers, precision=precision):
+        parts.append(rows)
+        progress("embedding", min(total, len(parts) * batch_size * world), total)
+    local = torch.cat(parts) if parts else torch.empty(0, 0, device=precision.device)
+    return _all_rows(local, bounds).cpu()
+
+
+def embed_batches(
+    embed: Callable[[Tensor], Tensor],
+    images: Dataset[Tensor],
+    batches: Sequence[Sequence[int]],
+    *,
+    workers: int,
+    precision: Precision,
+) -> Iterator[Tensor]:
+    """Apply `embed` to batches of item numbers, one after the other; float32 [len(batch), D] on the device.
+
+    Every rank embeds the batches that it is given. Raises the data set's DataError.
+    """
+    pin = precision.device.type == "cuda"
+    stream = Stream(images, [list(b) for b in batches], workers=min(workers, len(batches)), pin=pin)
+    with closing(stream):
+        for batch in stream:
+            with torch.inference_mode(), precision.autocast():
+                rows = embed(batch.to(precision.device, non_blocking=True)).float()
+            yield rows
 
 
 def _all_rows(local: Tensor, bounds: list[int]) -> Tensor:

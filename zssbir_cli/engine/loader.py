@@ -151,9 +151,3 @@ def training_stream(
     """
     keys = _keys(data, first, stop, overfit)
     return Stream(data.items, keys, collate=data.collate, workers=workers, pin=pin)
-
-
-def image_stream(images: Dataset[Any], indices: range, *, batch_size: int, workers: int, pin: bool) -> Stream:
-    """Items `indices` of a data set in order, in stacked batches."""
-    batches = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
-    return Stream(images, batches, workers=min(workers, len(batches)), pin=pin)

@@ -1,6 +1,5 @@
 """What is evaluated: queries and gallery of a protocol with a run's weights, or of a file of embeddings."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
+from zssbir_cli.data.embeddings import Embeddings, Rows
 from zssbir_cli.data.embeddings_user import read_user_embeddings
 from zssbir_cli.data.prepared import Choice, PreparedSet
+from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.load import open_checkpoint
 from zssbir_cli.embedding.own import DataOfRun, data_of_run, leak_lines
-from zssbir_cli.embedding.parts import Embedder, embed_choice, embed_part, embeddings_path, is_fresh
+from zssbir_cli.embedding.parts import embed_choice, embed_part
 from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.engine.runs import RunChoice
@@ -83,7 +83,7 @@ def run_inputs(chosen: RunChoice, split: str, options: Options, progress: Progre
     wanted = _class_ids(prepared, options.classes)
     task = _restricted(build_task(split, stock, options.seed), stock, wanted, data, options)
     source = _Source(run, prepared, info, options, progress)
-    query, gallery = source.side(task.queries, task), source.side(task.gallery, task)
+    query, gallery = source.side(task.queries), source.side(task.gallery)
     excluded = tuple(sorted(prepared.classes[c] for c in data.used))
     about = Provenance(
         protocol=task.name, protocol_description=task.description, run=str(run), recipe=recipe.name,
@@ -212,19 +212,18 @@ class _Source:
         progress: Progress,
     ) -> None:
         self.run, self.prepared, self.which, self.options = run, prepared, info.which, options
-        self.sha256 = info.sha256
         self.progress = progress
         self._precisions: set[str] = set()
         self._embedder: Embedder | None = None
-        self._open: dict[Path, Embeddings] = {}
+        self._open: dict[Part, Embeddings] = {}
 
-    def side(self, choices: Sequence[Choice], task: Task) -> Side:
+    def side(self, choices: Sequence[Choice]) -> Side:
         """The images of several choices, one after the other."""
         rows, labels, sources, places = [], [], [], []
         for choice in choices:
             if not len(choice.index):
                 continue
-            stored, index = self._rows(choice, task)
+            stored, index = self._rows(choice)
             rows.append(stored.embedding[index])
             labels.append(stored.label[index].astype(np.int64))
             sources += [stored.sources[i] for i in index]
@@ -237,29 +236,17 @@ class _Source:
         """In which precision the images were embedded; all of them where files differ."""
         return " and ".join(sorted(self._precisions))
 
-    def _rows(self, choice: Choice, task: Task) -> tuple[Embeddings, Ints]:
+    def _rows(self, choice: Choice) -> tuple[Embeddings, Ints]:
         """Embeddings that hold a choice, and its rows in them. Parts of the test protocols are kept whole."""
-        whole = choice.part in (Part.TEST, Part.VAL)
-        drawn = hashlib.sha256(choice.index.tobytes()).hexdigest()[:8]
-        name = "" if whole else f"{task.name}-{choice.modality.name.lower()}-{drawn}"
-        path = embeddings_path(self.run, self.which, self.prepared, choice.part, name)
-        found = self._open.get(path)
-        if found is None and path.exists():
-            found = _readable(path)
-            stale = found is None or not is_fresh(found, self.sha256, self.prepared, self.options.precision)
-            found = (
-                None
-                if stale or (not whole and found is not None and len(found) != len(choice.index))
-                else found
+        if choice.part not in (Part.TEST, Part.VAL):
+            found = embed_choice(self.embedder, self.prepared, choice, progress=self.progress)
+            return found, found.rows_of(choice.modality)
+        if choice.part not in self._open:
+            self._open[choice.part] = embed_part(
+                self.embedder, self.prepared, choice.part, progress=self.progress
             )
-        if found is None:
-            if whole:
-                found = embed_part(self.embedder, self.prepared, choice.part, path, self.progress)
-            else:
-                found = embed_choice(self.embedder, self.prepared, choice, path, self.progress)
-        self._open[path] = found
-        rows = found.rows_of(choice.modality)
-        return found, rows[choice.index] if whole else rows
+        found = self._open[choice.part]
+        return found, found.rows_of(choice.modality)[choice.index]
 
     @property
     def embedder(self) -> Embedder:
@@ -271,13 +258,6 @@ class _Source:
                 self.run, device, which=self.which, precision=o.precision, workers=o.workers
             )
         return self._embedder
-
-
-def _readable(path: Path) -> Embeddings | None:
-    try:
-        return read_embeddings(path)
-    except DataError:
-        return None
 
 
 def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:

@@ -48,7 +48,8 @@ def of_gallery(gallery: Embeddings, rows: Sequence[int]) -> list[UInt8 | None]:
                     from_prepared(prepared, (Part(gallery.info.part), modality, row - first[modality]))
                 )
             else:
-                out.append(_square(read_photo(root / gallery.sources[row]), Modality.PHOTO))
+                file = gallery.file_of(row)
+                out.append(None if file is None else _square(read_photo(file), Modality.PHOTO))
         except (DataError, IndexError):
             out.append(None)
     return out

@@ -56,7 +56,6 @@ def _options(config: VxlConfig) -> dict[str, str]:
     return out | {"class_names": str(sorted(config.class_names.items()))}
 
 
-
 def _kept(config: VxlConfig, prepared: PreparedSet, count: int) -> Scores | None:
     """Scores in the cache that were made with the same options, whichever machine had the weights."""
     wanted = _options(config).items()

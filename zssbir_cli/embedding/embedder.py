@@ -1,0 +1,146 @@
+"""A run's weights, ready to embed, and a description of all that embeddings made with them depend on."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from zssbir_cli.compute.precision import Precision
+from zssbir_cli.compute.versions import library_versions
+from zssbir_cli.data.embeddings import EmbeddingInfo
+from zssbir_cli.embedding.load import load_run, open_checkpoint
+from zssbir_cli.embedding.passes import embed_all, embed_batches
+from zssbir_cli.engine.checkpoint import CheckpointInfo
+from zssbir_cli.methods.base import Method
+from zssbir_cli.progress import Progress, silent
+from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.types import Modality
+
+BATCH = 128
+LEAST_COSINE = 0.9995
+"""bf16 is used only while its embeddings stay this close to those of fp32."""
+STEPS_VERSION = 2
+"""Counts up whenever this package decodes, cleans, crops or resizes pictures in another way."""
+LIBRARIES = ("torch", "torchvision", "timm", "opencv-python-headless", "pillow")
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A run's recipe and checkpoint; the weights are loaded on first use."""
+
+    run: Path
+    which: str
+    recipe: Recipe
+    checkpoint: CheckpointInfo
+    device: torch.device
+    asked: str
+    """The precision that was asked for: auto, fp32, bf16, ..."""
+    workers: int
+    batch: int = BATCH
+
+    @classmethod
+    def open(
+        cls,
+        run: Path,
+        device: torch.device,
+        *,
+        which: str = "best",
+        precision: str = "auto",
+        workers: int | None = None,
+        batch: int = BATCH,
+    ) -> "Embedder":
+        """Find a run's checkpoint. Errors: CheckpointError, UsageError."""
+        recipe, info = open_checkpoint(run, which, verify=False)
+        Precision.choose(precision, device)
+        workers = recipe.data.workers if workers is None else workers
+        return cls(run, which, recipe, info, device, precision, workers, batch)
+
+    @cached_property
+    def _loaded(self) -> tuple[Method, Precision]:
+        _, method, _ = load_run(self.run, self.device, self.which)
+        chosen = Precision.choose(self.asked, self.device)
+        chosen.apply_globally()
+        if chosen.name == "bf16" and not _agree(method, chosen, self.recipe.data.size):
+            chosen = Precision.choose("fp32", self.device)
+        return method, chosen
+
+    @property
+    def method(self) -> Method:
+        """The method in eval mode, on the device. Errors: CheckpointError."""
+        return self._loaded[0]
+
+    @property
+    def precision(self) -> Precision:
+        """What the forward pass computes in: bf16 only where the device is fast in it and the weights bear it."""
+        return self._loaded[1]
+
+    @cached_property
+    def made(self) -> str:
+        """What embeddings depend on besides weights, images and precision, as JSON; equal texts: equal embeddings."""
+        model, data = self.recipe.model, self.recipe.data
+        defaults = timm.get_pretrained_cfg(model.backbone)
+        facts = {
+            "steps": STEPS_VERSION,
+            "size": data.size,
+            "sketch_crop": data.sketch_crop,
+            "mean": model.mean or (defaults.mean if defaults else None),
+            "std": model.std or (defaults.std if defaults else None),
+            "model": model.model_dump(mode="json", exclude={"weights", "mean", "std"}),
+            "method": self.recipe.method.model_dump(mode="json"),
+            "versions": library_versions(*LIBRARIES),
+        }
+        return json.dumps(facts, sort_keys=True)
+
+    def accepts(self, found: EmbeddingInfo) -> bool:
+        """Whether embeddings were made with these weights in this way, and in at least the precision asked for."""
+        precise = found.precision in ("fp32", Precision.choose(self.asked, self.device).name)
+        return precise and (found.checkpoint, found.made) == (self.checkpoint.sha256, self.made)
+
+    def info(self, **about: object) -> EmbeddingInfo:
+        """What the embeddings file says of this model, completed by `about` the images."""
+        about = {"precision": about.get("precision") or self.precision.name, **about}
+        return EmbeddingInfo(
+            checkpoint=self.checkpoint.sha256,
+            run=str(self.run.resolve()),
+            recipe=self.recipe.name,
+            method=self.recipe.method.name,
+            size=self.recipe.data.size,
+            made=self.made,
+            **about,  # type: ignore[arg-type]
+        )
+
+    def embed(self, images: Dataset[Tensor], modality: Modality, progress: Progress = silent) -> Tensor:
+        """Embeddings float32 [N, D] of a map-style data set of uint8 images, complete on every rank."""
+        return embed_all(
+            lambda x: self.method.embed(x, modality), images,
+            batch_size=self.batch, workers=self.workers, precision=self.precision, progress=progress,
+        )  # fmt: skip
+
+    def batches(
+        self, images: Dataset[Tensor], modality: Modality, batches: Sequence[Sequence[int]]
+    ) -> Iterator[Tensor]:
+        """Embeddings float32 [len(batch), D] of each batch of image numbers, on this rank alone."""
+        return embed_batches(
+            lambda x: self.method.embed(x, modality), images, batches,
+            workers=self.workers, precision=self.precision,
+        )  # fmt: skip
+
+
+@torch.inference_mode()
+def _agree(method: Method, precision: Precision, size: int) -> bool:
+    """Whether embeddings of a few structured pictures in `precision` and in fp32 agree to `LEAST_COSINE`."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(4, 3, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+    images = (smooth * 255).to(torch.uint8).to(precision.device)
+    exact = method.embed(images, Modality.PHOTO).float()
+    with precision.autocast():
+        rounded = method.embed(images, Modality.PHOTO).float()
+    cosine = torch.nn.functional.cosine_similarity(exact, rounded, dim=1)
+    return bool(torch.isfinite(cosine).all() and cosine.min() >= LEAST_COSINE)

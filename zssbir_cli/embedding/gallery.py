@@ -1,0 +1,120 @@
+"""What `search` looks through: an embeddings file, a folder of photos or a prepared set, with the weights for it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.folder import FolderResult, follow_folder
+from zssbir_cli.embedding.parts import embed_part
+from zssbir_cli.engine.runs import find_run
+from zssbir_cli.errors import CheckpointError, DataError, UsageError
+from zssbir_cli.progress import Progress, silent
+from zssbir_cli.types import Modality, Part
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Photos to search, and the weights that made their embeddings. `note`: what the user should know."""
+
+    embedder: Embedder
+    stored: Embeddings
+    folder: FolderResult | None = None
+    """What following the folder did, when it is one."""
+    note: str = ""
+
+    def photos(self) -> tuple[Rows, int]:
+        """The photos' rows (a slice: no copy of a memory map) and the first one's number.
+
+        Errors: DataError when there is none.
+        """
+        rows = self.stored.rows_of(Modality.PHOTO)
+        if not len(rows):
+            raise DataError(f"{self.stored.path}: holds no photos")
+        if int(rows[-1]) - int(rows[0]) + 1 != len(rows):
+            raise DataError(
+                f"{self.stored.path}: sketches and photos are mixed; write it with `zssbir embed`"
+            )
+        return self.stored.embedding[rows[0] : rows[-1] + 1], int(rows[0])
+
+
+def open_gallery(
+    gallery: Path,
+    device: torch.device,
+    *,
+    run: str | Path | None = None,
+    runs: Path = Path("runs"),
+    which: str = "best",
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Gallery:
+    """Open a gallery; what is missing or has changed is embedded.
+
+    Args:
+        gallery: an embeddings file, a prepared set (its test photos), or a folder of photos.
+        run, which: whose weights, as `find_run` takes them; default: those that made the file, or the latest run under `runs`.
+
+    Errors: UsageError (no such gallery), DataError (damaged, of other weights), CheckpointError.
+    """
+    if gallery.is_file():
+        stored = read_embeddings(gallery)
+        owner, checkpoint = _owner(stored, gallery, run, runs)
+        embedder = Embedder.open(owner, device, which=checkpoint, workers=workers)
+        return Gallery(embedder, stored, note=_differing(stored, embedder, gallery))
+    if not gallery.is_dir():
+        raise UsageError(f"--gallery {gallery}: no such file or folder")
+    chosen = find_run(run, runs, which)
+    embedder = Embedder.open(chosen.path, device, which=chosen.which, workers=workers)
+    if (gallery / "manifest.json").is_file():
+        return Gallery(
+            embedder, embed_part(embedder, PreparedSet.open(gallery), Part.TEST, progress=progress)
+        )
+    followed = follow_folder(embedder, gallery, progress=progress)
+    return Gallery(embedder, read_embeddings(followed.path), followed)
+
+
+def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:
+    """A note when other library versions made the file. DataError when the preprocessing was another."""
+    if stored.info.made in ("", embedder.made):
+        return ""
+    theirs, ours = json.loads(stored.info.made), json.loads(embedder.made)
+    other = [key for key in ours if key != "versions" and ours[key] != theirs.get(key)]
+    if other:
+        raise DataError(
+            f"{path}: made with another {', '.join(other)} than the run has now; embed the photos again with "
+            "`zssbir embed --images`"
+        )
+    names = sorted(n for n in ours["versions"] if ours["versions"][n] != theirs["versions"].get(n))
+    return f"{path} was made with another version of {', '.join(names)}; scores may differ slightly"
+
+
+def _owner(stored: Embeddings, path: Path, run: str | Path | None, runs: Path) -> tuple[Path, str]:
+    """The run and checkpoint whose weights made an embeddings file.
+
+    Errors: DataError when no run at hand has those weights: a sketch embedded by another model would be compared
+    with nonsense.
+    """
+    if not stored.info.checkpoint:
+        raise DataError(f"{path}: does not say which weights made it; embed the photos with `zssbir embed`")
+    home = Path(stored.info.run)
+    candidate = home if run is None and home.is_dir() else find_run(run, runs).path
+    for meta in sorted((candidate / "checkpoints").glob("*/meta.json")):
+        if _weights_of(meta) == stored.info.checkpoint:
+            return candidate, meta.parent.name
+    advice = "name another run with --run" if run else "name their run with --run"
+    raise DataError(
+        f"{path}: made with the weights {stored.info.checkpoint[:12]} of run {stored.info.run or '?'} (recipe "
+        f"{stored.info.recipe or '?'}), which {candidate} does not have; {advice}, or embed the photos again with "
+        f"`zssbir embed --images`"
+    )
+
+
+def _weights_of(meta: Path) -> str:
+    try:
+        return str(json.loads(meta.read_text("utf-8"))["sha256"]["model.safetensors"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{meta}: damaged ({error})") from error
