@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from retrieval_helpers import make_run
 
-from zssbir_cli.embedding.folder import run_folder
-from zssbir_cli.embedding.parts import Request
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.retrieval import search as module
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.workflows import search as workflow
+from zssbir_cli.workflows.embed import embed
 
 
 def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
@@ -243,7 +242,7 @@ def test_gallery_of_another_model_is_refused_and_says_why(
     tmp_path: Path, run: Path, folder: Path, tiny_recipe: Path
 ) -> None:
     other = make_run(tmp_path / "runs" / "two", tiny_recipe, seed=1)
-    file = run_folder(Request(run), folder, tmp_path / "g.h5", half=False, force=False).path
+    file = embed(run, images=folder, out=tmp_path / "g.h5").files[0]
     sketch = draw(tmp_path / "s.png")
     assert workflow.search_sketches([sketch], file, k=2).found[0].hits
     with pytest.raises(DataError, match=r"g\.h5: made with the weights .* which .*two does not have"):

@@ -75,6 +75,21 @@ def follow_folder(
     Errors: DataError: no photos, none readable, disk full.
     """
     path = out or folder_file(embedder.run, embedder.checkpoint.which, folder)
+    try:
+        return _follow(embedder, folder, path, half=half, force=force, progress=progress)
+    except _Removed:  # by another process, which has just written the same file
+        if distributed.world_size() > 1:
+            raise
+        return _follow(embedder, folder, path, half=half, force=False, progress=progress)
+
+
+class _Removed(DataError):
+    """Finished batches are not there any more."""
+
+
+def _follow(
+    embedder: Embedder, folder: Path, path: Path, *, half: bool, force: bool, progress: Progress
+) -> FolderResult:
     survey = _survey(embedder, folder, path, half=half, force=force) if distributed.is_main() else None
     shared = distributed.from_main(survey and survey[:2])
     assert shared is not None
@@ -207,7 +222,7 @@ class _Staged:
         place = self._find(listing, i)
         block = self._block(place[0]) if place else None
         if block is None or place is None:
-            raise DataError(
+            raise _Removed(
                 f"{self.stage.target}: a finished batch has been removed; run the same command again"
             )
         row = place[1]

@@ -116,9 +116,10 @@ def compare(listing: Listing, old: Embeddings | None, damaged: Int64) -> Plan:
     todo = tuple(int(i) for i in np.flatnonzero(row < 0) if i not in lost)
     present = set(listing.names)
     was = {*old.sources, *(s.name for s in old.skipped)}
-    gone = sum(name not in present for name in old.sources) - moved
+    used = set(row.tolist())
+    gone = sum(name not in present and i not in used for i, name in enumerate(old.sources))
     changed = sum(listing.names[i] in was for i in todo)
-    return Plan(row, lost, todo, len(todo) - changed, changed, moved, max(0, gone), touched)
+    return Plan(row, lost, todo, len(todo) - changed, changed, moved, gone, touched)
 
 
 def _still_lost(listing: Listing, skipped: Sequence[Skipped]) -> dict[int, Skipped]:
