@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from zssbir_cli.embedding.folder import PhotoFiles
+from zssbir_cli.embedding.listing import list_photos
 from zssbir_cli.errors import DataError
-from zssbir_cli.inputs.folder import PhotoFolder, picture_files
+from zssbir_cli.inputs.folder import picture_files
 from zssbir_cli.prepare.kinds import is_junk, is_picture_head, is_picture_name, may_be_picture
 
 PICTURE = Image.radial_gradient("L").resize((40, 30))
@@ -56,8 +58,9 @@ def test_a_folder_is_listed_by_suffix_and_content_without_junk(tmp_path: Path) -
         (tmp_path / name).write_bytes(data)
     expected = ["a.jfif", "broken.heic", "deep/7.1", "deep/noext"]
     assert [str(p.relative_to(tmp_path)) for p in picture_files(tmp_path)] == expected
-    photos = PhotoFolder(tmp_path, 8)
-    assert photos.names == expected
+    listing = list_photos(tmp_path)
+    assert list(listing.names) == expected
+    photos = PhotoFiles(listing, 8)
     assert photos[0].shape == photos[3].shape == (3, 8, 8)
     assert photos.why(3) == ""
 
@@ -68,4 +71,4 @@ def test_a_folder_without_pictures_says_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 \.txt.*1 \.mp4|1 no suffix"):
         picture_files(tmp_path)
     with pytest.raises(DataError, match=r"2 \.txt"):
-        PhotoFolder(tmp_path, 8)
+        list_photos(tmp_path)

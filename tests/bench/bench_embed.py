@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from zssbir_cli.compute.precision import Precision
-from zssbir_cli.embedding.parts import with_bf16_weights
 from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.methods.triplet.method import build
 from zssbir_cli.recipe.schema import ModelConfig, Recipe
@@ -47,6 +46,16 @@ def linear_products(method: nn.Module, forward: Callable[[], Tensor]) -> Callabl
     for hook in hooks:
         hook.remove()
     return lambda: [rows @ weight for rows, weight in jobs][-1]
+
+
+def with_bf16_weights(method: nn.Module) -> nn.Module:
+    """A copy whose weights are bf16, batch norm's and buffers left in fp32 (tried, and not worth it)."""
+    fast = copy.deepcopy(method)
+    for module in fast.modules():
+        if "BatchNorm" not in type(module).__name__:
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.bfloat16)
+    return fast
 
 
 def main() -> None:

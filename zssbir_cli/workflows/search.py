@@ -1,6 +1,5 @@
 """`zssbir search`: sketches against a gallery of photos, embedded once and reused."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
