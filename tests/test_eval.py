@@ -232,7 +232,7 @@ def test_result_says_convention_sizes_and_rule_and_is_whole(tmp_path: Path) -> N
     saved = json.loads((tmp_path / "out" / "r.json").read_text())
     assert (saved["queries"], saved["gallery"], saved["classes"]) == (24, 36, 4)
     assert {(m["name"], m["convention"]) for m in saved["measures"]} == {
-        *((f"mAP@{k}", c) for k in ("all", 5) for c in ("voc", "plain", "hits")),
+        *((f"mAP@{k}", c) for k in ("all", 5) for c in ("voc", "plain", "hits", "trec")),
         *((n, "") for n in ("P@5", "P@min(5,R)", "recall@5", "R-precision")),
     }
     for m in saved["measures"]:

@@ -26,7 +26,7 @@ def naive_ap(relevance: np.ndarray, k: int | None, convention: str, total: int) 
         precision = [max(precision[i:]) for i in range(len(precision))]
     if not precision:
         return 0.0
-    divisor = len(precision) if convention == "hits" else min(k or total, total)
+    divisor = {"hits": len(precision), "trec": total}.get(convention, min(k or total, total))
     return sum(precision) / divisor
 
 
@@ -75,7 +75,10 @@ def test_hand_computed_table() -> None:
         ("mAP@all", "hits"): sum(p) / 4,
         ("mAP@3", "hits"): (1 + 2 / 3) / 2,
         ("mAP@3", "plain"): (1 + 2 / 3) / 3,
+        ("mAP@3", "trec"): (1 + 2 / 3) / 4,
         ("mAP@5", "voc"): (1 + 2 / 3) / 4,
+        ("mAP@5", "trec"): (1 + 2 / 3) / 4,
+        ("mAP@all", "trec"): sum(p) / 4,
         ("P@3", "voc"): 2 / 3,
         ("P@5", "voc"): 2 / 5,
         ("P@min(5,R)", "voc"): 2 / 4,
@@ -141,7 +144,7 @@ def test_ties_are_expectations_over_all_orders(levels: list[int], data: st.DataO
     total = sum(relevant)
     for k in (None, 2, 3):
         name = f"mAP@{k or 'all'}"
-        for convention in ("plain", "hits"):
+        for convention in ("plain", "hits", "trec"):
             exact = np.mean([naive_ap(r, k, convention, total) for r in orders])
             assert m.get(name, convention) == pytest.approx(exact, abs=1e-12)
         assert m.get(name, "plain") - 1e-12 <= m.get(name, "voc") <= 1
@@ -305,8 +308,8 @@ def test_wrong_names_and_cuts_are_usage_errors() -> None:
         evaluate(*case, k=(0,))
     with pytest.raises(UsageError, match="unknown measure 'mAP@7'"):
         evaluate(*case).get("mAP@7")
-    with pytest.raises(UsageError, match="unknown convention 'trec'"):
-        evaluate(*case).get("mAP@all", "trec")
+    with pytest.raises(UsageError, match="unknown convention 'ndcg'"):
+        evaluate(*case).get("mAP@all", "ndcg")
 
 
 def test_selection_and_classes_are_means_of_queries() -> None:

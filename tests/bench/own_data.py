@@ -5,7 +5,7 @@
 
 For each seed the folder is prepared with 20 unseen and 6 validation classes drawn by that seed; each row is the
 recipe `mobilenet.yaml` with some changes. Prints and appends one JSON line per cell (finished cells are
-skipped): mAP@all in the three conventions of the frozen start and after training, on the unseen classes.
+skipped): mAP@all in all conventions of the frozen start and after training, on the unseen classes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Retrieval metrics in the three conventions of the field, exact, in one pass.
+"""Retrieval metrics in the four conventions of the field, exact, in one pass.
 
     >>> m = evaluate(sketches, photos, sketch_labels, photo_labels, k=(100, 200))
     >>> m.get("mAP@all"), m.get("mAP@200", "hits"), m.get("P@100")
@@ -10,8 +10,9 @@ Average precision (AP) of one query with R relevant photos; precision at the i-t
 | `voc` | precision replaced by the largest precision at this rank or later | min(k, R) |
 | `plain` | mean of the precisions at the hits | min(k, R) |
 | `hits` | as `plain` | hits found in the first k (0 when there is none) |
+| `trec` | as `plain` | R, also where k < R |
 
-Example: ranking 1, 0, 1 with R = 4: AP@3 is 0.833 (hits) and 0.556 (plain, voc).
+Example: ranking 1, 0, 1 with R = 4: AP@3 is 0.833 (hits), 0.556 (plain, voc) and 0.417 (trec).
 The other measures are the same in every convention: `P@k` = hits in the first k / k; `P@min(k,R)` = hits in
 the first min(k, R) / min(k, R) (the P@k that ZSE-SBIR publishes); `recall@k` = hits in the first k / R;
 `R-precision` = hits in the first R / R.
@@ -36,7 +37,7 @@ from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.precision import VALUES_PER_CUT
 from zssbir_cli.retrieval.ranking import Labels, Rows, rank_values, sort_gallery
 
-CONVENTIONS = ("voc", "plain", "hits")
+CONVENTIONS = ("voc", "plain", "hits", "trec")
 Floats = npt.NDArray[np.float64]
 
 
@@ -77,7 +78,7 @@ class Metrics:
 
     @staticmethod
     def conventions_of(name: str) -> tuple[str, ...]:
-        """Conventions in which a measure differs: all three for mAP, none for the others."""
+        """Conventions in which a measure differs: all four for mAP, none for the others."""
         return CONVENTIONS if name.startswith("mAP@") else ()
 
     def per_query(self, name: str, convention: str = "voc") -> Floats:
@@ -93,6 +94,9 @@ class Metrics:
         k = None if cut == "all" else int(cut[4:].partition(",")[0] if small else cut)
         group = 0 if k is None else 1 + self.k.index(k)
         column = group * VALUES_PER_CUT
+        if kind == "mAP" and convention == "trec":
+            within = 1.0 if k is None else np.minimum(k / self._values[:, -1], 1.0)
+            return self._values[:, column + CONVENTIONS.index("plain")] * within
         if kind == "mAP":
             return self._values[:, column + CONVENTIONS.index(convention)]
         hits = self._values[:, column + 3]
