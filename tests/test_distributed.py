@@ -19,8 +19,7 @@ from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.checkpoint import load_weights
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.runs import latest_run
-from zssbir_cli.engine.stop import Interrupted
-from zssbir_cli.errors import DivergedError, UsageError
+from zssbir_cli.errors import DivergedError, Interrupted, UsageError
 from zssbir_cli.methods.base import StepOutput
 from zssbir_cli.recipe.schema import OptimConfig
 

@@ -13,7 +13,7 @@ from torch import nn
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.runs import latest_run
-from zssbir_cli.engine.stop import Interrupted
+from zssbir_cli.errors import Interrupted
 from zssbir_cli.methods.base import StepOutput
 from zssbir_cli.recipe.schema import OptimConfig
 

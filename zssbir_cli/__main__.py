@@ -1,42 +1,84 @@
 """Entry point: runs the app; the one place where an error becomes a line and an exit code."""
 
+import contextlib
+import errno
 import os
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
     """Run the `zssbir` command line and exit with its code (0 ok, 1 bug, 2 usage, 3 data, 4 checkpoint, 5
     diverged, 130 interrupted)."""
-    from zssbir_cli.cli.app import app
     from zssbir_cli.compute.memory import keep_freed_memory
-    from zssbir_cli.errors import ZssbirError
 
     debug = "--debug" in sys.argv[1:] or bool(os.environ.get("ZSSBIR_DEBUG"))
     argv = [a for a in sys.argv[1:] if a != "--debug"]
     keep_freed_memory()
     try:
-        app(argv, prog_name="zssbir")
-    except ZssbirError as error:
+        from zssbir_cli.cli import streams
+        from zssbir_cli.cli.app import run
+
+        streams.open_streams()
+        code = run(argv)
+        streams.flush()
+    except SystemExit:
+        raise
+    except BaseException as error:
         if debug:
             raise
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        _fail("interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
-    except Exception as error:
-        if debug:
-            raise
-        if isinstance(error, OSError) and error.filename is not None:
-            _fail(f"{os.fsdecode(error.filename)}: {error.strerror}; check the path and its permissions", 3)
-        _fail(f"{type(error).__name__}: {error} (this is a bug in zssbir; run again with --debug)", 1)
+        _end(error)
+    sys.exit(code)
 
 
-def _fail(message: str, code: int) -> None:
-    print("zssbir: error: " + " ".join(message.split()), file=sys.stderr)
+def _end(error: BaseException) -> NoReturn:
+    """Exit as an error deserves: one line, and its code."""
+    from zssbir_cli.errors import Interrupted, ZssbirError
+
+    if isinstance(error, BrokenPipeError):  # the reader has seen enough: `zssbir runs | head -3`
+        _leave(0)
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted("interrupted")
+    if isinstance(error, ZssbirError):
+        _say(str(error), interrupted=isinstance(error, Interrupted))
+        _leave(error.exit_code)
+    line, code = _of_the_system(error) or (
+        f"{type(error).__name__}: {error} (this is a bug in zssbir; run again with --debug)",
+        1,
+    )
+    _say(line)
+    _leave(code)
+
+
+def _of_the_system(error: BaseException) -> tuple[str, int] | None:
+    """The line and the code of an error that the machine caused, not the program."""
+    from zssbir_cli.cli.streams import FULL
+
+    if isinstance(error, MemoryError) or ("alloc" in str(error) and "memory" in str(error)):
+        return "out of memory; use smaller batches or images, or fewer workers", 2
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}; check the path and its permissions", 3
+    if error.errno in FULL:
+        return f"{error.strerror}: free some space, or write somewhere else", 3
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EAGAIN):
+        return f"{error.strerror} (errno {error.errno}); see `ulimit -a` and the system's log", 3
+    return None
+
+
+def _say(message: str, *, interrupted: bool = False) -> None:
+    with contextlib.suppress(OSError):  # without stderr the exit code has to do
+        print("zssbir: " + ("" if interrupted else "error: ") + " ".join(message.split()), file=sys.stderr)
+
+
+def _leave(code: int) -> NoReturn:
+    from zssbir_cli.cli import streams
+
+    try:
+        streams.flush()
+    except OSError:
+        streams.drop_stdout()
     sys.exit(code)
 
 

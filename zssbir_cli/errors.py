@@ -33,3 +33,9 @@ class DivergedError(ZssbirError):
     """Training stopped because the loss is no longer finite (exit code 5)."""
 
     exit_code = 5
+
+
+class Interrupted(ZssbirError):
+    """The user asked to stop (exit code 130); the message says what was kept and how to continue."""
+
+    exit_code = 130

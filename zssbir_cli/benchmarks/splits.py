@@ -148,3 +148,11 @@ _BY_KEY = {d: {_key(n): n for n in names} | MISSPELT[d] for d, names in CLASSES.
 def repair(dataset: str, folder: str) -> str | None:
     """The class a folder's name stands for, known misspellings included; None for a stranger."""
     return _BY_KEY[dataset].get(_key(folder))
+
+
+def source_of(name: str) -> str:
+    """What to prepare so that data/`name` appears: a data set, a named split of one, or a folder."""
+    split = SPLITS.get(name)
+    if split is not None:
+        return f"{split.dataset} --split {name}"
+    return name if name in ("demo", *(s.dataset for s in SPLITS.values())) else f"PICTURES --name {name}"

@@ -1,8 +1,14 @@
 """The `zssbir` app: one line per command. Command modules import only typer at module level, so that
 `zssbir --help` is quick; torch and friends are imported inside command bodies."""
 
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import typer
 
+from zssbir_cli.cli import mistakes, renamed
 from zssbir_cli.cli.demo import demo
 from zssbir_cli.cli.embed import embed
 from zssbir_cli.cli.eval import evaluate
@@ -13,14 +19,18 @@ from zssbir_cli.cli.recipes import recipes
 from zssbir_cli.cli.runs import app as runs
 from zssbir_cli.cli.search import search
 from zssbir_cli.cli.train import train
+from zssbir_cli.errors import Interrupted
+
+AGAIN = "what is finished is kept; the same command continues from there"
+NOTHING = "nothing was changed; the same command starts again"
 
 app = typer.Typer(
     name="zssbir",
     help="Zero-shot sketch-based image retrieval: search photos by drawing.",
-    no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -35,17 +45,72 @@ def root(
     if version:
         from zssbir_cli import __version__
 
-        typer.echo(f"zssbir {__version__}")
+        print(f"zssbir {__version__}")
         raise typer.Exit
 
 
-app.command("demo")(demo)
-app.command("train")(train)
-app.add_typer(runs, name="runs")
-app.command("recipes")(recipes)
-app.command("prepare")(prepare)
-app.command("info")(info)
-app.command("embed")(embed)
-app.command("eval")(evaluate)
-app.command("search")(search)
-app.command("mask-viz")(mask_viz)
+def interruptible(command: Callable[..., None], kept: str) -> Callable[..., None]:
+    """The command, with a word on Ctrl-C: what was kept and how to continue (unless the work says so itself)."""
+
+    @functools.wraps(command)
+    def run_it(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted: {kept}") from None
+
+    return run_it
+
+
+COMMANDS: tuple[tuple[str, str, Callable[..., None], str], ...] = (
+    ("demo", "Draw a data set, train, evaluate and show: offline.", demo, AGAIN),
+    ("prepare", "Turn sketches and photos into a prepared data set.", prepare, AGAIN),
+    ("info", "Show what a prepared data set contains.", info, NOTHING),
+    ("recipes", "List the shipped recipes, or explain every key.", recipes, NOTHING),
+    ("train", "Train a method as a recipe says.", train,
+     "training had not begun, or its last checkpoint is kept: see `zssbir runs`, continue with --resume RUN"),
+    ("embed", "Compute embeddings of a data set or of photos.", embed, AGAIN),
+    ("eval", "Measure retrieval on unseen classes.", evaluate,
+     "no result was written; embeddings that were finished are kept and used by the same command"),
+    ("search", "Find the photos that a drawing shows.", search,
+     "no result was written; embeddings that were finished are kept and used by the same command"),
+    ("mask-viz", "Show which patches of photos PuXIM's masks keep.", mask_viz, NOTHING),
+)  # fmt: skip
+"""Name, summary (one line of 80 columns beside the name), function, and what is kept after Ctrl-C."""
+
+for name, summary, command, kept in COMMANDS:
+    app.command(name, short_help=summary)(interruptible(command, kept))
+app.add_typer(runs, name="runs", short_help="List runs with their numbers, or compare two.")
+
+
+@app.command("help", short_help="Show the help of a command.")
+def show_help(
+    context: typer.Context,
+    words: list[str] | None = typer.Argument(None, metavar="COMMAND", help="A command, e.g. train."),
+) -> None:
+    """Show the help of a command, as its --help does."""
+    if context.parent is not None:
+        context.parent.command.main([*(words or ()), "--help"], prog_name="zssbir", standalone_mode=False)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command line and return its exit code. Raises ZssbirError, also for a wrong command line."""
+    line, notes = renamed.modern(argv or ["--help"])
+    for text in notes:
+        from zssbir_cli.cli.console import note
+
+        note(text)
+    stdout = sys.stdout
+    try:
+        code = app(line, prog_name="zssbir", standalone_mode=False)
+    except SystemExit as stop:
+        if sys.stdout is stdout:
+            raise
+        sys.stdout = stdout  # Typer wraps it, and exits with 1, when nobody reads it any more
+        raise BrokenPipeError from stop
+    except Exception as error:
+        mistake = mistakes.explain(error)
+        if mistake is None:
+            raise
+        raise mistake from error
+    return code if isinstance(code, int) else 0

@@ -1,76 +1,106 @@
-"""What commands share: notes and progress on stderr, tables on stdout. User text never passes as markup."""
+"""What commands share: notes on stderr, tables on stdout. User text never passes as markup."""
 
+import os
+import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
+
+GAPS = (2, 1)
+"""Blanks between two columns: the second where the first leaves too little room."""
+UNLIMITED = 10_000
+Cells = list[list[str]]
 
 
 def note(text: str) -> None:
     """One line for the user, on stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A function (done, total) that shows progress: a bar on a terminal, else a line every 10 % or 60 s."""
-    if sys.stderr.isatty():
-        with _bar(label) as update:
-            yield update
-    else:
-        yield _lines(label)
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _lines(label: str) -> Callable[[int, int], None]:
-    start = last = time.monotonic()
-    tenth = 0
-
-    def update(done: int, total: int) -> None:
-        nonlocal last, tenth
-        now, share = time.monotonic(), 10 * done // max(1, total)
-        if share > tenth or now - last >= 60:
-            tenth, last = share, now
-            rate = done / max(now - start, 1e-9)
-            note(f"{label}: {done:,} of {total:,} ({10 * tenth} %), {rate:,.0f}/s")
-
-    return update
+    with suppress(OSError):  # nobody reads stderr: the result matters more
+        print(text, file=sys.stderr, flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """Print a table on stdout; numbers are right-aligned. Names are printed as they are, never as markup."""
+    """Print a table on stdout that fits the terminal (or COLUMNS); numbers are right-aligned.
+
+    Where the columns do not fit side by side without breaking words, each row becomes a short block of lines.
+    Names are printed as they are, never as markup.
+    """
+    if title:
+        print(title)
+    cells = [[_text(value) for value in row] for row in rows]
+    room = shutil.get_terminal_size((UNLIMITED, 24)).columns if _limited() else UNLIMITED
+    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
+    for gap in GAPS:
+        widths = fitting_widths([list(columns), *cells], room - gap * (len(columns) - 1))
+        if widths is not None:
+            return _print_grid(columns, cells, widths, numeric, gap)
+    return _print_blocks(columns, cells, room)
+
+
+def fitting_widths(lines: Cells, room: int) -> list[int] | None:
+    """Widths of the columns, `room` in all, such that no word and no interval is broken; None when there are
+    none."""
+    from rich.cells import cell_len
+
+    cells = [list(column) for column in zip(*lines, strict=True)]
+    widths = [max(cell_len(c) for c in column) for column in cells]
+    least = [max(cell_len(word) for c in column for word in _words(c)) for column in cells]
+    while sum(widths) > room:
+        widest = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
+        if widths[widest] <= least[widest]:
+            return None
+        widths[widest] -= 1
+    return widths
+
+
+def _words(cell: str) -> list[str]:
+    """The pieces that a cell may be broken into; one of numbers and signs alone stays whole."""
+    return cell.split() if any(c.isalpha() for c in cell) else [cell]
+
+
+def _limited() -> bool:
+    return sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _text(value: object) -> str:
+    text = (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:,.1f}"
+        if isinstance(value, float)
+        else str(value)
+    )
+    return " ".join(text.split("\n"))
+
+
+def _print_grid(
+    columns: Sequence[str], cells: Cells, widths: Sequence[int], numeric: Sequence[bool], gap: int
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    if title:
-        print(title)
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for i, name in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
-        grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(
-            *(
-                Text(f"{c:,}" if isinstance(c, int) else f"{c:,.1f}" if isinstance(c, float) else str(c))
-                for c in row
-            )
-        )
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(grid)
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    for name, width, right in zip(columns, widths, numeric, strict=True):
+        grid.add_column(Text(name), justify="right" if right else "left", width=width, overflow="fold")
+    for row in cells:
+        grid.add_row(*(Text(cell) for cell in row))
+    Console(width=max(20, sum(widths) + gap * len(widths) + 1), highlight=False).print(grid)
+
+
+def _print_blocks(columns: Sequence[str], cells: Cells, room: int) -> None:
+    """Each row as its first cell and, below it, a line `column: value` for every other one."""
+    import textwrap
+
+    for row in cells:
+        first = f"{columns[0]}: {row[0]}" if columns[0] else row[0]
+        print("\n".join(textwrap.wrap(first, max(20, room), break_on_hyphens=False)))
+        for name, cell in zip(columns[1:], row[1:], strict=True):
+            line = f"{name}: {cell}" if name else cell
+            if cell:
+                print(textwrap.fill(line, max(20, room), initial_indent="  ", subsequent_indent="    ",
+                                    break_on_hyphens=False))  # fmt: skip

@@ -2,36 +2,65 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zssbir_cli.cli import options
+
+if TYPE_CHECKING:
+    from zssbir_cli.workflows.demo import DemoResult
+
 
 def demo(
-    out: Path = typer.Option(Path("zssbir-demo"), "--out", help="Folder for everything the demo makes."),
-    seed: int = typer.Option(0, "--seed", min=0, help="Seed of the pictures, the split and the training."),
-    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
-    set_: list[str] = typer.Option(
-        [], "--set", help="Override a key of the recipe demo.yaml, e.g. --set train.epochs=4 (repeatable)."
-    ),
-    photos: int = typer.Option(40, "--photos", min=2, help="Photos per class (and 3/4 as many sketches)."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for everything the demo makes.")
+    ] = Path("zssbir-demo"),
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    set_: options.Set = None,
+    per_class: Annotated[
+        int,
+        typer.Option("--per-class", metavar="N", min=2, help="Photos per class, and 3/4 as many sketches."),
+    ] = 40,
+    as_json: options.Json = False,
 ) -> None:
-    """See the whole way in minutes, offline: draw a data set, train, evaluate on unseen classes, show."""
-    from zssbir_cli.cli.console import note, table
-    from zssbir_cli.cli.stages import stages
-    from zssbir_cli.cli.train_progress import TrainHooks
-    from zssbir_cli.workflows import demo as workflow
+    """See everything in minutes, offline: draw a data set, train on it, and search it by unseen classes.
 
+    Example: zssbir demo --out /tmp/demo
+    """
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.cli.display import progress
+    from zssbir_cli.recipe.loader import find_recipe, load_recipe
+
+    load_recipe(find_recipe("demo.yaml"), set_ or ())  # a wrong --set is told before anything is drawn
     begin = time.perf_counter()
-    note(f"demo in {out}: drawing sketches and photos, then training on the seen classes")
-    with stages() as bar:
-        data = workflow.draw(out, seed=seed, photos=photos, progress=bar)
-    result = workflow.demo(
-        out, data, seed=seed, device=device, overrides=tuple(set_), hooks=TrainHooks(), say=note
-    )
+    with progress(
+        f"demo in {out}: drawing sketches and photos, then training on the seen classes"
+    ) as display:
+        from zssbir_cli.cli.train_progress import TrainHooks
+        from zssbir_cli.workflows import demo as workflow
+
+        data = workflow.draw(out, seed=seed, photos=per_class, progress=display)
+        result = workflow.demo(
+            out,
+            data,
+            seed=seed,
+            device=device,
+            overrides=tuple(set_ or ()),
+            hooks=TrainHooks(display),
+            say=note,
+        )
     if as_json:
         print(result.summary.read_text(), end="")
-        return
+    else:
+        _show(result, time.perf_counter() - begin)
+
+
+def _show(result: "DemoResult", seconds: float) -> None:
+    """The demo's table, what lies where, and what to do next, on stdout."""
+    from zssbir_cli.cli.console import table
+
     rows = [(s.name, f"{100 * s.map_all:.1f}", f"{100 * s.p_10:.1f}", s.what) for s in result.scores]
     title = (
         f"unseen classes: {result.queries} sketches against {result.photos} photos of "
@@ -43,6 +72,6 @@ def demo(
     print(f"pictures: {', '.join(str(p) for p in result.pictures)}")
     print(f"data set: {result.data}    run: {result.run}    summary: {result.summary}")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
-    print(f"time: {time.perf_counter() - begin:.0f} s ({spent}, the rest: drawing and starting)")
+    print(f"time: {seconds:.0f} s ({spent}, the rest: drawing and starting)")
     print(f"next: zssbir eval --split zs --run {result.run}")
     print("      zssbir prepare FOLDER   (your own sketch/<class>/* and photo/<class>/*)")

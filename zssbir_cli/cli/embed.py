@@ -7,7 +7,7 @@ import typer
 
 def embed(
     images: Path | None = typer.Option(
-        None, "--images", help="Any folder of photos, no classes needed; default: the run's own data set."
+        None, "--photos", help="Any folder of photos, no classes needed; default: the run's own data set."
     ),
     part: list[str] = typer.Option(
         [], "--part", help="Parts of the data set: test, val, holdout, train; default: all but train."
@@ -20,7 +20,7 @@ def embed(
     ),
     checkpoint: str = typer.Option("best", "--checkpoint", help="best, last or epoch-NNNN."),
     data: Path | None = typer.Option(None, "--data", help="Another prepared data set than the run's own."),
-    out: Path | None = typer.Option(None, "--out", help="The embeddings file of --images."),
+    out: Path | None = typer.Option(None, "--out", help="The embeddings file of --photos."),
     half: bool = typer.Option(False, "--half", help="Store float16 (half the size) instead of float32."),
     device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
     precision: str = typer.Option(
@@ -33,13 +33,13 @@ def embed(
 ) -> None:
     """Compute embeddings of a data set or a folder of photos, for eval and search; a killed pass continues."""
     from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.stages import stages
+    from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.compute import distributed
     from zssbir_cli.engine.runs import find_run
     from zssbir_cli.workflows.embed import embed as run_embed
 
     chosen = find_run(run, runs, checkpoint)
-    with stages() as progress:
+    with shown() as progress:
         result = run_embed(
             chosen.path, checkpoint=chosen.which, images=images, out=out, half=half, data=data, parts=part,
             force=force, device=device, precision=precision, workers=workers, batch=batch, progress=progress,

@@ -60,7 +60,7 @@ def evaluate(
     import json
 
     from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.stages import stages
+    from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.engine.runs import find_run
     from zssbir_cli.evaluation import results
     from zssbir_cli.evaluation.inputs import Options
@@ -75,7 +75,7 @@ def evaluate(
     only = tuple(name.strip() for name in classes.split(",") if name.strip())
     if embeddings is not None:
         _refuse_others(context, "--embeddings", OF_A_FILE)
-    with stages() as progress:
+    with shown() as progress:
         if embeddings is not None:
             outcome = workflow.evaluate_file(
                 embeddings, only, k=k, device=device, out=out, report=report, progress=progress

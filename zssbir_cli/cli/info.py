@@ -1,22 +1,30 @@
 """`zssbir info`."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from zssbir_cli.cli import options
+
 
 def info(
-    root: Path = typer.Argument(..., metavar="DIR", help="Folder of a prepared data set."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON only."),
-    sheet: Path = typer.Option(
-        None,
-        metavar="FILE.png",
-        help="Also draw a contact sheet: a row of images per class.",
-        show_default=False,
-    ),
-    classes: bool = typer.Option(False, "--classes", help="Also list every class with its counts."),
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a prepared data set.")],
+    as_json: options.Json = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet", metavar="FILE.png", help="Also draw a contact sheet: a row of images per class."
+        ),
+    ] = None,
+    classes: Annotated[
+        bool, typer.Option("--list-classes", help="Also list every class with its counts.")
+    ] = False,
 ) -> None:
-    """Show what a prepared data set contains."""
+    """Show what a prepared data set contains.
+
+    Example: zssbir info data/sketchy --list-classes
+    """
     import json
 
     from zssbir_cli.cli.console import note, table

@@ -6,7 +6,7 @@ import typer
 
 
 def mask_viz(
-    images: list[Path] = typer.Option([], "--images", help="Your own photos: files or folders (repeatable)."),
+    images: list[Path] = typer.Option([], "--photos", help="Your own photos: files or folders (repeatable)."),
     classes: list[str] = typer.Option([], "--classes", help="Classes of the data set to show (repeatable)."),
     text: list[str] = typer.Option(
         [], "--text", help="Words to look for instead of the class's name (repeatable)."

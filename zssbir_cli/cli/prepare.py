@@ -41,7 +41,9 @@ def prepare(
     holdout: int = typer.Option(
         None, help="Sketches per seen class kept out of training.  [default: 0; benchmarks: as published]"
     ),
-    subset: int = typer.Option(None, help="At most N images per class and modality."),
+    subset: int = typer.Option(
+        None, "--per-class", metavar="N", help="At most N images per class and modality."
+    ),
     ambiguity: float = typer.Option(
         None,
         min=0,
@@ -96,7 +98,7 @@ def _prepare(
     """The right workflow for the source."""
     from zssbir_cli.benchmarks.splits import DATASETS
     from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.stages import stages
+    from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.errors import UsageError
     from zssbir_cli.workflows.prepare import prepare_benchmark, prepare_own, prepare_the_demo
 
@@ -109,7 +111,7 @@ def _prepare(
         raise UsageError("--split, --from and --lists go with sketchy, tuberlin or quickdraw")
     if ambiguity is not None and source != ["demo"]:
         raise UsageError("--ambiguity goes with `zssbir prepare demo` only")
-    with stages() as bar:
+    with shown() as bar:
         if dataset is not None:
             return prepare_benchmark(
                 dataset, split=split, paths=given, lists=lists, name=name, out=out, choices=choices,
@@ -172,11 +174,11 @@ def _show_splits() -> None:
 
 
 def _verify(root: Path, workers: int) -> None:
-    from zssbir_cli.cli.stages import stages
+    from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.errors import DataError
     from zssbir_cli.prepare.verify import verify
 
-    with stages() as bar:
+    with shown() as bar:
         verdict = verify(root, workers, bar)
     for problem in verdict.problems:
         print(problem)

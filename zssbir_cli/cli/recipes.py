@@ -1,18 +1,33 @@
 """`zssbir recipes`."""
 
+from typing import Annotated
+
 import typer
+
+from zssbir_cli.cli import options
 
 
 def recipes(
-    name: str | None = typer.Argument(None, help="Print this recipe."),
-    keys: bool = typer.Option(False, "--keys", help="List every key a recipe can have."),
-    markdown: bool = typer.Option(False, "--markdown", help="With --keys: as Markdown (docs/recipes.md)."),
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Print this recipe.")] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key a recipe can have.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="With --keys: as Markdown (docs/recipes.md).")
+    ] = False,
 ) -> None:
-    """List the shipped recipes, print one, or explain every key."""
+    """List the shipped recipes, print one, or explain every key.
+
+    Example: zssbir recipes mobilenet > mine.yaml
+    """
     from zssbir_cli.cli.console import table
+    from zssbir_cli.errors import UsageError
     from zssbir_cli.recipe.loader import find_recipe, load_recipe, shipped_recipes
     from zssbir_cli.recipe.reference import all_keys, reference_markdown
 
+    if keys:
+        options.allow_only(context, "--keys", "keys", "markdown")
+    if markdown and not keys:
+        raise UsageError("--markdown goes with --keys")
     if markdown:
         print(reference_markdown())
     elif keys:

@@ -10,7 +10,7 @@ def search(
         ..., metavar="SKETCH...", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
     ),
     gallery: Path = typer.Option(
-        ..., "--gallery", "-g", help="An embeddings file, a folder of photos, or a prepared data set."
+        ..., "--photos", help="An embeddings file, a folder of photos, or a prepared data set."
     ),
     k: int = typer.Option(20, "-k", min=1, help="Photos per sketch."),
     out: Path | None = typer.Option(
@@ -38,11 +38,11 @@ def search(
     import json
 
     from zssbir_cli.cli.console import note, table
-    from zssbir_cli.cli.stages import stages
+    from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.workflows import search as workflow
 
     workflow.check_out(out)
-    with stages() as progress:
+    with shown() as progress:
         result = workflow.search_sketches(
             sketches, gallery, run=run, runs=runs, which=checkpoint, k=k, device=device, workers=workers,
             approximate=approximate, progress=progress,

@@ -1,76 +1,179 @@
 """`zssbir train`."""
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zssbir_cli.cli import options
+
+if TYPE_CHECKING:
+    from zssbir_cli.recipe.schema import Recipe
+    from zssbir_cli.workflows.train import CheckOutcome, TrainOutcome
+
 
 def train(
-    recipe: str | None = typer.Option(
-        None, "--recipe", "-r", help="A recipe file, or the name of a shipped one (see `zssbir recipes`)."
-    ),
-    set_: list[str] = typer.Option(
-        [], "--set", help="Override a key, e.g. --set optim.lr=1e-4 (repeatable)."
-    ),
-    resume: str | None = typer.Option(
-        None,
-        "--resume",
-        help="Continue this run (folder, name or a part of it), or from one of its checkpoints.",
-    ),
-    runs: Path = typer.Option(Path("runs"), "--runs", help="Where the run's folder is made."),
-    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
-    check: bool = typer.Option(
-        False, "--check", help="Do everything but train; makes no run (missing mask scores are kept)."
-    ),
-    overfit: int | None = typer.Option(
-        None, "--overfit", min=1, help="For debugging: train on the first N batches again and again."
-    ),
-    profile: int | None = typer.Option(
-        None, "--profile", min=1, help="Measure N steps by phase and operator instead of training."
-    ),
-    tensorboard: bool = typer.Option(
-        False, "--tensorboard", help="Also write TensorBoard event files (pip install 'zssbir[tensorboard]')."
-    ),
+    context: typer.Context,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="RECIPE",
+            help="A recipe file, or a shipped recipe (see `zssbir recipes`).",
+        ),
+    ] = None,
+    set_: options.Set = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="The prepared data set; the same as --set data.root=DIR."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Continue a run (folder, name or a part of it), or from one of its checkpoints.",
+        ),
+    ] = None,
+    runs: options.Runs = Path("runs"),
+    device: options.Device = "auto",
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Do everything but train; makes no run (missing mask scores are kept)."),
+    ] = False,
+    overfit: Annotated[
+        int | None,
+        typer.Option(
+            "--overfit", metavar="N", min=1, help="For debugging: train on the first N batches only."
+        ),
+    ] = None,
+    profile: Annotated[
+        int | None,
+        typer.Option(
+            "--profile", metavar="N", min=1, help="Time N steps by phase and operator instead of training."
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard", help="Also write TensorBoard files (pip install 'zssbir[tensorboard]')."
+        ),
+    ] = False,
 ) -> None:
-    """Train a method as a recipe says; leaves a run's folder."""
-    from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.train_progress import TrainHooks, print_profile
-    from zssbir_cli.compute.distributed import is_main
+    """Train a method as a recipe says; the run's folder keeps weights, metrics and curves.
+
+    Example: zssbir train --recipe mobilenet --data data/mine
+    """
+    _check_modes(context, check=check, profile=profile is not None, resume=resume is not None)
+    loaded = _load(recipe, [*(set_ or ()), *_root(data)], resume, runs)
+    from zssbir_cli.cli.display import progress
+
+    with progress("train: loading PyTorch and the data") as display:
+        from zssbir_cli.cli.train_progress import TrainHooks, print_profile
+        from zssbir_cli.workflows import train as workflow
+
+        if check:
+            checked = workflow.check(loaded, device=device)
+        elif profile is not None:
+            profiled = workflow.profile(loaded, steps=profile, device=device)
+        else:
+            outcome = workflow.train(
+                loaded, runs=runs, device=device, resume=resume, overfit=overfit, hooks=TrainHooks(display),
+                tensorboard=tensorboard,
+            )  # fmt: skip
+    if check:
+        _show_check(loaded, checked)
+    elif profile is not None:
+        print_profile(profiled)
+    else:
+        _show_outcome(outcome)
+
+
+def _check_modes(context: typer.Context, *, check: bool, profile: bool, resume: bool) -> None:
+    """Refuse options that the mode would ignore."""
+    recipe = ("recipe", "set_", "data", "device", "debug")
+    if check:
+        options.allow_only(context, "--check", *recipe, "resume", "runs", "check")
+    elif profile:
+        options.allow_only(context, "--profile", *recipe, "resume", "runs", "profile")
+    elif resume:
+        options.allow_only(context, "--resume", *recipe, "resume", "runs", "overfit", "tensorboard")
+
+
+def _root(data: Path | None) -> list[str]:
+    """--data as an override of the recipe."""
+    import json
+
+    return [] if data is None else [f"data.root={json.dumps(str(data))}"]
+
+
+def _load(recipe: str | None, overrides: list[str], resume: str | None, runs: Path) -> "Recipe":
+    """The checked recipe, whose data set is there; before torch is loaded."""
     from zssbir_cli.errors import UsageError
     from zssbir_cli.recipe.loader import find_recipe, load_recipe
-    from zssbir_cli.workflows import train as workflow
 
+    if resume is not None:
+        from zssbir_cli.engine.runs import find_run
+
+        find_run(resume, runs)  # what is no run is refused
     if recipe is not None:
-        loaded = load_recipe(find_recipe(recipe), set_)
+        loaded = load_recipe(find_recipe(recipe), overrides)
     elif resume is not None:
-        loaded = workflow.resumed_recipe(resume, runs, set_)
+        loaded = _resumed(resume, runs, overrides)
     else:
         raise UsageError("give --recipe NAME (see `zssbir recipes`), or --resume RUN")
-    if check:
-        found = workflow.check(loaded, device=device)
-        print(
-            f"{loaded.name}: ready to train {found.steps} steps in {found.precision} on {found.device}: "
-            f"{found.train_sketches} sketches and {found.train_photos} photos of seen classes, {found.val_classes} "
-            f"validation classes, {found.trainable / 1e6:.1f} M trainable parameters; one step on trial: loss {found.loss:.4g}, "
-            f"{found.memory_mb:,} MiB"
+    _find_data(loaded.data.root)
+    return loaded
+
+
+def _resumed(resume: str, runs: Path, overrides: list[str]) -> "Recipe":
+    """The recipe of a run; where its file is damaged, the one in its checkpoint."""
+    from zssbir_cli.engine.runs import find_run
+    from zssbir_cli.errors import UsageError
+    from zssbir_cli.recipe.loader import load_recipe
+
+    file = find_run(resume, runs).path / "recipe.yaml"
+    try:
+        load_recipe(file)
+    except UsageError:
+        from zssbir_cli.workflows.train import resumed_recipe
+
+        return resumed_recipe(resume, runs, overrides)
+    return load_recipe(file, overrides)
+
+
+def _find_data(root: str) -> None:
+    """Refuse a recipe whose data set is not there, with the command that makes it."""
+    from zssbir_cli.benchmarks.splits import source_of
+    from zssbir_cli.errors import DataError
+
+    folder = Path(root).expanduser()
+    if not (folder / "manifest.json").is_file():
+        raise DataError(
+            f"{folder}: no prepared data set here; run `zssbir prepare {source_of(folder.name)}` first, or name yours "
+            "with --data FOLDER (the recipe's data.root)"
         )
-        return
-    if profile is not None:
-        print_profile(workflow.profile(loaded, steps=profile, device=device))
-        return
-    outcome = workflow.train(
-        loaded,
-        runs=runs,
-        device=device,
-        resume=resume,
-        overfit=overfit,
-        hooks=TrainHooks(),
-        tensorboard=tensorboard,
+
+
+def _show_check(recipe: "Recipe", found: "CheckOutcome") -> None:
+    print(
+        f"{recipe.name}: ready to train {found.steps} steps in {found.precision} on {found.device}: "
+        f"{found.train_sketches} sketches and {found.train_photos} photos of seen classes, {found.val_classes} "
+        f"validation classes, {found.trainable / 1e6:.1f} M trainable parameters; one trial step: loss "
+        f"{found.loss:.4g}, {found.memory_mb:,} MiB"
     )
+
+
+def _show_outcome(outcome: "TrainOutcome") -> None:
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.compute.distributed import is_main
+
     if not is_main():
         return
     best = outcome.result.best.get("val/mAP@all")
     if best is not None:
         note(f"best on held-out seen classes: mAP@all {best:.4f} (voc) at step {outcome.result.best_step}")
-    note("next: zssbir eval --split zs")
-    print(str(outcome.run))
+    note(f"next: zssbir eval --split zs --run {outcome.run}")
+    print(f"run: {outcome.run}" if sys.stdout.isatty() else outcome.run)

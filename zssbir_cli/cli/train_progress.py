@@ -1,45 +1,33 @@
 """How `zssbir train` (and `zssbir demo`) shows a run's progress."""
 
-import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from zssbir_cli.cli.console import note
+from zssbir_cli.cli.display import duration
+
 if TYPE_CHECKING:
+    from zssbir_cli.cli.display import Display
     from zssbir_cli.engine.profile import StepProfile
     from zssbir_cli.engine.report import Report
 
-CLEAR = "\r\033[K"
-
 
 class TrainHooks:
-    """One updated line on a terminal, else a line each 10 % or 60 s; validations and notes always."""
+    """Shows a run's reports on a display: one line that changes; validations and notes stay."""
 
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.shown, self.last = 0.0, time.monotonic()
+    def __init__(self, display: "Display") -> None:
+        self.display = display
 
     def report(self, report: "Report") -> None:
         """Show a report of the loop (see `engine.report.Hooks`)."""
         if any(k.startswith("val/") for k in report.logs):
-            self._print(progress_line(report))
-        elif self.terminal:
-            print(CLEAR + progress_line(report), end="", file=sys.stderr, flush=True)
-        elif self._due(report.step / max(1, report.total_steps)):
-            self._print(progress_line(report))
-
-    def _due(self, share: float) -> bool:
-        due = share - self.shown >= 0.1 or time.monotonic() - self.last >= 60 or share >= 1
-        if due:
-            self.shown, self.last = share, time.monotonic()
-        return due
+            note(progress_line(report))
+        else:
+            self.display.line(progress_line(report), report.step / max(1, report.total_steps))
 
     def note(self, message: str) -> None:
         """Show a note of the loop."""
-        self._print(message)
-
-    def _print(self, line: str) -> None:
-        print((CLEAR if self.terminal else "") + line, file=sys.stderr, flush=True)
+        note(message)
 
 
 def progress_line(report: "Report") -> str:
@@ -48,21 +36,16 @@ def progress_line(report: "Report") -> str:
     if any(k.startswith("val/") for k in report.logs):
         return f"{head}  held-out seen classes: {values(report.logs)}"
     speed = f"{report.images_per_s:.0f} items/s, {report.data_wait:.0%} waiting for data"
-    return (
-        f"{head}  {values(report.logs)}  {speed}, {report.memory_mb:.0f} MiB, {duration(report.eta_s)} left"
+    first = {k: v for k, v in report.logs.items() if k == "loss"}
+    rest = {k: v for k, v in report.logs.items() if k != "loss"}
+    return (  # what matters most comes first: a narrow terminal cuts the end
+        f"{head}  {values(first)}  {duration(report.eta_s)} left, {speed}, {report.memory_mb:.0f} MiB  {values(rest)}"
     )
 
 
 def values(logs: Mapping[str, float]) -> str:
     """Named values as short text."""
     return "  ".join(f"{k} {v:.4g}" for k, v in logs.items())
-
-
-def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def print_profile(found: "StepProfile") -> None:

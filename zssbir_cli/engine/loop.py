@@ -21,8 +21,8 @@ from zssbir_cli.engine.resume import Saver
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.state import FitResult, State
 from zssbir_cli.engine.step import Stepper, seed_all
-from zssbir_cli.engine.stop import Interrupted, StopRequest, on_signals
-from zssbir_cli.errors import CheckpointError, DataError, UsageError
+from zssbir_cli.engine.stop import StopRequest, on_signals
+from zssbir_cli.errors import CheckpointError, DataError, Interrupted, UsageError
 from zssbir_cli.methods.base import Batch, Method, Position, Probe, TrainData
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 

@@ -7,14 +7,6 @@ from signal import SIGINT, SIGTERM, Signals
 from threading import current_thread, main_thread
 from types import FrameType
 
-from zssbir_cli.errors import ZssbirError
-
-
-class Interrupted(ZssbirError):
-    """The run was asked to stop and has saved its state (exit code 130)."""
-
-    exit_code = 130
-
 
 class StopRequest:
     """Whether a signal asked to stop, and which."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zssbir_cli.benchmarks.splits import SPLITS
+from zssbir_cli.benchmarks.splits import source_of
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.prepared import PreparedSet
@@ -122,18 +122,10 @@ def open_data(recipe: Recipe) -> PreparedSet:
     root = Path(recipe.data.root).expanduser()
     if not (root / "manifest.json").is_file():
         raise DataError(
-            f"{root}: no prepared data set here; run `zssbir prepare {_source_of(root.name)}` first, or point the "
+            f"{root}: no prepared data set here; run `zssbir prepare {source_of(root.name)}` first, or point the "
             f"recipe to yours with --set data.root=FOLDER"
         )
     return PreparedSet.open(root)
-
-
-def _source_of(name: str) -> str:
-    """What to prepare so that data/`name` appears: a data set, a named split of one, or a folder."""
-    split = SPLITS.get(name)
-    if split is not None:
-        return f"{split.dataset} --split {name}"
-    return name if name in ("demo", *(s.dataset for s in SPLITS.values())) else f"PICTURES --name {name}"
 
 
 def validator(setup: Setup) -> Validate | None:

@@ -1,0 +1,117 @@
+"""The one display of progress: a line that fits the terminal, or, where there is none, a line now and then."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from zssbir_cli.cli.console import note
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+BAR = 20
+EVERY_SECONDS = 60.0
+LEAST_SECONDS = 1.0
+"""Where there is no terminal, no two lines of one pass come closer than this."""
+
+
+class Display:
+    """Shows how far the work is; call it as a `Progress`. Notes printed meanwhile appear above its line."""
+
+    def __init__(self, begun: str, *, live: bool = False) -> None:
+        self.live, self.text = live, begun
+        self.what, self.began, self.first = "", 0.0, 0
+        self.shown, self.last, self.spoke = -1, 0.0, False
+        self.main = os.environ.get("RANK", "0") == "0"
+        if self.main and not live:
+            note(f"{begun} ...")
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """See `zssbir_cli.progress.Progress`."""
+        if not self.main:
+            return
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.began, self.first = what, now, done
+            self.shown, self.last = -1, now - LEAST_SECONDS
+        text = progress_text(what, done, total, done - self.first, now - self.began, bar=self.live)
+        tenth = 10 * done // max(1, total)
+        if self.live:
+            self.text = text
+        elif (tenth > self.shown and now - self.last >= LEAST_SECONDS) or now - self.last >= EVERY_SECONDS:
+            self.shown, self.last = tenth, now
+            note(text)
+
+    def line(self, text: str, share: float) -> None:
+        """Show a ready line of work that is `share` (0-1) done."""
+        if self.live:
+            self.text = text
+            return
+        now, tenth = time.monotonic(), int(10 * share + 1e-9)
+        if tenth > self.shown or now - self.last >= EVERY_SECONDS:
+            self.shown, self.last = tenth, now
+            note(text)
+
+    def __rich__(self) -> "Text":
+        from rich.text import Text
+
+        return Text(self.text, no_wrap=True, overflow="ellipsis")
+
+
+def progress_text(what: str, done: int, total: int, fresh: int, seconds: float, *, bar: bool) -> str:
+    """One line: what, a bar, items, percent, speed and time left; `fresh` items took `seconds`."""
+    share = done / total if total else 1.0
+    parts = [f"{what}:"]
+    if bar:
+        full = int(BAR * share)
+        parts.append("[" + "#" * full + "." * (BAR - full) + "]")
+    parts.append(f"{done:,} of {total:,} ({int(100 * share + 1e-9)} %)")
+    if fresh > 0 and seconds >= 1:
+        rate = fresh / seconds
+        parts.append(f"{rate:,.0f}/s," if rate >= 10 else f"{rate:.1f}/s,")
+        parts.append(f"{duration((total - done) / rate)} left")
+    return " ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def progress(begun: str = "starting") -> Iterator[Display]:
+    """A display for as long as the context lasts; it shows `begun` at once. The line is gone afterwards."""
+    console = _terminal()
+    if console is None or os.environ.get("RANK", "0") != "0":
+        yield Display(begun)
+        return
+    from rich.live import Live
+
+    display = Display(begun, live=True)
+    to_terminal = sys.stdout.isatty()  # what goes to a file or a pipe stays out of the display
+    with Live(display, console=console, transient=True, refresh_per_second=5, redirect_stdout=to_terminal):
+        yield display
+
+
+def _terminal() -> "Console | None":
+    """A console on stderr, no wider than the terminal is, or None where there is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if console.is_dumb_terminal:
+        return None
+    try:
+        real = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        real = 0
+    if 0 < real < console.width:  # a stale COLUMNS in the environment
+        console.width = real
+    return console

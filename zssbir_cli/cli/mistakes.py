@@ -1,0 +1,38 @@
+"""A wrong command line as one line, with the nearest right word."""
+
+import typer
+
+from zssbir_cli.errors import UsageError, ZssbirError
+from zssbir_cli.names import suggestion
+
+
+def explain(error: Exception) -> ZssbirError | None:
+    """The UsageError for what the parser of the command line refuses; None for anything else.
+
+    Typer brings its own copy of Click or uses the installed one, so the classes are told by name.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "ClickException" not in kinds:
+        return UsageError("stopped") if isinstance(error, typer.Abort) else None
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "zssbir"
+    return UsageError(f"{_what(error, context)}; see `{path} --help`".replace("?;", "?"))
+
+
+def _what(error: Exception, context: typer.Context | None) -> str:
+    option = getattr(error, "option_name", None)
+    if option and type(error).__name__ == "NoSuchOption" and context is not None:
+        known = [o for p in context.command.params for o in p.opts if o.startswith("--")]
+        return f"there is no option {option}{nearest(option, known)}"
+    text = str(getattr(error, "format_message", lambda: str(error))()).strip().rstrip(".")
+    if text.startswith("No such command") and context is not None:
+        names = list(getattr(context.command, "commands", {}))
+        wrong = text.split("'")[1] if "'" in text else ""
+        return f"there is no command {wrong!r}{nearest(wrong, names)}"
+    return text[:1].lower() + text[1:]
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean ...?` for a misspelt word or a beginning of one; empty when nothing is near."""
+    begins = [k for k in known if len(word.strip("-")) >= 2 and k.startswith(word)]
+    return f"; did you mean {' or '.join(begins[:2])}?" if begins else suggestion(word, known)

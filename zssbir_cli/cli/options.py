@@ -1,0 +1,128 @@
+"""Options that several commands share, each declared once. Their values are checked before torch is loaded."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zssbir_cli.errors import DataError, UsageError
+
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+CHECKPOINT = re.compile(r"best|last|epoch-\d+")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def _device(value: str) -> str:
+    if not DEVICE.fullmatch(value):
+        raise UsageError(f"--device {value}: use auto, cpu, cuda or cuda:N")
+    return value
+
+
+def _checkpoint(value: str) -> str:
+    if not CHECKPOINT.fullmatch(value):
+        raise UsageError(f"--checkpoint {value}: use best, last or epoch-NNNN")
+    return value
+
+
+def _precision(value: str) -> str:
+    if value not in PRECISIONS:
+        raise UsageError(f"--precision {value}: use {', '.join(PRECISIONS)}")
+    return value
+
+
+def _data(value: Path | None) -> Path | None:
+    if value is not None and not (value.expanduser() / "manifest.json").is_file():
+        raise DataError(
+            f"--data {value}: no prepared data set here (no manifest.json); make one with `zssbir prepare`"
+        )
+    return value
+
+
+Run = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        "-R",
+        metavar="RUN",
+        help="A run: its folder, its name or a part of it.  [default: the latest; under torchrun write -R]",
+        show_default=False,
+    ),
+]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")]
+Checkpoint = Annotated[
+    str,
+    typer.Option("--checkpoint", metavar="NAME", callback=_checkpoint, help="best, last or epoch-NNNN."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        callback=_data,
+        help="A prepared data set.  [default: the run's own]",
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", callback=_device, help="auto, cpu, cuda or cuda:N.")
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        callback=_precision,
+        help="Number format of the network: auto, fp32, bf16.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=0,
+        help="Image-loading processes.  [default: the recipe's]",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of every random choice.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the recipe, e.g. --set optim.lr=1e-4 (repeatable).",
+        show_default=False,
+    ),
+]
+PerClass = Annotated[
+    int | None,
+    typer.Option(
+        "--per-class",
+        metavar="N",
+        min=1,
+        help="At most N sketches and N photos per class.",
+        show_default=False,
+    ),
+]
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """Parameters that were written on the command line, with the option's name."""
+    found = {}
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            long = [o for o in parameter.opts if o.startswith("--")] or parameter.opts
+            found[name] = long[0] if long[0].startswith("-") else str(parameter.metavar or name)
+    return found
+
+
+def allow_only(context: typer.Context, mode: str, *names: str) -> None:
+    """Refuse every option that `mode` would ignore; `names` are the parameters that it uses."""
+    for name, option in given(context).items():
+        if name not in names:
+            raise UsageError(f"{option} has no effect with {mode}; leave it out")
