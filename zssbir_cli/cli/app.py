@@ -2,11 +2,13 @@
 `zssbir --help` is quick; torch and friends are imported inside command bodies."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
+import typer.core
 
 from zssbir_cli.cli import mistakes, renamed
 from zssbir_cli.cli.demo import demo
@@ -49,6 +51,15 @@ def root(
         raise typer.Exit
 
 
+class Command(typer.core.TyperCommand):
+    """A command whose help names no Python types."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The help, without the type that Typer puts behind an argument's name."""
+        text = super().get_help(ctx)
+        return re.sub(r"(?m)^(  \S+)( <[\w\[\], |]+>)(?=  )", lambda m: m[1] + " " * len(m[2]), text)
+
+
 def interruptible(command: Callable[..., None], kept: str) -> Callable[..., None]:
     """The command, with a word on Ctrl-C: what was kept and how to continue (unless the work says so itself)."""
 
@@ -79,11 +90,11 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None], str], ...] = (
 """Name, summary (one line of 80 columns beside the name), function, and what is kept after Ctrl-C."""
 
 for name, summary, command, kept in COMMANDS:
-    app.command(name, short_help=summary)(interruptible(command, kept))
+    app.command(name, cls=Command, short_help=summary)(interruptible(command, kept))
 app.add_typer(runs, name="runs", short_help="List runs with their numbers, or compare two.")
 
 
-@app.command("help", short_help="Show the help of a command.")
+@app.command("help", cls=Command, short_help="Show the help of a command.")
 def show_help(
     context: typer.Context,
     words: list[str] | None = typer.Argument(None, metavar="COMMAND", help="A command, e.g. train."),

@@ -89,7 +89,10 @@ def _print_grid(
         grid.add_column(Text(name), justify="right" if right else "left", width=width, overflow="fold")
     for row in cells:
         grid.add_row(*(Text(cell) for cell in row))
-    Console(width=max(20, sum(widths) + gap * len(widths) + 1), highlight=False).print(grid)
+    console = Console(width=max(20, sum(widths) + gap * len(widths) + 1), highlight=False)
+    with console.capture() as captured:  # printed as any text, so that a closed pipe is the same for all
+        console.print(grid)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _print_blocks(columns: Sequence[str], cells: Cells, room: int) -> None:

@@ -4,34 +4,38 @@ from pathlib import Path
 
 import typer
 
+from zssbir_cli.cli import options
+
 
 def embed(
     images: Path | None = typer.Option(
-        None, "--photos", help="Any folder of photos, no classes needed; default: the run's own data set."
+        None,
+        "--photos",
+        metavar="DIR",
+        help="Any folder of photos, no classes needed; default: the run's own data set.",
     ),
     part: list[str] = typer.Option(
-        [], "--part", help="Parts of the data set: test, val, holdout, train; default: all but train."
+        [],
+        "--part",
+        metavar="PART",
+        help="Parts of the data set: test, val, holdout, train; default: all but train.",
     ),
-    run: str | None = typer.Option(
-        None,
-        "--run",
-        "-R",
-        help="A run: its folder, its name or a part of it; default: the latest one. Under torchrun write -R.",
-    ),
-    checkpoint: str = typer.Option("best", "--checkpoint", help="best, last or epoch-NNNN."),
-    data: Path | None = typer.Option(None, "--data", help="Another prepared data set than the run's own."),
-    out: Path | None = typer.Option(None, "--out", help="The embeddings file of --photos."),
+    run: options.Run = None,
+    checkpoint: options.Checkpoint = "best",
+    data: options.Data = None,
+    out: Path | None = typer.Option(None, "--out", metavar="PATH", help="The embeddings file of --photos."),
     half: bool = typer.Option(False, "--half", help="Store float16 (half the size) instead of float32."),
-    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
-    precision: str = typer.Option(
-        "auto", "--precision", help="auto (bf16 where fast and safe), fp32 or bf16."
-    ),
-    workers: int | None = typer.Option(None, "--workers", min=0, help="Image-loading processes per rank."),
-    batch: int = typer.Option(128, "--batch", min=1, help="Images per forward pass."),
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    workers: options.Workers = None,
+    batch: int = typer.Option(128, "--batch", metavar="N", min=1, help="Images per forward pass."),
     force: bool = typer.Option(False, "--force", help="Embed again even if a fresh file is there."),
-    runs: Path = typer.Option(Path("runs"), "--runs", help="Where the latest run is looked for."),
+    runs: options.Runs = Path("runs"),
 ) -> None:
-    """Compute embeddings of a data set or a folder of photos, for eval and search; a killed pass continues."""
+    """Compute embeddings of a data set or a folder of photos, for eval and search; a killed pass continues.
+
+    Example: zssbir embed --photos holiday --out holiday.h5
+    """
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.compute import distributed

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from zssbir_cli.cli import options
+
 if TYPE_CHECKING:
     from zssbir_cli.evaluation.compare import Compared
     from zssbir_cli.evaluation.measure import Evaluation
@@ -16,47 +18,43 @@ OF_A_FILE = ("embeddings", "classes", "k", "report", "out", "device", "json_")
 
 def evaluate(
     context: typer.Context,
-    split: str = typer.Option(
-        "zs",
-        "--split",
-        "-s",
-        help="zs (unseen classes), val (held-out seen classes), or a generalised protocol: gzs-sem-pcyc, gzs-ocean, "
-        "gzs-dr-clip, gzs-distractors, gzs-distractors-equal.",
-    ),
-    run: str | None = typer.Option(
-        None, "--run", help="A run: its folder, its name or a part of it; default: the latest one."
-    ),
-    checkpoint: str = typer.Option("best", "--checkpoint", help="best, last or epoch-NNNN."),
-    data: Path | None = typer.Option(
-        None,
-        "--data",
-        help="Another prepared data set; classes the run was trained on are excluded and named.",
-    ),
+    split: options.Split = "zs",
+    run: options.Run = None,
+    checkpoint: options.Checkpoint = "best",
+    data: options.Data = None,
     embeddings: Path | None = typer.Option(
-        None, "--embeddings", help="Evaluate a .npz, .h5 or .csv file of any model instead of a run."
+        None,
+        "--embeddings",
+        metavar="FILE",
+        help="Evaluate a .npz, .h5 or .csv file of any model instead of a run.",
     ),
     compare: tuple[str, str] | None = typer.Option(
         None, "--compare", metavar="A B", help="Compare two results (runs or result files), paired by query."
     ),
-    classes: str = typer.Option("", "--classes", help="Only these classes, separated by commas."),
-    per_class: int | None = typer.Option(
-        None, "--per-class", min=1, help="At most so many sketches and photos per class."
+    classes: str = typer.Option(
+        "", "--classes", metavar="NAMES", help="Only these classes, separated by commas."
     ),
-    seed: int = typer.Option(0, "--seed", help="For what a protocol or --per-class draws."),
-    k: list[int] = typer.Option([100, 200], "-k", min=1, help="Cut of mAP@k, P@k and recall@k (repeatable)."),
+    per_class: options.PerClass = None,
+    seed: int = typer.Option(0, "--seed", metavar="N", help="For what a protocol or --per-class draws."),
+    k: list[int] = typer.Option(
+        [100, 200], "-k", metavar="N", min=1, help="Cut of mAP@k, P@k and recall@k (repeatable)."
+    ),
     report: bool = typer.Option(
         True, "--report/--no-report", help="Write the HTML page, Markdown and figures."
     ),
     out: Path | None = typer.Option(
-        None, "--out", help="Folder of the result; default: the run's eval folder."
+        None, "--out", metavar="PATH", help="Folder of the result; default: the run's eval folder."
     ),
-    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
-    precision: str = typer.Option("auto", "--precision", help="Of embedding: auto, fp32 or bf16."),
-    workers: int | None = typer.Option(None, "--workers", min=0, help="Image-loading processes."),
-    runs: Path = typer.Option(Path("runs"), "--runs", help="Where the latest run is looked for."),
-    json_: bool = typer.Option(False, "--json", help="Print the result as JSON only."),
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    workers: options.Workers = None,
+    runs: options.Runs = Path("runs"),
+    json_: options.Json = False,
 ) -> None:
-    """Measure retrieval: mAP, P@k, R-precision and recall in every convention, with confidence intervals."""
+    """Measure retrieval: mAP, P@k, R-precision and recall in every convention, with confidence intervals.
+
+    Example: zssbir eval --split zs --run latest
+    """
     import json
 
     from zssbir_cli.cli.console import note
@@ -64,10 +62,8 @@ def evaluate(
     from zssbir_cli.engine.runs import find_run
     from zssbir_cli.evaluation import results
     from zssbir_cli.evaluation.inputs import Options
-    from zssbir_cli.evaluation.protocols import check_protocol
     from zssbir_cli.workflows import eval as workflow
 
-    check_protocol(split)
     if compare is not None:
         _refuse_others(context, "--compare", ("compare", "split", "json_", "runs"))
         _compare(compare, split, runs, json_)
@@ -82,9 +78,9 @@ def evaluate(
             )
         else:
             chosen = find_run(run, runs, checkpoint)
-            options = Options(data, only, per_class, seed, device, precision, workers)
+            how = Options(data, only, per_class, seed, device, precision, workers)
             outcome = workflow.evaluate_run(
-                chosen, split, options, k=k, out=out, report=report, progress=progress
+                chosen, split, how, k=k, out=out, report=report, progress=progress
             )
     if json_:
         print(json.dumps(results.as_json(outcome.evaluation), indent=1))

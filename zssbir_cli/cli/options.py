@@ -31,6 +31,13 @@ def _precision(value: str) -> str:
     return value
 
 
+def _split(value: str) -> str:
+    from zssbir_cli.evaluation.protocols import check_protocol
+
+    check_protocol(value)
+    return value
+
+
 def _data(value: Path | None) -> Path | None:
     if value is not None and not (value.expanduser() / "manifest.json").is_file():
         raise DataError(
@@ -39,6 +46,17 @@ def _data(value: Path | None) -> Path | None:
     return value
 
 
+Split = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        "-s",
+        metavar="NAME",
+        callback=_split,
+        help="zs (unseen classes), val (held-out seen classes), or a generalised protocol: gzs-sem-pcyc, gzs-ocean, "
+        "gzs-dr-clip, gzs-distractors, gzs-distractors-equal.",
+    ),
+]
 Run = Annotated[
     str | None,
     typer.Option(

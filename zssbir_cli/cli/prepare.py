@@ -1,64 +1,101 @@
 """`zssbir prepare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from zssbir_cli.cli import options
 
 if TYPE_CHECKING:
     from zssbir_cli.prepare.carry import Prepared
     from zssbir_cli.prepare.choices import Choices
 
 
-def prepare(
-    source: list[str] = typer.Argument(
-        None,
-        metavar="SOURCE...",
-        help="demo, sketchy, tuberlin, quickdraw, or your own folder or archive with sketch/<class>/* and "
-        "photo/<class>/*.",
-    ),
-    out: Path = typer.Option(None, help="Output folder.  [default: data/NAME]"),
-    name: str = typer.Option(None, help="Name of the prepared set.  [default: from the source]"),
-    unseen: str = typer.Option(
-        None,
+Unseen = Annotated[
+    str | None,
+    typer.Option(
+        "--unseen",
         metavar="NAMES|@FILE|N|FRACTION|all",
         help="Own data: test classes as names with commas, @FILE of names, a number (also n=3), a fraction, or all.  "
         "[default: 0.2]",
     ),
-    split: str = typer.Option(None, help="Benchmarks: the named split; see --list."),
-    given: list[Path] = typer.Option(
-        None,
+]
+ValClasses = Annotated[
+    int | None,
+    typer.Option(
+        "--val-classes",
+        metavar="N",
+        help="Seen classes held out for model selection.  [default: a tenth; benchmarks: 0]",
+    ),
+]
+Holdout = Annotated[
+    int | None,
+    typer.Option(
+        "--holdout",
+        metavar="N",
+        help="Sketches per seen class kept out of training.  [default: 0; benchmarks: as published]",
+    ),
+]
+Ambiguity = Annotated[
+    float | None,
+    typer.Option(
+        "--ambiguity",
+        metavar="0-1",
+        min=0,
+        max=1,
+        help="demo: how many and how large other things in the photos are.  [default: 0.2]",
+    ),
+]
+From = Annotated[
+    list[Path] | None,
+    typer.Option(
         "--from",
         metavar="DIR|ARCHIVE",
         help="Benchmarks: what you have already; may be given several times.",
     ),
-    lists: list[Path] = typer.Option(
-        None, metavar="DIR", help="Benchmarks: published file lists; they decide which images belong."
+]
+Lists = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--lists", metavar="DIR", help="Benchmarks: published file lists; they decide which images belong."
     ),
-    val_classes: int = typer.Option(
-        None, help="Seen classes held out for model selection.  [default: a tenth; benchmarks: 0]"
-    ),
-    holdout: int = typer.Option(
-        None, help="Sketches per seen class kept out of training.  [default: 0; benchmarks: as published]"
-    ),
-    subset: int = typer.Option(
-        None, "--per-class", metavar="N", help="At most N images per class and modality."
-    ),
-    ambiguity: float = typer.Option(
+]
+OF_THE_DEMO = ("source", "out", "unseen", "val_classes", "subset", "ambiguity", "seed", "size", "workers")
+"""Parameters that mean something for `prepare demo`."""
+
+
+def prepare(
+    context: typer.Context,
+    source: list[str] = typer.Argument(
         None,
-        min=0,
-        max=1,
-        help="demo: how many and how large other things in the photos are.  [default: 0.3]",
+        metavar="SOURCE",
+        help="demo, sketchy, tuberlin, quickdraw, or your own folder or archive with sketch/<class>/* and "
+        "photo/<class>/*.",
     ),
-    seed: int = typer.Option(0, help="Seed of every random choice."),
-    size: int = typer.Option(None, help="Bring the shorter side down to N pixels.  [default: keep]"),
+    out: Path = typer.Option(None, metavar="DIR", help="Output folder.  [default: data/NAME]"),
+    name: str = typer.Option(
+        None, metavar="NAME", help="Name of the prepared set.  [default: from the source]"
+    ),
+    unseen: Unseen = None,
+    split: str = typer.Option(None, metavar="NAME", help="Benchmarks: the named split; see --list."),
+    given: From = None,
+    lists: Lists = None,
+    val_classes: ValClasses = None,
+    holdout: Holdout = None,
+    subset: options.PerClass = None,
+    ambiguity: Ambiguity = None,
+    seed: int = typer.Option(0, metavar="N", help="Seed of every random choice."),
+    size: int = typer.Option(
+        None, metavar="N", help="Bring the shorter side down to N pixels.  [default: keep]"
+    ),
     square: bool = typer.Option(
         False,
         "--square",
         help="With --size N: store the N x N network inputs themselves (sketches cropped to their ink, photos "
         "squashed); fastest to train on at data.size N.",
     ),
-    workers: int = typer.Option(0, help="Threads; 0 = one per core."),
+    workers: int = typer.Option(0, metavar="N", help="Threads; 0 = one per core."),
     strict: bool = typer.Option(False, "--strict", help="An unusable image is an error."),
     dedup: bool = typer.Option(
         False, "--dedup", help="Leave out repeated images (EXTEND repeats originals)."
@@ -71,15 +108,22 @@ def prepare(
         None, metavar="DIR", help="Read a prepared set completely and report problems."
     ),
 ) -> None:
-    """Turn sketches and photos into a prepared data set: shards and a manifest."""
+    """Turn sketches and photos into a prepared data set: shards and a manifest.
+
+    Example: zssbir prepare pictures --unseen 5   (pictures/sketch/<class>/* and pictures/photo/<class>/*)
+    """
     from zssbir_cli.prepare.choices import BuildOptions, Choices
     from zssbir_cli.prepare.clean import CleanOptions
 
     if show_list:
+        options.allow_only(context, "--list", "show_list")
         _show_splits()
     elif verify is not None:
+        options.allow_only(context, "--verify", "verify", "workers")
         _verify(verify, workers)
     else:
+        if source == ["demo"]:
+            options.allow_only(context, "`prepare demo`", *OF_THE_DEMO)
         build = BuildOptions(CleanOptions(size, square=square), dedup, strict, allow_leak, workers)
         choices = Choices(unseen, val_classes, holdout, subset, seed, build)
         _show(_prepare(source or [], name, out, split, given or [], lists or [], choices, ambiguity))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import typer
 
+from zssbir_cli.cli import options
+
 app = typer.Typer(
     name="runs",
     help="List runs with their numbers, or compare two.",
@@ -16,10 +18,13 @@ app = typer.Typer(
 @app.callback()
 def runs(
     context: typer.Context,
-    root: Path = typer.Option(Path("runs"), "--runs", help="Folder of the runs."),
-    json_: bool = typer.Option(False, "--json", help="Print JSON."),
+    root: Path = typer.Option(Path("runs"), "--runs", metavar="DIR", help="Folder of the runs."),
+    json_: options.Json = False,
 ) -> None:
-    """List runs: where they are, loss, best value on held-out seen classes, results of evaluations."""
+    """List runs: where they are, loss, best value on held-out seen classes, results of evaluations.
+
+    Example: zssbir runs compare latest 20260101
+    """
     context.obj = root
     if context.invoked_subcommand is not None:
         return
@@ -73,9 +78,11 @@ def runs(
 @app.command("compare")
 def compare(
     context: typer.Context,
-    first: str = typer.Argument(help="A run: its folder, its name or a part of it, or `latest`."),
-    second: str = typer.Argument(help="The run to compare it with."),
-    json_: bool = typer.Option(False, "--json", help="Print JSON."),
+    first: str = typer.Argument(
+        metavar="RUN", help="A run: its folder, its name or a part of it, or `latest`."
+    ),
+    second: str = typer.Argument(metavar="OTHER", help="The run to compare it with."),
+    json_: options.Json = False,
 ) -> None:
     """Show what differed between two runs (recipe, versions, data, device) and what came out."""
     import json

@@ -4,37 +4,39 @@ from pathlib import Path
 
 import typer
 
+from zssbir_cli.cli import options
+
 
 def search(
     sketches: list[Path] = typer.Argument(
-        ..., metavar="SKETCH...", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
+        ..., metavar="SKETCH", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
     ),
     gallery: Path = typer.Option(
-        ..., "--photos", help="An embeddings file, a folder of photos, or a prepared data set."
+        ...,
+        "--photos",
+        metavar="PATH",
+        help="An embeddings file, a folder of photos, or a prepared data set.",
     ),
-    k: int = typer.Option(20, "-k", min=1, help="Photos per sketch."),
+    k: int = typer.Option(20, "-k", metavar="N", min=1, help="Photos per sketch."),
     out: Path | None = typer.Option(
-        None, "--out", "-o", help="Write pictures with scores: .html, .png, or .json."
+        None, "--out", "-o", metavar="FILE", help="Write pictures with scores: .html, .png, or .json."
     ),
-    run: str | None = typer.Option(
-        None,
-        "--run",
-        help="The run whose weights to use (folder, name or a part of it); default: the gallery's own, or the latest.",
-    ),
-    checkpoint: str = typer.Option(
-        "best", "--checkpoint", help="best, last or epoch-NNNN (for a folder of photos)."
-    ),
+    run: options.Run = None,
+    checkpoint: options.Checkpoint = "best",
     approximate: bool = typer.Option(
         False,
         "--approximate",
         help="Use an approximate index (extra `faiss`); its recall is measured and shown.",
     ),
-    device: str = typer.Option("auto", "--device", help="auto, cpu, cuda or cuda:N."),
-    workers: int | None = typer.Option(None, "--workers", min=0, help="Image-loading processes."),
-    runs: Path = typer.Option(Path("runs"), "--runs", help="Where the latest run is looked for."),
-    json_: bool = typer.Option(False, "--json", help="Print the results as JSON only."),
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    runs: options.Runs = Path("runs"),
+    json_: options.Json = False,
 ) -> None:
-    """Find the photos that a drawing shows: exact search, best first."""
+    """Find the photos that a drawing shows: exact search, best first.
+
+    Example: zssbir search boat.png --photos holiday --out found.html
+    """
     import json
 
     from zssbir_cli.cli.console import note, table
