@@ -30,7 +30,7 @@ MISTAKES = [
     (["train", "--recipe", "demo", "--set", "train.epoch=3"], 2, "did you mean 'train.epochs'"),
     (["train", "--recipe", "demo", "--device", "gpu"], 2, "--device gpu: use auto, cpu, cuda or cuda:N"),
     (["train", "--recipe", "demo"], 3, "zssbir prepare demo"),
-    (["train", "--resume", "runs/latest"], 2, "runs/latest"),
+    (["train", "--resume", "runs/latest"], 2, "zssbir train --recipe"),
     (["train", "--recipe", "demo", "--check", "--overfit", "2"], 2, "--overfit has no effect with --check"),
     (["recipes", "pumix"], 2, "did you mean puxim"),
     (["recipes", "--markdown"], 2, "goes with --keys"),
@@ -90,7 +90,8 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path) -> None:
         [*ZSSBIR, "prepare", "demo", "--out", "d"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     assert child.stderr is not None
-    child.stderr.readline()  # it has begun
+    child.stderr.readline()
+    child.stderr.readline()  # the second line: the work has begun
     time.sleep(0.5)
     child.send_signal(signal.SIGINT)
     rest = child.stderr.read()
