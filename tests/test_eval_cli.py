@@ -169,8 +169,8 @@ def test_search_command_prints_writes_and_reuses(tmp_path: Path, run: Path) -> N
     sketch.save(tmp_path / "[red] s.png")
     call("embed")
     (file,) = (p for p in (run / "embeddings").iterdir() if "test" in p.name)
-    result = call("search", "[red] s.png", "--gallery", str(file), "-k", "3", "--out", "r.html")
+    result = call("search", "[red] s.png", "--photos", str(file), "-k", "3", "--out", "r.html")
     assert "[red] s.png in 52 photos" in result.stdout
     assert (tmp_path / "r.html").exists()
-    found = json.loads(call("search", "[red] s.png", "-g", str(file), "-k", "3", "--json").stdout)
+    found = json.loads(call("search", "[red] s.png", "--photos", str(file), "-k", "3", "--json").stdout)
     assert len(found["sketches"][0]["results"]) == 3

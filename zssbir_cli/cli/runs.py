@@ -8,7 +8,6 @@ from zssbir_cli.cli import options
 
 app = typer.Typer(
     name="runs",
-    help="List runs with their numbers, or compare two.",
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
