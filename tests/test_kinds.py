@@ -62,7 +62,7 @@ def test_a_folder_is_listed_by_suffix_and_content_without_junk(tmp_path: Path) -
     assert list(listing.names) == expected
     photos = PhotoFiles(listing, 8)
     assert photos[0].shape == photos[3].shape == (3, 8, 8)
-    assert photos.why(3) == ""
+    assert photos.failed.tolist() == [0, 0, 0, 0]
 
 
 def test_a_folder_without_pictures_says_what_it_holds(tmp_path: Path) -> None:
