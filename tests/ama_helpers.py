@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.compute.precision import Precision
+from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loop import fit, seed_all
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.methods.ama import data as ama_data
@@ -136,8 +137,6 @@ def run_fit(r: Recipe, folder: Path, prepared: FakePrepared | None = None, resum
         )
         if not folder.exists():
             folder.symlink_to(run.path.resolve())
-    fit(
-        method, data, optim=r.optim, train=r.train, workers=0, run=run, probe=probe,
-        precision=Precision.choose(r.train.precision, torch.device("cpu")), resume=resume,
-    )  # fmt: skip
+    precision = Precision.choose(r.train.precision, torch.device("cpu"))
+    fit(Job(method, data, r.optim, r.train, precision, probe), run, resume=resume)
     return method

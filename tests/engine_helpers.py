@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
+from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.state import FitResult
@@ -103,17 +104,18 @@ def toy_fit(
 ) -> tuple[Toy, FitResult]:
     train_keys = {k: options.pop(k) for k in list(options) if k in TrainConfig.model_fields}
     method = method or toy_method()
-    result = fit(
-        method,
-        data or toy_data(batch=batch),
+    job = Job(
+        method=method,
+        data=data or toy_data(batch=batch),
         optim=optim or OptimConfig(lr=1e-2, warmup_steps=2),
         train=TrainConfig(epochs=epochs, batch_size=batch, precision="fp32", **train_keys),
-        workers=workers,
-        run=run,
         precision=Precision.choose("fp32", torch.device("cpu")),
         probe=None,
-        **options,
+        workers=workers,
+        validate=options.pop("validate", None),
+        overfit=options.pop("overfit", None),
     )
+    result = fit(job, run, **options)
     return method, result
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from zssbir_cli.cli.app import app
 from zssbir_cli.cli.train_progress import print_profile
 from zssbir_cli.compute.precision import Precision, choose_attention
+from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.profile import PHASES, profile_steps
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir
@@ -128,16 +129,15 @@ def test_a_run_is_found_by_path_name_part_or_latest(tmp_path, two_runs):
 
 def test_profile_accounts_for_the_whole_step(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    found = profile_steps(
+    job = Job(
         toy_method(),
         toy_data(),
-        optim=OptimConfig(accumulate=2),
-        train=TrainConfig(batch_size=12),
-        workers=0,
-        precision=Precision("fp32", CPU),
+        OptimConfig(accumulate=2),
+        TrainConfig(batch_size=12),
+        Precision("fp32", CPU),
         probe=None,
-        steps=4,
     )
+    found = profile_steps(job, steps=4)
     assert set(found.phases) == {*PHASES, "other"}
     assert sum(found.phases.values()) == pytest.approx(found.step_ms, rel=0.2)
     assert found.phases["forward"] > 0
@@ -192,7 +192,7 @@ def test_attention_trains_with_explicit_products_in_bf16_on_a_cpu():
 def test_compile_replaces_the_backbones_forward_and_keeps_parameter_names(monkeypatch):
     from zssbir_cli.models.encoder import build_encoder
     from zssbir_cli.recipe.schema import ModelConfig
-    from zssbir_cli.workflows.train import compile_encoders
+    from zssbir_cli.workflows.setup import compile_encoders
 
     class Holder(nn.Module):
         def __init__(self):

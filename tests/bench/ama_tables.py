@@ -22,7 +22,8 @@ from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
-from zssbir_cli.workflows.train import Setup, choose_device, train
+from zssbir_cli.workflows.setup import Setup
+from zssbir_cli.workflows.train import choose_device, train
 
 OFF = {"cluster": 0.0, "guidance": 0.0, "alignment": 0.0}
 ROWS = {

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from zssbir_cli.compute.precision import Precision, choose_attention
+from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.optim import build_optimizer
 from zssbir_cli.engine.report import Report
@@ -141,17 +142,15 @@ def main() -> None:
     items = Items(options.size)
     turns = Turns(Bare(methods[1], items, options.batch, optim, precision))
     with tempfile.TemporaryDirectory() as folder:
-        fit(
+        job = Job(
             methods[0],
             TrainData(Plan(options.steps, options.batch), items),
             optim=optim,
             train=TrainConfig(epochs=1, batch_size=options.batch, validate_every=0),
-            workers=0,
-            run=RunDir(Path(folder)),
             precision=precision,
-            probe=None,
-            hooks=turns,
+            probe=None,  # type: ignore[arg-type]
         )
+        fit(job, RunDir(Path(folder)), hooks=turns)
     print(
         f"{options.model}, {options.size} px, batch {options.batch}, {precision.name} on {precision.device}, "
         f"{torch.get_num_threads()} threads, {options.steps} steps each"

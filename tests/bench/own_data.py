@@ -25,7 +25,8 @@ from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.retrieval.metrics import CONVENTIONS, evaluate
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.prepare import prepare_own
-from zssbir_cli.workflows.train import Setup, train
+from zssbir_cli.workflows.setup import Setup
+from zssbir_cli.workflows.train import train
 
 SHORT = ("train.epochs=1", "train.steps_per_epoch=120", "train.validate_every=0")
 ROWS: dict[str, tuple[str, ...]] = {

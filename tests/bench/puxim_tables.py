@@ -36,6 +36,7 @@ from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows import train as workflow
+from zssbir_cli.workflows.setup import Setup
 
 LEVELS = (0.1, 0.4, 0.8)
 NO_MASK = ["method.masks=none", "method.reconstruction=0"]
@@ -55,7 +56,7 @@ Cell = dict[str, float]
 @torch.inference_mode()
 def measure(recipe: Recipe, method: Puxim) -> Cell:
     """mAP@all (voc) of the test part; with true masks also the two figures that say why."""
-    setup = workflow.Setup.build(recipe, torch.device("cpu"))
+    setup = Setup.build(recipe, torch.device("cpu"))
     sketches, photos = (setup.prepared.images(Part.TEST, m) for m in Modality)
     query, gallery = (
         setup.features(Part.TEST, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]

@@ -1,122 +1,76 @@
 """The training loop: `fit`, the only one there is."""
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.precision import Precision
-from zssbir_cli.engine.blend import SHARES, first_share
+from zssbir_cli.engine.blend import first_share
+from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loader import Stream, training_stream
 from zssbir_cli.engine.optim import lr_at
 from zssbir_cli.engine.report import Hooks, Reporter, Silent
 from zssbir_cli.engine.resume import Saver
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.selection import Selection
 from zssbir_cli.engine.state import FitResult, State
 from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.engine.stop import StopRequest, on_signals
 from zssbir_cli.errors import CheckpointError, DataError, Interrupted, UsageError
-from zssbir_cli.methods.base import Batch, Method, Position, Probe, TrainData
-from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
-
-SELECT = "val/mAP@all"
-"""The value that selects the best checkpoint: mAP@all on the held-out seen classes."""
-
-Validate = Callable[[Method], dict[str, float]]
+from zssbir_cli.methods.base import Batch, Position
 
 
-def _score(metrics: Mapping[str, float]) -> float:
-    """What selects the best; a value that is not a number loses to any other."""
-    value = metrics[SELECT]
-    return value if math.isfinite(value) else -math.inf
+def fit(job: Job, run: RunDir, *, hooks: Hooks | None = None, resume: bool | Path = False) -> FitResult:
+    """Train `job.method` and leave checkpoints and metrics in `run`.
 
-
-def fit(
-    method: Method,
-    data: TrainData,
-    *,
-    optim: OptimConfig,
-    train: TrainConfig,
-    workers: int,
-    run: RunDir,
-    precision: Precision,
-    probe: Probe,
-    validate: Validate | None = None,
-    hooks: Hooks | None = None,
-    resume: bool | Path = False,
-    overfit: int | None = None,
-) -> FitResult:
-    """Train `method` on `data` and leave checkpoints and metrics in `run`.
-
-    With `resume` (true, or the folder of a checkpoint) the run goes on from `checkpoints/last`, bit for bit
+    With `resume` (true, or the folder of a checkpoint) the run continues from `checkpoints/last`, bit for bit
     on a CPU: every step draws its random numbers from (seed, step, rank), items from (seed, epoch, position),
-    and what else matters is in the checkpoint. `validate` (on held-out seen classes) is called on every rank
-    with the weights that retrieval will use; its `val/mAP@all` selects `checkpoints/best`; without it, `best`
-    is the last. `overfit` trains on the first so many batches again and again (for debugging).
+    and what else matters is in the checkpoint. `job.validate` is called with the weights that retrieval will
+    use; its `val/mAP@all` selects `checkpoints/best`.
 
     Raises Interrupted after SIGTERM or Ctrl-C (state saved), DivergedError, DataError, CheckpointError,
     UsageError.
     """
-    loop = _Fit(
-        method, data, optim, train, workers, run, precision, probe, validate, hooks or Silent(), overfit
-    )
-    return loop.run(resume)
+    return _Fit(job, run, hooks or Silent()).run(resume)
 
 
-@dataclass
 class _Fit:
     """One call of `fit`: the pieces that its phases share."""
 
-    method: Method
-    data: TrainData
-    optim: OptimConfig
-    train: TrainConfig
-    workers: int
-    run_dir: RunDir
-    precision: Precision
-    probe: Probe
-    validate: Validate | None
-    hooks: Hooks
-    overfit: int | None
-
-    def __post_init__(self) -> None:
-        distributed.local_rows(self.train.batch_size)
-        device = self.precision.device
-        self.batches = self.data.plan.steps_per_epoch
-        self.per_epoch = -(-self.batches // self.optim.accumulate)
-        self.total = self.per_epoch * self.train.epochs
+    def __init__(self, job: Job, run: RunDir, hooks: Hooks) -> None:
+        self.job, self.train, self.accumulate, self.run_dir = job, job.train, job.optim.accumulate, run
+        distributed.local_rows(job.train.batch_size)
+        self.batches = job.data.plan.steps_per_epoch
+        self.per_epoch = -(-self.batches // self.accumulate)
+        self.total = self.per_epoch * job.train.epochs
         self.report_every = max(1, min(50, self.per_epoch // 10))
-        self.stepper = Stepper(self.method, self.optim, self.train, self.precision)
-        self.monitor, self.ema = self.stepper.monitor, self.stepper.ema
-        self.state = State(blend=first_share(self.train, self.validate is not None))
-        self.saver = Saver(self.stepper, self.run_dir)
-        items = self.train.batch_size * self.batches / self.per_epoch
+        self.state = State(blend=first_share(job.train, job.validate is not None))
+        self.stepper = Stepper(job.method, job.optim, job.train, job.precision)
+        self.monitor = self.stepper.monitor
+        self.saver = Saver(self.stepper, run)
         self.reporter = Reporter(
-            self.run_dir, self.hooks, total=self.total, epochs=self.train.epochs, items=items, device=device
+            run,
+            hooks,
+            total=self.total,
+            epochs=job.train.epochs,
+            items=job.train.batch_size * self.batches / self.per_epoch,
+            device=job.precision.device,
         )
         self.stream: Stream | None = None
-        self.best_known: dict[str, float] = {}
-        """The best validation so far, whether its weights could be written or not."""
         self.pointed = False
 
     def run(self, resume: bool | Path) -> FitResult:
         if resume:
             saved = self.saver.restore(resume if isinstance(resume, Path) else None)
             self.state = State(**saved) if saved else self.state
-            self.best_known = distributed.from_main(
-                self.saver.waiting.metrics if self.saver.waiting else self.state.best
-            )
             where = f"resumed at step {self.state.step} of {self.total}"
             self.reporter.note(
                 where if saved else "this run has no checkpoint yet: it starts from its beginning"
             )
+        self.selection = Selection(self.job, self.stepper, self.saver, self.state)
         self.run_dir.trim(self.state.rows)
         self.before = self.state.seconds
         self.stepper.wrap()
@@ -159,18 +113,18 @@ class _Fit:
     def _open_stream(self) -> Stream:
         epoch, group = divmod(self.state.step, self.per_epoch)
         return training_stream(
-            self.data,
-            first=epoch * self.batches + group * self.optim.accumulate,
+            self.job.data,
+            first=epoch * self.batches + group * self.accumulate,
             stop=self.train.epochs * self.batches,
-            workers=self.workers,
-            pin=self.precision.device.type == "cuda",
-            overfit=self.overfit,
+            workers=self.job.workers,
+            pin=self.job.precision.device.type == "cuda",
+            overfit=self.job.overfit,
         )
 
     def _begin_epoch(self, epoch: int) -> None:
         seed_all(self.train.seed, -1 - epoch)  # the same on every rank
         start = time.perf_counter()
-        values = self.method.before_epoch(epoch, self.probe)
+        values = self.job.method.before_epoch(epoch, self.job.probe)
         self.stepper.train_mode()
         self.reporter.pause(start)
         if values:
@@ -180,8 +134,8 @@ class _Fit:
         """One optimizer step. Returns whether to stop after it."""
         step = self.state.step
         progress = Position(step, self.total, epoch, self.train.epochs)
-        done = step % self.per_epoch * self.optim.accumulate
-        count = min(self.optim.accumulate, self.batches - done)
+        done = step % self.per_epoch * self.accumulate
+        count = min(self.accumulate, self.batches - done)
         asked = self.stepper.step(self._next_batch, count, progress, stop)
         self.state.step += 1
         return asked
@@ -203,64 +157,22 @@ class _Fit:
         self.monitor.drain()
         start = time.perf_counter()
         every, last = self.train.validate_every, epoch + 1 == self.train.epochs
-        if self.validate is None or not every:
-            with self._retrieval_weights():
-                self._save_best()
+        if self.job.validate is None or not every:
+            self._complain(self.selection.take_last(epoch + 1))
         elif (epoch + 1) % every == 0 or last:
-            self._validate(self.validate)
+            self._complain(self.selection.validate(self.job.validate, epoch + 1))
+            self.reporter.validated(self.state.step, self.state.metrics)
         self.state.epochs_ended = epoch + 1
         self._save(must=last or bool(stop))
         if self.train.keep_every and (epoch + 1) % self.train.keep_every == 0:
             self._complain(self.saver.keep(f"epoch-{epoch + 1:04d}"))
         self.reporter.pause(start)
 
-    @contextmanager
-    def _retrieval_weights(self) -> Iterator[None]:
-        with ExitStack() as stack, torch.no_grad():
-            self.stepper.eval_mode()
-            if self.ema:
-                stack.enter_context(self.ema.applied())
-            if self.stepper.blend:
-                stack.enter_context(self.stepper.blend.applied(self.state.blend))
-            yield
-        self.stepper.train_mode()
-
-    def _validate(self, validate: Validate) -> None:
-        """Measure the retrieval weights; `train.blend: auto` leaves the best share in the state."""
-        found = []
-        for share in SHARES if self.train.blend == "auto" else (self.state.blend,):
-            self.state.blend = share
-            with self._retrieval_weights():
-                values = distributed.from_main(validate(self.method))
-            found.append({**values, "val/blend": share} if self.stepper.blend else values)
-        metrics = max(found, key=_score)
-        self.state.blend = metrics.get("val/blend", self.state.blend)
-        with self._retrieval_weights():
-            self.state.metrics = dict(metrics)
-            if not self.best_known or _score(metrics) > _score(self.best_known):
-                self._save_best()
-        self.reporter.validated(self.state.step, metrics)
-
-    def _save_best(self) -> None:
-        """Write `checkpoints/best`; what cannot be written now is kept and tried again at each `_save`."""
-        state = self.state
-        self.best_known = dict(state.metrics)
-        problem = self.saver.save_best(state.metrics, state.step, state.step // self.per_epoch)
-        if problem is None:
-            state.best, state.best_step = dict(state.metrics), state.step
-        self._complain(problem)
-
-    def _retry_best(self) -> str | None:
-        metrics, step, problem = self.saver.retry_best()
-        if step >= 0 and problem is None:
-            self.state.best, self.state.best_step = metrics, step
-        return problem
-
     def _save(self, must: bool = False) -> None:
         """Write `checkpoints/last`; a failure is an error only if there is no later chance (`must`)."""
         self.monitor.drain()
         self.state.seconds, self.state.rows = self.before + self.reporter.seconds, self.run_dir.rows
-        lost = self._retry_best()
+        lost = self.selection.retry()
         problem = self.saver.save(dataclasses.asdict(self.state), self.state.step // self.per_epoch)
         if not problem and not self.pointed:
             trouble = self.run_dir.point_latest()
@@ -290,13 +202,13 @@ class _Fit:
 
     def _report(self) -> None:
         assert self.stream is not None
-        lr = lr_at(self.state.step - 1, self.total, self.optim)
+        lr = lr_at(self.state.step - 1, self.total, self.job.optim)
         self.reporter.trained(self.state.step, {**self.monitor.flush(), "lr": lr}, self.stream.waited)
 
     def _memory_advice(self) -> str:
         share = self.train.batch_size // distributed.world_size()
         return (
-            f"out of memory with {share} items a batch and rank in {self.precision.name}: lower "
+            f"out of memory with {share} items a batch and rank in {self.job.precision.name}: lower "
             "train.batch_size (and raise optim.accumulate) or data.size, or use train.precision=bf16"
         )
 

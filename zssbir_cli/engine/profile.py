@@ -11,12 +11,11 @@ from statistics import median
 import torch
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.precision import Precision
+from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.report import memory_mb
 from zssbir_cli.engine.step import Stepper, seed_all
-from zssbir_cli.methods.base import Batch, Method, Position, Probe, TrainData
-from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
+from zssbir_cli.methods.base import Batch, Position
 
 PHASES = ("data", "copy", "forward", "backward", "optimizer")
 TRACED = 3
@@ -36,19 +35,7 @@ class StepProfile:
     memory_mb: float
 
 
-def profile_steps(
-    method: Method,
-    data: TrainData,
-    *,
-    optim: OptimConfig,
-    train: TrainConfig,
-    workers: int,
-    precision: Precision,
-    probe: Probe,
-    steps: int = 10,
-    warmup: int = 3,
-    top: int = 12,
-) -> StepProfile:
+def profile_steps(job: Job, *, steps: int = 10, warmup: int = 3, top: int = 12) -> StepProfile:
     """Take `warmup` steps, measure `steps` more by phase, then three under PyTorch's profiler; nothing is
     written.
 
@@ -56,18 +43,25 @@ def profile_steps(
     undisturbed step. Raises DataError, DivergedError, UsageError.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # PyTorch's profiler writes about its own life to stderr
-    distributed.local_rows(train.batch_size)
-    stepper = Stepper(method, optim, train, precision)
-    seed_all(train.seed, -1)
-    method.before_epoch(0, probe)
+    distributed.local_rows(job.train.batch_size)
+    accumulate, device = job.optim.accumulate, job.precision.device
+    stepper = Stepper(job.method, job.optim, job.train, job.precision)
+    seed_all(job.train.seed, -1)
+    job.method.before_epoch(0, job.probe)
     stepper.wrap()
-    cuda = precision.device.type == "cuda"
-    total = (warmup + steps + TRACED) * optim.accumulate
-    batches = min(data.plan.steps_per_epoch, total)
+    total = (warmup + steps + TRACED) * accumulate
+    batches = min(job.data.plan.steps_per_epoch, total)
     with closing(
-        training_stream(data, first=0, stop=total, workers=workers, pin=cuda, overfit=batches)
+        training_stream(
+            job.data,
+            first=0,
+            stop=total,
+            workers=job.workers,
+            pin=device.type == "cuda",
+            overfit=batches,
+        )
     ) as stream:
-        timer = _Timer(stepper, stream, optim.accumulate)
+        timer = _Timer(stepper, stream, accumulate)
         for _ in range(warmup):
             timer.step()
         timer.spent.clear()
@@ -83,8 +77,8 @@ def profile_steps(
         step_ms=step_ms,
         phases=phases,
         operators=operators,
-        images_per_s=train.batch_size * optim.accumulate / step_ms * 1e3,
-        memory_mb=memory_mb(precision.device),
+        images_per_s=job.train.batch_size * accumulate / step_ms * 1e3,
+        memory_mb=memory_mb(device),
     )
 
 

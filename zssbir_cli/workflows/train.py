@@ -2,48 +2,35 @@
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from zssbir_cli.benchmarks.splits import source_of
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.precision import Precision, choose_device
-from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.embedding.load import open_checkpoint
-from zssbir_cli.embedding.own import learnt_from, preprocessing
-from zssbir_cli.embedding.passes import embed_all
+from zssbir_cli.embedding.own import preprocessing
 from zssbir_cli.engine.circumstances import circumstances
 from zssbir_cli.engine.loader import training_stream
-from zssbir_cli.engine.loop import Validate, fit
+from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.profile import StepProfile, profile_steps
-from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.report import Hooks, Silent, memory_mb
 from zssbir_cli.engine.resume import check_resume
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.runs import find_run, has_checkpoint
 from zssbir_cli.engine.state import FitResult
-from zssbir_cli.engine.step import Stepper, seed_all
+from zssbir_cli.engine.step import Stepper
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
-from zssbir_cli.errors import DataError, DivergedError, UsageError, ZssbirError
+from zssbir_cli.errors import DivergedError, UsageError, ZssbirError
 from zssbir_cli.files import write_text
-from zssbir_cli.inputs.datasets import EvalImages
-from zssbir_cli.methods.base import Method, Position
-from zssbir_cli.methods.table import build_method, build_train_data
-from zssbir_cli.models.encoder import Encoder
+from zssbir_cli.methods.base import Position
 from zssbir_cli.recipe.loader import dump_recipe, load_recipe, parse_recipe
 from zssbir_cli.recipe.schema import Recipe
-from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.curves import save_curves
-
-EMBED_BATCH = 128
+from zssbir_cli.workflows.setup import Setup, build_job
 
 
 @dataclass(frozen=True)
@@ -69,91 +56,6 @@ class CheckOutcome:
     device: str
 
 
-@dataclass(frozen=True)
-class Setup:
-    """All that a run needs, built and checked before its folder is made."""
-
-    recipe: Recipe
-    prepared: PreparedSet
-    precision: Precision
-
-    @classmethod
-    def build(cls, recipe: Recipe, device: torch.device) -> "Setup":
-        """Choose the precision and open the data set. Raises UsageError, DataError."""
-        precision = Precision.choose(recipe.train.precision, device)
-        return cls(recipe, open_data(recipe), precision)
-
-    def resolved(self, method: Method) -> "Setup":
-        """The same with the mean and std that the method's encoder has, so that the run keeps them."""
-        encoder = next((m for m in method.modules() if isinstance(m, Encoder)), None)
-        if encoder is None:
-            return self
-        mean, std = encoder.normalisation
-        model = self.recipe.model.model_copy(update={"mean": mean, "std": std})
-        return replace(self, recipe=self.recipe.model_copy(update={"model": model}))
-
-    @property
-    def learnt(self) -> Learnt:
-        """What the run learns from, for its checkpoints."""
-        return learnt_from(self.prepared.manifest)
-
-    def features(self, part: Part, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """`embed` of every image of a part, un-augmented: float32 [N, D], complete on every rank."""
-        data = self.recipe.data
-        images = EvalImages(self.prepared.images(part, modality), data.size, data.sketch_crop)
-        return embed_all(
-            embed, images, batch_size=EMBED_BATCH, workers=data.workers, precision=self.precision
-        )
-
-
-@dataclass(frozen=True)
-class TrainProbe:
-    """The training images for methods that look at all of them (`methods.base.Probe`)."""
-
-    setup: Setup
-
-    def features(self, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """See `methods.base.Probe`."""
-        return self.setup.features(Part.TRAIN, modality, embed)
-
-
-def open_data(recipe: Recipe) -> PreparedSet:
-    """Open the recipe's prepared data set; a missing one names the command that makes it."""
-    root = Path(recipe.data.root).expanduser()
-    if not (root / "manifest.json").is_file():
-        raise DataError(
-            f"{root}: no prepared data set here; run `zssbir prepare {source_of(root.name)}` first, or point the "
-            f"recipe to yours with --set data.root=FOLDER"
-        )
-    return PreparedSet.open(root)
-
-
-def validator(setup: Setup) -> Validate | None:
-    """Retrieval on the held-out seen classes (part `val`); None when the data set holds out none."""
-    images = {m: setup.prepared.images(Part.VAL, m) for m in Modality}
-    if not setup.recipe.train.validate_every or any(len(i) == 0 for i in images.values()):
-        return None
-
-    smallest = int(np.unique(images[Modality.PHOTO].labels, return_counts=True)[1].min())
-    k = next((k for k in (100, 10) if k <= smallest), 1)  # P@k cannot reach 1 where a class has fewer photos
-
-    def validate(method: Method) -> dict[str, float]:
-        vectors = {
-            m: setup.features(Part.VAL, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]
-            for m in Modality
-        }
-        found = evaluate(
-            vectors[Modality.SKETCH],
-            vectors[Modality.PHOTO],
-            images[Modality.SKETCH].labels,
-            images[Modality.PHOTO].labels,
-            k=(k,),
-        )
-        return {"val/mAP@all": found.get("mAP@all"), f"val/P@{k}": found.get(f"P@{k}")}
-
-    return validate
-
-
 def train(
     recipe: Recipe,
     *,
@@ -173,8 +75,7 @@ def train(
     where = choose_device(device)
     with distributed.session(where), ExitStack() as stack:
         setup = Setup.build(recipe, where)
-        method, data = build(setup)
-        setup = setup.resolved(method)
+        setup, job = build_job(setup, overfit=overfit)
         run, source = _open_run(setup, runs, resume, command)
         stack.enter_context(run.locked())
         if resume is not None:
@@ -185,20 +86,7 @@ def train(
             hooks = stack.enter_context(closing(TensorBoardHooks(run.path / "tensorboard", hooks)))
         if distributed.is_main():
             stack.callback(draw_curves, run)
-        result = fit(
-            method,
-            data,
-            optim=recipe.optim,
-            train=recipe.train,
-            workers=recipe.data.workers,
-            run=run,
-            precision=setup.precision,
-            probe=TrainProbe(setup),
-            validate=validator(setup),
-            hooks=hooks,
-            resume=False if resume is None else source or True,
-            overfit=overfit,
-        )
+        result = fit(job, run, hooks=hooks, resume=False if resume is None else source or True)
         return TrainOutcome(run.path, result)
 
 
@@ -240,44 +128,12 @@ def draw_curves(run: RunDir) -> None:
             save_curves(run.path / "curves.png", read_metrics(run.path), title=run.path.name)
 
 
-def build(setup: Setup) -> tuple[Method, Any]:
-    """The method (seeded) and its training data. UsageError when labels would choose the checkpoint of a method
-    that learns without labels."""
-    seed_all(setup.recipe.train.seed)
-    method = build_method(setup.recipe)
-    if setup.recipe.train.validate_every and not method.uses_labels:
-        raise UsageError(
-            f"train.validate_every = {setup.recipe.train.validate_every}: {setup.recipe.method.name} learns without "
-            "labels, and validation would choose its checkpoint by them; use --set train.validate_every=0"
-        )
-    if setup.recipe.train.compile:
-        compile_encoders(method)
-    return method, build_train_data(setup.recipe, setup.prepared)
-
-
-def compile_encoders(method: Method) -> None:
-    """Compile the backbones' forward passes in place; parameters keep their names."""
-    for module in method.modules():
-        if isinstance(module, Encoder):
-            module.backbone.forward_features = torch.compile(module.backbone.forward_features)  # type: ignore[assignment, arg-type]
-
-
 def profile(recipe: Recipe, *, steps: int, device: str = "auto") -> StepProfile:
     """Measure where the time of a step goes; writes nothing. Raises like `train`."""
     where = choose_device(device)
     with distributed.session(where):
         setup = Setup.build(recipe, where)
-        method, data = build(setup)
-        return profile_steps(
-            method,
-            data,
-            optim=recipe.optim,
-            train=recipe.train,
-            workers=recipe.data.workers,
-            precision=setup.precision,
-            probe=TrainProbe(setup),
-            steps=steps,
-        )
+        return profile_steps(build_job(setup)[1], steps=steps)
 
 
 def resumed_recipe(resume: str | Path, runs: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -301,13 +157,13 @@ def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
     """Do everything but train: open the data, build the method (missing mask scores are computed and kept), and
     take one step whose result is thrown away. Raises like `train`."""
     setup = Setup.build(recipe, choose_device(device))
-    method, data = build(setup)
-    stepper = Stepper(method, recipe.optim, recipe.train, setup.precision)
-    method.before_epoch(0, TrainProbe(setup))
+    _, job = build_job(setup)
+    stepper = Stepper(job.method, recipe.optim, recipe.train, setup.precision)
+    job.method.before_epoch(0, job.probe)
     stepper.wrap()
-    count = min(recipe.optim.accumulate, data.plan.steps_per_epoch)
-    steps = -(-data.plan.steps_per_epoch // recipe.optim.accumulate) * recipe.train.epochs
-    with closing(training_stream(data, first=0, stop=count, workers=0, pin=False)) as stream:
+    count = min(recipe.optim.accumulate, job.data.plan.steps_per_epoch)
+    steps = -(-job.data.plan.steps_per_epoch // recipe.optim.accumulate) * recipe.train.epochs
+    with closing(training_stream(job.data, first=0, stop=count, workers=0, pin=False)) as stream:
         stepper.step(lambda _: next(stream), count, Position(0, steps, 0, recipe.train.epochs), stop=False)
     logs = stepper.monitor.flush()
     if not all(math.isfinite(v) for v in logs.values()):

@@ -1,0 +1,149 @@
+"""What a run needs, from its recipe: the data set, the method, its training data and its validation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zssbir_cli.benchmarks.splits import source_of
+from zssbir_cli.compute.precision import Precision
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.embedding.own import learnt_from
+from zssbir_cli.embedding.passes import embed_all
+from zssbir_cli.engine.job import Job, Validate
+from zssbir_cli.engine.provenance import Learnt
+from zssbir_cli.engine.step import seed_all
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.inputs.datasets import EvalImages
+from zssbir_cli.methods.base import Method
+from zssbir_cli.methods.table import build_method, build_train_data
+from zssbir_cli.models.encoder import Encoder
+from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.retrieval.metrics import evaluate
+from zssbir_cli.types import Modality, Part
+
+EMBED_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run needs, built and checked before its folder is made."""
+
+    recipe: Recipe
+    prepared: PreparedSet
+    precision: Precision
+
+    @classmethod
+    def build(cls, recipe: Recipe, device: torch.device) -> "Setup":
+        """Choose the precision and open the data set. Raises UsageError, DataError."""
+        precision = Precision.choose(recipe.train.precision, device)
+        return cls(recipe, open_data(recipe), precision)
+
+    def resolved(self, method: Method) -> "Setup":
+        """The same with the mean and std that the method's encoder has, so that the run keeps them."""
+        encoder = next((m for m in method.modules() if isinstance(m, Encoder)), None)
+        if encoder is None:
+            return self
+        mean, std = encoder.normalisation
+        model = self.recipe.model.model_copy(update={"mean": mean, "std": std})
+        return replace(self, recipe=self.recipe.model_copy(update={"model": model}))
+
+    @property
+    def learnt(self) -> Learnt:
+        """What the run learns from, for its checkpoints."""
+        return learnt_from(self.prepared.manifest)
+
+    def features(self, part: Part, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """`embed` of every image of a part, un-augmented: float32 [N, D], complete on every rank."""
+        data = self.recipe.data
+        images = EvalImages(self.prepared.images(part, modality), data.size, data.sketch_crop)
+        return embed_all(
+            embed, images, batch_size=EMBED_BATCH, workers=data.workers, precision=self.precision
+        )
+
+
+@dataclass(frozen=True)
+class TrainProbe:
+    """The training images for methods that look at all of them (`methods.base.Probe`)."""
+
+    setup: Setup
+
+    def features(self, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """See `methods.base.Probe`."""
+        return self.setup.features(Part.TRAIN, modality, embed)
+
+
+def open_data(recipe: Recipe) -> PreparedSet:
+    """Open the recipe's prepared data set; a missing one names the command that makes it."""
+    root = Path(recipe.data.root).expanduser()
+    if not (root / "manifest.json").is_file():
+        raise DataError(
+            f"{root}: no prepared data set here; run `zssbir prepare {source_of(root.name)}` first, or point the "
+            f"recipe to yours with --set data.root=FOLDER"
+        )
+    return PreparedSet.open(root)
+
+
+def validator(setup: Setup) -> Validate | None:
+    """Retrieval on the held-out seen classes (part `val`); None when the data set holds out none."""
+    images = {m: setup.prepared.images(Part.VAL, m) for m in Modality}
+    if not setup.recipe.train.validate_every or any(len(i) == 0 for i in images.values()):
+        return None
+
+    smallest = int(np.unique(images[Modality.PHOTO].labels, return_counts=True)[1].min())
+    k = next((k for k in (100, 10) if k <= smallest), 1)  # P@k cannot reach 1 where a class has fewer photos
+
+    def validate(method: Method) -> dict[str, float]:
+        vectors = {
+            m: setup.features(Part.VAL, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]
+            for m in Modality
+        }
+        found = evaluate(
+            vectors[Modality.SKETCH],
+            vectors[Modality.PHOTO],
+            images[Modality.SKETCH].labels,
+            images[Modality.PHOTO].labels,
+            k=(k,),
+        )
+        return {"val/mAP@all": found.get("mAP@all"), f"val/P@{k}": found.get(f"P@{k}")}
+
+    return validate
+
+
+def build_job(setup: Setup, *, overfit: int | None = None) -> tuple[Setup, Job]:
+    """All that the loop needs; the set-up comes back with what the method's encoder settled.
+
+    Raises UsageError when labels would choose the checkpoint of a method that learns without labels.
+    """
+    recipe = setup.recipe
+    seed_all(recipe.train.seed)
+    method = build_method(recipe)
+    if recipe.train.validate_every and not method.uses_labels:
+        raise UsageError(
+            f"train.validate_every = {recipe.train.validate_every}: {recipe.method.name} learns without "
+            "labels, and validation would choose its checkpoint by them; use --set train.validate_every=0"
+        )
+    if recipe.train.compile:
+        compile_encoders(method)
+    setup = setup.resolved(method)
+    return setup, Job(
+        method=method,
+        data=build_train_data(recipe, setup.prepared),
+        optim=recipe.optim,
+        train=recipe.train,
+        precision=setup.precision,
+        probe=TrainProbe(setup),
+        workers=recipe.data.workers,
+        validate=validator(setup),
+        overfit=overfit,
+    )
+
+
+def compile_encoders(method: Method) -> None:
+    """Compile the backbones' forward passes in place; parameters keep their names."""
+    for module in method.modules():
+        if isinstance(module, Encoder):
+            module.backbone.forward_features = torch.compile(module.backbone.forward_features)  # type: ignore[assignment, arg-type]
