@@ -22,7 +22,7 @@ from zssbir_cli.types import Modality, Part
 class FakeImages:
     """Stands for data.prepared.ImageSet: PNG bytes of drawn shapes."""
 
-    squared = False
+    squared, on_white = False, True
 
     def __init__(self, modality: Modality, count: int, labels: np.ndarray) -> None:
         self.part, self.modality, self.labels = Part.TRAIN, modality, labels
