@@ -42,3 +42,22 @@ def tiny_recipe(tmp_path: Path, tiny_demo: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY.replace("DATA", str(tiny_demo)))
     return path
+
+
+@pytest.fixture(scope="session")
+def photo_gallery(tmp_path_factory: pytest.TempPathFactory, tiny_demo: Path) -> tuple[Path, Path]:
+    """A folder of twelve photos, and a run of random weights. Read only."""
+    import numpy as np
+    from PIL import Image
+    from retrieval_helpers import make_run
+
+    place = tmp_path_factory.mktemp("gallery")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        path = place / "photos" / "abc"[i % 3] / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 255, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((120, 80), Image.Resampling.NEAREST).save(path, quality=95)
+    recipe = place / "tiny.yaml"
+    recipe.write_text(TINY.replace("DATA", str(tiny_demo)))
+    return place / "photos", make_run(place / "runs" / "one", recipe)

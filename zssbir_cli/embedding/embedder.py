@@ -122,6 +122,11 @@ class Embedder:
             batch_size=self.batch, workers=self.workers, precision=self.precision, progress=progress,
         )  # fmt: skip
 
+    def embed_batch(self, images: Tensor, modality: Modality) -> Tensor:
+        """Embeddings float32 [N, D] of uint8 images [N, C, size, size], on the CPU."""
+        with torch.inference_mode(), self.precision.autocast():
+            return self.method.embed(images.to(self.precision.device), modality).float().cpu()
+
     def batches(
         self, images: Dataset[Tensor], modality: Modality, batches: Sequence[Sequence[int]]
     ) -> Iterator[Tensor]:

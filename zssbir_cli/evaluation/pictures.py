@@ -1,14 +1,17 @@
 """Small pictures of sketches and photos, wherever they lie, for pages and sheets."""
 
+import io
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from torch import Tensor
 
 from zssbir_cli.data.embeddings import Embeddings
-from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.square import square_sketch
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import load_image
@@ -32,27 +35,44 @@ def of_sketch(path: Path) -> UInt8:
 
 def of_gallery(gallery: Embeddings, rows: Sequence[int]) -> list[UInt8 | None]:
     """Thumbnails of rows of an embeddings file; None where the image is not there any more."""
-    root = Path(gallery.info.data_root)
-    prepared = None
-    if gallery.info.part and (root / "manifest.json").is_file():
-        prepared = PreparedSet.open(root)
-        if prepared.identity != gallery.info.data_identity:
-            prepared = None
-    out: list[UInt8 | None] = []
-    first = {m: int(r[0]) for m in Modality if len(r := gallery.rows_of(m))}
-    for row in rows:
-        try:
-            if prepared is not None:
-                modality = Modality(int(gallery.modality[row]))
-                out.append(
-                    from_prepared(prepared, (Part(gallery.info.part), modality, row - first[modality]))
-                )
-            else:
-                file = gallery.file_of(row)
-                out.append(None if file is None else _square(read_photo(file), Modality.PHOTO))
-        except (DataError, IndexError):
-            out.append(None)
-    return out
+    images = ((_image_of(gallery, row), Modality(int(gallery.modality[row]))) for row in rows)
+    return [None if image is None else _square(image, modality) for image, modality in images]
+
+
+def jpeg_of_gallery(gallery: Embeddings, row: int, size: int) -> bytes | None:
+    """The image of a row as JPEG without metadata, its longer side at most `size` pixels; None when it is not
+    there any more or cannot be read."""
+    image = _image_of(gallery, row)
+    if image is None:
+        return None
+    picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).squeeze(2).numpy()))
+    picture.thumbnail((size, size), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def _image_of(gallery: Embeddings, row: int) -> Tensor | None:
+    """The image of a row [C, H, W]; None when it is not there any more or cannot be read."""
+    info, modality = gallery.info, Modality(int(gallery.modality[row]))
+    try:
+        if info.part and info.data_identity:
+            images = _prepared_images(info.data_root, info.data_identity, Part(info.part), modality)
+            if images is not None:
+                return load_image(images, row - int(gallery.rows_of(modality)[0]))
+        file = gallery.file_of(row)
+        return None if file is None else read_photo(file)
+    except (DataError, OSError, IndexError):
+        return None
+
+
+@lru_cache(8)
+def _prepared_images(root: str, identity: str, part: Part, modality: Modality) -> ImageSet | None:
+    """The images of a prepared set; None when another set, or none, lies there."""
+    if not (Path(root) / "manifest.json").is_file():
+        return None
+    prepared = PreparedSet.open(root)
+    return prepared.images(part, modality) if prepared.identity == identity else None
 
 
 def _square(image: Tensor, modality: Modality) -> UInt8:

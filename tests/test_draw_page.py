@@ -1,0 +1,200 @@
+"""The drawing page in a real browser: strokes, results, undo, upload, keyboard, phone width; no foreign requests."""
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("starlette")
+uvicorn = pytest.importorskip("uvicorn")
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+
+from zssbir_cli.embedding.gallery import open_gallery  # noqa: E402
+from zssbir_cli.web.live import LiveGallery  # noqa: E402
+from zssbir_cli.web.server import build_app  # noqa: E402
+
+CHROMIUM = next(
+    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"
+)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--no-first-run"]  # fmt: skip
+
+
+@pytest.fixture
+def folder(photo_gallery: tuple[Path, Path]) -> Path:
+    """The gallery's photos."""
+    return photo_gallery[0]
+
+
+@pytest.fixture
+def live(photo_gallery: tuple[Path, Path]) -> Iterator[LiveGallery]:
+    """An open gallery over them."""
+    gallery = open_gallery(photo_gallery[0], torch.device("cpu"), run=photo_gallery[1], workers=0)
+    live = LiveGallery(gallery)
+    yield live
+    live.close()
+
+
+@pytest.fixture
+def address(live: LiveGallery) -> Iterator[str]:
+    """A running server."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(build_app(live, k=6), log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+class Watched:
+    """A page, with what went wrong on it and whom it asked."""
+
+    def __init__(self, page: "playwright.Page", address: str) -> None:
+        self.page, self.problems, self.hosts = page, list[str](), set[str]()
+        page.on("console", lambda m: self.problems.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: self.problems.append(str(e)))
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith((address, "blob:", "data:")) else self.hosts.add(r.url),
+        )
+        page.goto(address)
+
+    def hits(self) -> list[str]:
+        return self.page.locator("#hits .name").all_inner_texts()
+
+    def wait_for_hits(self, count: int) -> None:
+        expect(self.page.locator("#hits li")).to_have_count(count, timeout=20_000)
+        expect(self.page.locator("#hits")).to_have_attribute("aria-busy", "false")
+
+    def stroke(self, *points: tuple[float, float]) -> None:
+        """Draw a line through points in shares of the paper."""
+        box = self.page.locator("#canvas").bounding_box()
+        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        self.page.mouse.move(*at[0])
+        self.page.mouse.down()
+        for place in at[1:]:
+            self.page.mouse.move(*place, steps=5)
+        self.page.mouse.up()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def watched(browser: "playwright.Browser", address: str) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    found = Watched(context.new_page(), address)
+    yield found
+    context.close()
+    assert not found.problems
+    assert not found.hosts
+
+
+def test_draw_undo_redo_clear(watched: Watched) -> None:
+    page = watched.page
+    watched.stroke((0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8), (0.2, 0.2))
+    watched.wait_for_hits(6)
+    assert page.locator("#hint").is_hidden()
+    square = watched.hits()
+    watched.stroke((0.1, 0.9), (0.9, 0.1))
+    page.wait_for_timeout(400)
+    page.click("#undo")
+    expect(page.locator("#hits .name")).to_have_text(square)
+    page.keyboard.press("Control+y")
+    page.keyboard.press("Control+z")
+    page.click("#clear")
+    watched.wait_for_hits(0)
+    assert page.locator("#hint").is_visible()
+    assert page.locator("#undo").is_disabled()
+
+
+def test_the_gallery_answers_before_the_stroke_ends(watched: Watched) -> None:
+    page = watched.page
+    box = page.locator("#canvas").bounding_box()
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 250, box["y"] + 250, steps=10)
+    expect(page.locator("#hits li")).to_have_count(6, timeout=20_000)  # the pen is still down
+    page.mouse.up()
+
+
+def test_a_photo_is_shown_large_and_leads_to_others(watched: Watched) -> None:
+    page = watched.page
+    watched.stroke((0.2, 0.2), (0.8, 0.8))
+    watched.wait_for_hits(6)
+    first = page.locator("#hits button").first
+    name = first.locator(".name").get_attribute("title")
+    first.click()
+    assert page.locator("#viewer-name").inner_text() == name
+    expect(page.locator("#viewer-image")).to_have_js_property("complete", True)
+    assert page.locator("#viewer-image").evaluate("e => e.naturalWidth") > 0
+    page.click("#viewer-like")
+    expect(page.locator(f"#hits .name[title='{name}']")).to_have_count(0)
+
+
+def test_an_uploaded_drawing_and_a_photo_are_searched(watched: Watched, folder: Path, tmp_path: Path) -> None:
+    from PIL import Image, ImageDraw
+
+    image = Image.new("L", (300, 200), 230)
+    ImageDraw.Draw(image).ellipse((60, 20, 240, 180), outline=30, width=6)
+    image.save(tmp_path / "paper.png")
+    watched.page.set_input_files("#open-drawing", tmp_path / "paper.png")
+    watched.wait_for_hits(6)
+    photo = sorted(folder.rglob("*.jpg"))[0]
+    watched.page.set_input_files("#open-photo", photo)
+    name = photo.relative_to(folder).as_posix()
+    expect(watched.page.locator("#hits .name").first).to_have_attribute("title", name)
+
+
+def test_with_the_keyboard_alone(watched: Watched) -> None:
+    page = watched.page
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "canvas":
+            break
+    assert page.evaluate("document.activeElement.id") == "canvas"
+    page.keyboard.press("Space")
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        for _ in range(8):
+            page.keyboard.press(key)
+    page.keyboard.press("Space")
+    watched.wait_for_hits(6)
+    assert "photos; the best is" in page.locator("#status").inner_text()
+    page.locator("#hits button").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#viewer").is_visible()
+    page.keyboard.press("Escape")
+    assert page.locator("#viewer").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_at_a_phones_width(browser: "playwright.Browser", address: str, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, color_scheme=scheme)
+    watched = Watched(context.new_page(), address)
+    watched.stroke((0.2, 0.5), (0.8, 0.5))
+    watched.wait_for_hits(6)
+    assert watched.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert watched.page.locator("#hits img").first.bounding_box()["y"] < 844 - 100, "results are in sight"
+    for button in watched.page.locator("button:visible, .button:visible").all():
+        box = button.bounding_box()
+        assert box["height"] >= 40, button.inner_text()
+    assert not watched.problems
+    context.close()

@@ -1,0 +1,208 @@
+"""A gallery that stays open: queries are embedded and searched in batches by one thread of its own."""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zssbir_cli.compute.precision import Precision
+from zssbir_cli.data.embeddings import Embeddings, read_embeddings
+from zssbir_cli.embedding.gallery import Gallery
+from zssbir_cli.errors import DataError
+from zssbir_cli.retrieval.search import Neighbours, search
+from zssbir_cli.types import Modality
+
+LARGEST_BATCH = 32
+LONGEST_QUEUE = 2000
+CHECK_SECONDS = 1.0
+"""How often, at most, the gallery's file is looked at for a newer one."""
+
+
+class Busy(Exception):
+    """More queries are waiting than are worth waiting for."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for: a network input uint8 [C, S, S] of a modality, or a photo of the gallery by its `like`."""
+
+    image: Tensor | None = None
+    modality: Modality = Modality.SKETCH
+    like: int | None = None
+    k: int = 24
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A photo found: place from 1, cosine, its number in the gallery, its name there, and its class ("" if unknown)."""
+
+    rank: int
+    score: float
+    id: int
+    source: str
+    name: str
+
+
+@dataclass
+class _Waiting:
+    query: Query
+    answer: "asyncio.Future[list[Hit]]"
+    loop: asyncio.AbstractEventLoop
+
+
+class LiveGallery:
+    """An open gallery and the thread that answers. Close it with `close`.
+
+    The file is opened again when it has been renewed by the same weights; searches under way finish on the old one.
+    """
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._rows, self.first_row = gallery.photos()
+        self._products = Precision.choose("auto", torch.device("cpu")).dtype
+        self._stamp, self._checked = _stamp(gallery.stored.path), time.monotonic()
+        self.version = 0
+        """Counts up when a renewed file is opened."""
+        self.problem = ""
+        """Why a renewed file is not used ("" when all is well)."""
+        self._waiting: queue.Queue[_Waiting | None] = queue.Queue(LONGEST_QUEUE)
+        self._thread = threading.Thread(target=self._work, name="zssbir-search", daemon=True)
+        self._thread.start()
+
+    @property
+    def stored(self) -> Embeddings:
+        """The embeddings being searched."""
+        return self._gallery.stored
+
+    @property
+    def photos(self) -> int:
+        """Number of photos."""
+        return len(self._rows)
+
+    @property
+    def size(self) -> int:
+        """Side of the network input, pixels."""
+        return self._gallery.embedder.recipe.data.size
+
+    @property
+    def sketch_crop(self) -> bool:
+        """Whether drawings are cropped to their ink."""
+        return self._gallery.embedder.recipe.data.sketch_crop
+
+    async def find(self, query: Query) -> list[Hit]:
+        """The photos nearest to a query, best first. Errors: Busy, DataError."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(query, loop.create_future(), loop)
+        try:
+            self._waiting.put_nowait(waiting)
+        except queue.Full:
+            raise Busy from None
+        return await waiting.answer
+
+    def close(self) -> None:
+        """Stop the thread once it has answered what it has begun."""
+        self._waiting.put(None)
+        self._thread.join(10)
+
+    def _work(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch = [first]
+            while len(batch) < LARGEST_BATCH:
+                try:
+                    more = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    self._waiting.put(None)
+                    break
+                batch.append(more)
+            batch = [w for w in batch if not w.answer.cancelled()]
+            try:
+                self._renew()
+                answers = self.answer([w.query for w in batch])
+            except Exception as error:  # whatever it is, everybody who waits is told, and the thread lives on
+                for waiting in batch:
+                    _tell(waiting, error)
+            else:
+                for waiting, hits in zip(batch, answers, strict=True):
+                    _tell(waiting, hits)
+
+    def answer(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """Answer several queries in one pass over the gallery."""
+        if not queries:
+            return []
+        rows = self._rows
+        vectors = self._vectors(queries, rows)
+        most = max(q.k + (q.like is not None) for q in queries)
+        nearest = search(vectors, rows, min(most, len(rows)), products=self._products)
+        return [self._hits(q, nearest, i) for i, q in enumerate(queries)]
+
+    def _vectors(self, queries: Sequence[Query], rows: np.ndarray) -> Tensor:
+        vectors = torch.empty(len(queries), rows.shape[1])
+        for modality in Modality:
+            which = [i for i, q in enumerate(queries) if q.image is not None and q.modality is modality]
+            if which:
+                images = torch.stack([queries[i].image for i in which])  # type: ignore[misc]
+                vectors[which] = self._gallery.embedder.embed_batch(images, modality)
+        for i, query in enumerate(queries):
+            if query.like is not None:
+                if not 0 <= query.like < len(rows):
+                    raise DataError(f"there is no photo {query.like}; the gallery has {len(rows)}")
+                vectors[i] = torch.from_numpy(np.asarray(rows[query.like], np.float32))
+        return vectors
+
+    def _hits(self, query: Query, nearest: Neighbours, i: int) -> list[Hit]:
+        stored, start, hits = self.stored, self.first_row, list[Hit]()
+        for row, score in zip(nearest.rows[i].tolist(), nearest.scores[i].tolist(), strict=True):
+            if row != query.like and len(hits) < query.k:
+                label = int(stored.label[start + row])
+                known = 0 <= label < len(stored.info.classes)
+                name = stored.info.classes[label] if known else ""
+                hits.append(Hit(len(hits) + 1, score, row, stored.sources[start + row], name))
+        return hits
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._checked < CHECK_SECONDS:
+            return
+        self._checked, stamp = time.monotonic(), _stamp(self.stored.path)
+        if stamp is None or stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            assert self.stored.path is not None
+            found = read_embeddings(self.stored.path)
+            if not self._gallery.embedder.accepts(found.info):
+                raise DataError("made with other weights or another preprocessing; restart to use it")
+            renewed = replace(self._gallery, stored=found)
+            rows, first = renewed.photos()
+            self._gallery, self._rows, self.first_row, self.problem = renewed, rows, first, ""
+            self.version += 1
+        except DataError as error:
+            self.problem = str(error)
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if status else None
+
+
+def _tell(waiting: _Waiting, result: "list[Hit] | Exception") -> None:
+    def settle() -> None:
+        if waiting.answer.done():
+            return
+        if isinstance(result, Exception):
+            waiting.answer.set_exception(result)
+        else:
+            waiting.answer.set_result(result)
+
+    waiting.loop.call_soon_threadsafe(settle)

@@ -1,0 +1,168 @@
+"""From an HTTP request to a query: multipart fields or JSON, bounded in bytes, pixels and time."""
+
+import asyncio
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from torch import Tensor
+
+from zssbir_cli.data.images import decode_photo, decode_sketch
+from zssbir_cli.data.square import ink_box, resize_photo, square_sketch
+from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.clean import CleanOptions, clean
+from zssbir_cli.types import Modality
+from zssbir_cli.web.live import LiveGallery, Query
+
+MAX_BODY = 20 << 20
+MAX_SECONDS = 30
+MAX_K = 1000
+MAX_POINTS = 100_000
+PAPER, MARGIN, LINE = 512, 24, 6
+"""Side of the sheet that strokes are drawn on, its margin, and the width of a line, pixels."""
+
+
+async def read_query(request: Request, gallery: LiveGallery, default_k: int) -> tuple[Query, float | None]:
+    """The query of a `POST /search` and its `min_score`.
+
+    Raises HTTPException 400 (malformed), 408 (too slow), 413 (too large), 415 (neither multipart nor JSON),
+    422 (no picture, or a blank one).
+    """
+    try:
+        async with asyncio.timeout(MAX_SECONDS):
+            fields = await _fields(request)
+    except TimeoutError:
+        raise HTTPException(408, f"the request was not complete after {MAX_SECONDS} seconds") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection was closed before the request was complete") from None
+    fields = {**request.query_params, **fields}
+    k = _whole(fields.get("k", default_k), "k", 1, MAX_K)
+    least = _score(fields.get("min_score"))
+    if fields.get("like") is not None:
+        like = _whole(fields["like"], "like", 0, gallery.photos - 1)
+        return Query(like=like, k=k), least
+    image, modality = await asyncio.to_thread(_image, fields, gallery)
+    return Query(image, modality, k=k), least
+
+
+async def _fields(request: Request) -> dict[str, Any]:
+    """Form fields (files as bytes) or the JSON object of the body."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("multipart/form-data", "application/json"):
+        raise HTTPException(415, "send multipart/form-data with a field `image`, or JSON with `strokes`")
+    body = await _body(request)
+    if kind == "application/json":
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            raise HTTPException(400, "the body is not valid JSON") from None
+        if not isinstance(value, dict):
+            raise HTTPException(400, "the JSON must be an object")
+        return value
+    try:
+        again = Request(request.scope, _replay(body))
+        async with again.form(max_files=4, max_fields=16, max_part_size=MAX_BODY) as form:
+            return {n: await v.read() if isinstance(v, UploadFile) else v for n, v in form.items()}
+    except (MultiPartException, HTTPException, KeyError, ValueError) as error:
+        reason = getattr(error, "message", "") or getattr(error, "detail", "") or "cannot be parsed"
+        raise HTTPException(400, f"malformed multipart body: {reason}") from None
+
+
+async def _body(request: Request) -> bytes:
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > MAX_BODY:
+        raise HTTPException(413, f"larger than {MAX_BODY >> 20} MiB")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise HTTPException(413, f"larger than {MAX_BODY >> 20} MiB")
+    return bytes(body)
+
+
+def _replay(body: bytes) -> Any:
+    async def receive() -> Mapping[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _image(fields: Mapping[str, Any], gallery: LiveGallery) -> tuple[Tensor, Modality]:
+    """The network input that the fields hold: `image` (a drawing), `photo`, or `strokes`."""
+    try:
+        if fields.get("photo"):
+            photo = decode_photo(_cleaned(fields["photo"], Modality.PHOTO))
+            return resize_photo(photo, gallery.size), Modality.PHOTO
+        if fields.get("image"):
+            sketch = decode_sketch(_cleaned(fields["image"], Modality.SKETCH))
+        elif fields.get("strokes") is not None:
+            sketch = decode_sketch(np.frombuffer(_drawn(fields["strokes"]), np.uint8))
+        else:
+            raise HTTPException(422, "give one of image, photo, strokes or like")
+    except DataError as error:
+        raise HTTPException(422, str(error)) from None
+    if ink_box(sketch) is None:
+        raise HTTPException(422, "the drawing is blank")
+    return square_sketch(sketch, gallery.size, gallery.sketch_crop), Modality.SKETCH
+
+
+def _cleaned(raw: Any, modality: Modality) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+    if not isinstance(raw, bytes):
+        raise HTTPException(422, "send pictures as files of a multipart form")
+    found = clean(raw, modality, CleanOptions())
+    if found.data is None:
+        raise HTTPException(422, f"the picture cannot be used: {found.note}")
+    return np.frombuffer(found.data, np.uint8)
+
+
+def _drawn(strokes: Any) -> bytes:
+    """Strokes, a list of lists of [x, y] or [x, y, pressure] in any unit, drawn to fill the sheet; PNG bytes."""
+    try:
+        lines = [np.array([p[:2] for p in line], np.float64).reshape(-1, 2) for line in strokes if line]
+    except (TypeError, ValueError, IndexError, OverflowError):
+        raise HTTPException(422, "strokes must be lists of points [x, y]") from None
+    points = np.concatenate(lines) if lines else np.empty((0, 2))
+    if len(points) > MAX_POINTS or len(lines) > MAX_POINTS:
+        raise HTTPException(413, f"more than {MAX_POINTS:,} points")
+    if not len(points) or not np.isfinite(points).all() or np.abs(points).max() > 1e9:
+        raise HTTPException(
+            422, "the drawing is blank" if not len(points) else "strokes hold numbers that are none"
+        )
+    low, extent = points.min(0), max(float(np.ptp(points, axis=0).max()), 1e-9)
+    sheet = np.full((PAPER, PAPER), 255, np.uint8)
+    for line in lines:
+        placed = MARGIN + (line - low) * ((PAPER - 2 * MARGIN) / extent)
+        fixed = np.rint(placed * 16).astype(np.int32).reshape(-1, 1, 2)
+        cv2.polylines(sheet, [fixed], False, (0,), LINE, cv2.LINE_AA, 4)
+    return cv2.imencode(".png", sheet)[1].tobytes()
+
+
+def _whole(value: Any, name: str, least: int, most: int) -> int:
+    try:
+        if isinstance(value, (bool, bytes)) or (isinstance(value, float) and not value.is_integer()):
+            raise ValueError
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise HTTPException(400, f"{name} must be a whole number") from None
+    if not least <= number <= most:
+        raise HTTPException(400, f"{name} must be {least} to {most}")
+    return number
+
+
+def _score(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise HTTPException(400, "min_score must be a number from -1 to 1")
+    return number

@@ -1,0 +1,205 @@
+"""The HTTP server behind `zssbir draw`: the drawing page and the same search as an API."""
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.schemas import SchemaGenerator
+from starlette.staticfiles import StaticFiles
+
+from zssbir_cli import __version__
+from zssbir_cli.errors import DataError, ZssbirError
+from zssbir_cli.evaluation.pictures import jpeg_of_gallery
+from zssbir_cli.web.live import Busy, LiveGallery
+from zssbir_cli.web.queries import MAX_K, read_query
+
+KEPT_PICTURES = 2048
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+SCHEMAS = SchemaGenerator(
+    {"openapi": "3.0.3", "info": {"title": "zssbir draw: search photos by drawing", "version": __version__}}
+)
+
+
+def build_app(
+    gallery: LiveGallery, *, token: str = "", page: bool = True, hosts: list[str] | None = None, k: int = 24
+) -> Starlette:
+    """The application. `token`: what every request but /healthz must carry ("" = none); `hosts`: names by which
+    it may be addressed (None = any); `k`: photos per answer unless asked otherwise."""
+    server = _Server(gallery, token, k)
+    routes: list[BaseRoute] = [
+        Route("/healthz", server.health),
+        Route("/search", server.search, methods=["POST"]),
+        Route("/photo/{id:int}", server.photo),
+        Route("/openapi.json", _openapi, include_in_schema=False),
+    ]
+    if page:
+        static = str(files("zssbir_cli.web") / "static")
+        routes += [
+            Route("/", server.page, include_in_schema=False),
+            Mount("/static", StaticFiles(directory=static)),
+        ]
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)] if hosts else []
+    handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+        HTTPException: _refused,
+        ZssbirError: _failed,
+        Busy: _busy,
+    }
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+
+
+class _Server:
+    """The end points."""
+
+    def __init__(self, gallery: LiveGallery, token: str, k: int) -> None:
+        self.gallery, self.token, self.k = gallery, token, k
+        self._picture = lru_cache(KEPT_PICTURES)(self._make_picture)
+
+    async def health(self, request: Request) -> Response:
+        """
+        summary: Whether the server is ready.
+        responses: {200: {description: Number of photos, and why a renewed gallery file is not used, if so.}}
+        """
+        body = {"status": "ok", "photos": self.gallery.photos}
+        if self.gallery.problem:
+            body["problem"] = "the gallery's file was renewed but cannot be used; see the server's log"
+        return _json(body)
+
+    async def search(self, request: Request) -> Response:
+        """
+        summary: Photos nearest to a drawing, to a photo, or to a photo of the gallery.
+        requestBody:
+          required: true
+          content:
+            multipart/form-data:
+              schema:
+                type: object
+                properties:
+                  image: {type: string, format: binary, description: "A drawing: PNG, JPEG, SVG and others."}
+                  photo: {type: string, format: binary, description: "A photo, to find others like it."}
+                  like: {type: integer, description: "The id of a photo of the gallery."}
+                  k: {type: integer, minimum: 1, maximum: 1000}
+                  min_score: {type: number, description: "Least cosine of a hit."}
+            application/json:
+              schema:
+                type: object
+                properties:
+                  strokes: {type: array, items: {type: array, items: {type: array, items: {type: number}}}}
+                  like: {type: integer}
+                  k: {type: integer, minimum: 1, maximum: 1000}
+                  min_score: {type: number}
+        responses:
+          200: {description: "hits: rank, score (cosine), id, source, class; note: why there are none."}
+          400: {description: Malformed request.}
+          401: {description: The token is missing or wrong.}
+          408: {description: The request took too long.}
+          413: {description: Too large.}
+          422: {description: "No picture, a blank one, or one that cannot be read."}
+          503: {description: Too many requests are waiting.}
+        """
+        self._check(request)
+        query, least = await read_query(request, self.gallery, self.k)
+        hits = await self.gallery.find(query)
+        kept = [h for h in hits if least is None or h.score >= least]
+        note = "" if kept else (f"nothing above {least:g}" if least is not None else "the gallery is empty")
+        rows = [
+            {"rank": h.rank, "score": round(h.score, 6), "id": h.id, "source": h.source, "class": h.name}
+            for h in kept
+        ]
+        return _json({"hits": rows, **({"note": note} if note else {})})
+
+    async def photo(self, request: Request) -> Response:
+        """
+        summary: A photo of the gallery as JPEG, its longer side at most `size` pixels.
+        parameters:
+          - {name: id, in: path, required: true, schema: {type: integer}}
+          - {name: size, in: query, schema: {type: integer, minimum: 16, maximum: 2048, default: 512}}
+        responses:
+          200: {description: The picture., content: {image/jpeg: {}}}
+          404: {description: "No such photo, or its file is not there any more."}
+        """
+        self._check(request)
+        number, size = int(request.path_params["id"]), request.query_params.get("size", "512")
+        if not size.isdigit() or not 16 <= int(size) <= 2048:
+            raise HTTPException(400, "size must be 16 to 2048")
+        if number >= self.gallery.photos:
+            raise HTTPException(404, f"there is no photo {number}")
+        data = await run_in_threadpool(self._picture, self.gallery.version, number, int(size))
+        if data is None:
+            raise HTTPException(404, f"the file of photo {number} is not there any more, or cannot be read")
+        tag = '"' + hashlib.sha256(data).hexdigest()[:20] + '"'
+        headers = HEADERS | {"ETag": tag, "Cache-Control": "private, max-age=60"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(data, media_type="image/jpeg", headers=headers)
+
+    def _make_picture(self, version: int, number: int, size: int) -> bytes | None:
+        return jpeg_of_gallery(self.gallery.stored, self.gallery.first_row + number, size)
+
+    async def page(self, request: Request) -> Response:
+        """The drawing page."""
+        self._check(request)
+        info = self.gallery.stored.info
+        text = _template().render(
+            name=info.data_name or "the gallery",
+            photos=self.gallery.photos,
+            model=info.recipe or info.method,
+            token=self.token,
+            k=min(self.k, MAX_K),
+        )
+        return HTMLResponse(text, headers=HEADERS)
+
+    def _check(self, request: Request) -> None:
+        if not self.token:
+            return
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        given = given.strip() if kind.lower() == "bearer" else request.query_params.get("token", "")
+        if not secrets.compare_digest(given.encode("utf-8", "replace"), self.token.encode()):
+            raise HTTPException(
+                401, "the token is missing or wrong; use the address that zssbir draw printed"
+            )
+
+
+@lru_cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader
+
+    return Environment(loader=PackageLoader("zssbir_cli.web"), autoescape=True).get_template("draw.html")
+
+
+def _json(value: object, status: int = 200) -> JSONResponse:
+    return JSONResponse(value, status, headers=HEADERS)
+
+
+async def _openapi(request: Request) -> Response:
+    return _json(SCHEMAS.get_schema(routes=request.app.routes))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"detail": error.detail}, error.status_code)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """A user error of the package: its text may name paths of this machine, so only its kind is told."""
+    if isinstance(error, DataError):
+        return _json({"detail": "the query or the gallery cannot be used"}, 422)
+    return _json({"detail": type(error).__name__}, 422)
+
+
+async def _busy(request: Request, error: Exception) -> Response:
+    return _json({"detail": "too many searches are waiting; try again in a moment"}, 503)
