@@ -5,6 +5,7 @@ from collections.abc import Sequence
 OLD: dict[tuple[str, str], str] = {
     ("search", "--gallery"): "--photos",
     ("search", "-g"): "--photos",
+    ("draw", "--gallery"): "--photos",
     ("embed", "--images"): "--photos",
     ("mask-viz", "--images"): "--photos",
     ("demo", "--photos"): "--per-class",

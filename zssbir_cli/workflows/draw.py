@@ -3,26 +3,55 @@
 import ipaddress
 import secrets
 import socket
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.embedding.gallery import open_gallery
+from zssbir_cli.embedding.gallery import Gallery, open_gallery
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import reason
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
 from zssbir_cli.web.live import LiveGallery
 
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
 PORT = 8765
 
 
-def draw(
+@dataclass
+class Server:
+    """A server that listens already; `serve` answers until interrupted. `address`: what to open, token included."""
+
+    address: str
+    photos: int
+    note: str
+    _app: "Starlette"
+    _live: LiveGallery
+    _listener: socket.socket
+
+    def serve(self) -> None:
+        """Answer requests until Ctrl-C or SIGTERM."""
+        import uvicorn
+
+        config = uvicorn.Config(
+            self._app, log_level="warning", access_log=False, timeout_keep_alive=15, server_header=False
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[self._listener])
+        finally:
+            self._live.close()
+            self._listener.close()
+
+
+def open_server(
     gallery: Path,
     *,
-    run: Path | None = None,
+    run: str | Path | None = None,
     runs: Path = Path("runs"),
     which: str = "best",
     host: str = "127.0.0.1",
@@ -33,21 +62,18 @@ def draw(
     device: str = "auto",
     workers: int | None = None,
     progress: Progress = silent,
-    ready: Callable[[str], None] = lambda address: None,
-) -> None:
-    """Serve a gallery (as `search` takes it) until interrupted.
+) -> Server:
+    """Open a gallery (as `search` takes it) and listen.
 
     Args:
         host, port: where to listen; port 0 takes a free one. Any host but this machine's own loopback needs a
             token, which is made up when none is given.
         page: with False only the API.
-        ready: told the address to open, token included, once the server listens.
+        k: photos per answer unless a request says otherwise.
 
     Errors: UsageError (web extra missing, port in use), and those of `open_gallery`.
     """
     try:
-        import uvicorn
-
         from zssbir_cli.web.server import build_app
     except ImportError as error:
         raise UsageError(
@@ -66,26 +92,23 @@ def draw(
             workers=workers,
             progress=progress,
         )
-        opened.photos()
-        side = opened.embedder.recipe.data.size
-        opened.embedder.embed_batch(torch.zeros(1, 1, side, side, dtype=torch.uint8), Modality.SKETCH)
+        _warm_up(opened)
         live = LiveGallery(opened)
     except BaseException:
         listener.close()
         raise
-    app = build_app(
-        live, token=token, page=page, hosts=[host, "localhost", "127.0.0.1", "[::1]"] if local else None, k=k
-    )
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_keep_alive=15, server_header=False
-    )
+    names = [host, "localhost", "127.0.0.1", "[::1]"] if local else None
+    app = build_app(live, token=token, page=page, hosts=names, k=k)
     shown = f"[{host}]" if ":" in host else host
-    ready(f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else ""))
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        live.close()
-        listener.close()
+    address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    notes = [f"{opened.folder}" if opened.folder else "", opened.note]
+    return Server(address, live.photos, "; ".join(n for n in notes if n), app, live, listener)
+
+
+def _warm_up(gallery: Gallery) -> None:
+    """Load the weights and run them once, so that the first drawing is answered as quickly as the others."""
+    side = gallery.embedder.recipe.data.size
+    gallery.embedder.embed_batch(torch.zeros(1, 1, side, side, dtype=torch.uint8), Modality.SKETCH)
 
 
 def is_loopback(host: str) -> bool:
