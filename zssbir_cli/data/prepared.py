@@ -58,10 +58,10 @@ class ImageSet:
         return self._bytes(shard, index.blob_at, index.offsets, index.crc32, row)
 
     def read_mask(self, i: int) -> npt.NDArray[np.bool_] | None:
-        """Object mask of image `i`, bool [H, W]; None when the set holds no masks."""
+        """Object mask of image `i`, bool [H, W]; None when it has none."""
         shard, row = self._locate(i)
         index = self._shards[shard]
-        if index.mask_offsets is None:
+        if index.mask_offsets is None or index.mask_offsets[row] == index.mask_offsets[row + 1]:
             return None
         from zssbir_cli.data.images import decode_mask
 

@@ -73,14 +73,11 @@ class Shard:
         self, data: bytes, label: int, source: str, *, digest: bytes | None = None, mask: bytes | None = None
     ) -> None:
         """Append one encoded image; see `ShardWriter.add`."""
-        if bool(self._masks.bytes) != (mask is not None) and self._labels:
-            raise ValueError("masks must be given for all images of a shard or for none")
         self._images.add(data)
         self._labels.append(label)
         self._sources.append(readable(source))
         self._digests += digest if digest is not None else hashlib.sha256(data).digest()
-        if mask is not None:
-            self._masks.add(mask)
+        self._masks.add(mask or b"")
 
     def write(self) -> ShardInfo:
         """Write the file whole or not at all (from any thread); returns its record. Raises DataError."""
@@ -162,8 +159,8 @@ class ShardWriter:
     ) -> None:
         """Append one encoded image, and store the shard when it is full.
 
-        `digest`: sha256 of the original file (default: of `data`). `mask`: a PNG of the object mask; give it
-        for all images or for none.
+        `digest`: sha256 of the original file (default: of `data`). `mask`: a PNG of the object mask, if
+        there is one.
         """
         self._shard.add(data, label, source, digest=digest, mask=mask)
         if self._shard.size >= self._max_bytes or len(self._shard) >= self._max_images:
@@ -259,7 +256,9 @@ def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     mask_at, mask_offsets = 0, None
     if "mask_blob" in file:
         mask_at, mask_size = _contiguous(path, file["mask_blob"])
-        mask_offsets = _checked_offsets(path, _numbers(file["mask_offsets"]), len(labels), mask_size)
+        mask_offsets = _checked_offsets(
+            path, _numbers(file["mask_offsets"]), len(labels), mask_size, shortest=0
+        )
     part, sha256 = str(file.attrs["part"]), str(file.attrs["sha256"])
     return ShardIndex(
         path=path, blob_at=blob_at, offsets=offsets, labels=labels, modality=modality, part=part, sha256=sha256,
@@ -284,10 +283,10 @@ def _contiguous(path: Path, dataset: h5py.Dataset) -> tuple[int, int]:
     return int(at), int(size)
 
 
-def _checked_offsets(path: Path, raw: npt.NDArray[np.generic], n: int, size: int) -> Int64:
+def _checked_offsets(path: Path, raw: npt.NDArray[np.generic], n: int, size: int, shortest: int = 1) -> Int64:
     offsets = np.asarray(raw, np.int64)
     good = offsets.shape == (n + 1,) and n > 0 and offsets[0] == 0 and offsets[-1] == size
-    if not good or bool((np.diff(offsets) <= 0).any()):
+    if not good or bool((np.diff(offsets) < shortest).any()):
         raise DataError(f"{path} is damaged: its offsets do not fit its images")
     return offsets
 

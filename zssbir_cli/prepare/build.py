@@ -23,6 +23,7 @@ from zssbir_cli.prepare.choices import BuildOptions
 from zssbir_cli.prepare.clean import Cleaned, clean
 from zssbir_cli.prepare.journal import REPORT_NAME, Journal, ShardRecord
 from zssbir_cli.prepare.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
+from zssbir_cli.prepare.masks import NOTE, Mask, fit_mask, told
 from zssbir_cli.prepare.plan import GROUPS, Plan
 from zssbir_cli.prepare.reading import UNREADABLE, Content, later_copies, read_items
 from zssbir_cli.progress import Progress, silent
@@ -144,10 +145,10 @@ def _write_all(plan: Plan, groups: list[_Group], options: BuildOptions, progress
     progress("preparing", done, len(items))
     work = partial(_clean_item, plan, options)
     for chunk, results in read_items(plan, todo, options.workers, work):
-        for item, result in zip(chunk, results, strict=True):
+        for item, (result, mask) in zip(chunk, results, strict=True):
             group, path = groups[items.group[item]], items.paths[item]
             group.done += 1
-            group.content.add(path, result.digest)
+            group.content.add(path, result.digest + mask.digest)
             if result.data is None:
                 _skip(group, path, result.note, options)
             elif copies is not None and copies.repeats(item, group.modality, result.digest):
@@ -155,23 +156,35 @@ def _write_all(plan: Plan, groups: list[_Group], options: BuildOptions, progress
             else:
                 if result.note:
                     group.note("changed", path, result.note)
-                group.writer.add(result.data, items.label[item], path, digest=result.digest)
+                if mask.note:
+                    _leave_out_mask(group, path, mask.note, options)
+                group.writer.add(result.data, items.label[item], path, digest=result.digest, mask=mask.data)
             if group.done == group.total:
                 group.writer.finish()
         done += len(chunk)
         progress("preparing", done, len(items))
 
 
-def _clean_item(plan: Plan, options: BuildOptions, item: int, data: bytes | DataError) -> Cleaned:
+def _clean_item(
+    plan: Plan, options: BuildOptions, item: int, data: bytes | DataError
+) -> tuple[Cleaned, Mask]:
     if isinstance(data, DataError):
-        return Cleaned(None, str(data), UNREADABLE)
-    return clean(data, GROUPS[plan.items.group[item]][1], options.clean)
+        image = Cleaned(None, str(data), UNREADABLE)
+    else:
+        image = clean(data, GROUPS[plan.items.group[item]][1], options.clean)
+    return image, fit_mask(plan, item, data, image.data)
 
 
 def _skip(group: _Group, path: str, why: str, options: BuildOptions) -> None:
     if options.strict:
         raise DataError(f"{readable(path)}: {why} (--strict; without it the image is left out and reported)")
     group.note("skipped", path, why)
+
+
+def _leave_out_mask(group: _Group, path: str, why: str, options: BuildOptions) -> None:
+    if options.strict:
+        raise DataError(f"mask of {readable(path)}: {why} (--strict; without it the mask is left out)")
+    group.note(NOTE, path, why)
 
 
 def _copies(plan: Plan, groups: list[_Group], options: BuildOptions, progress: Progress) -> _Copies:
@@ -217,7 +230,7 @@ def _finish(plan: Plan, out: Path, journal: Journal, groups: list[_Group], optio
         sources=tuple(s.info() for s in plan.sources),
         options={**plan.options, "plan": plan.key},
         skipped=sum(kind == "skipped" for kind, _, _ in notes),
-        warnings=(*plan.warnings, *_emptied(plan, out, shards), *repeats.warnings),
+        warnings=(*plan.warnings, *_emptied(plan, out, shards), *told(notes), *repeats.warnings),
         leaks=tuple(leaks),
         files_state=plan.state,
         files_content=Content(content % (1 << 256)).hex,

@@ -14,6 +14,7 @@ from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.errors import DataError
 from zssbir_cli.names import class_key, counted, listed, readable
 from zssbir_cli.prepare.kinds import is_picture_name, may_be_picture
+from zssbir_cli.prepare.masks import MASK_FOLDERS, MaskFiles
 from zssbir_cli.prepare.plan import Items
 from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Modality, Part, Role
@@ -42,7 +43,8 @@ class ClassFiles:
     """The images of a user's data: for each class and modality, entry numbers per source.
 
     `names`: class key -> the name shown. `left_out`: what is not in `entries`, with the reason. `strip`: for
-    each source, how much of its paths to leave out of the stored ones.
+    each source, how much of its paths to leave out of the stored ones. `masks`: (source, entry) of a photo ->
+    entry of its object mask.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class ClassFiles:
     left_out: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     strip: list[int] = field(default_factory=list)
+    masks: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 def find_images(sources: Sequence[Source]) -> ClassFiles:
@@ -58,7 +61,7 @@ def find_images(sources: Sequence[Source]) -> ClassFiles:
     Raises:
         DataError: no class has both sketches and photos, or folders side by side whose names are one class.
     """
-    files, passed, spellings = ClassFiles(), _PassedOver(), _Spellings()
+    files, passed, spellings, masks = ClassFiles(), _PassedOver(), _Spellings(), MaskFiles()
     above: list[set[str]] = [set() for _ in sources]
     for number, source in enumerate(sources):
         for entry, path in enumerate(source.listing.paths):
@@ -67,6 +70,9 @@ def find_images(sources: Sequence[Source]) -> ClassFiles:
                 passed.add(path, place if isinstance(place, str) else "")
                 continue
             modality, folder, top = place
+            if modality is None:
+                masks.add(number, source, entry, path)
+                continue
             above[number].add(path[:top])
             of_class = files.entries.setdefault(spellings.key(modality, folder), {})
             if modality not in of_class:
@@ -78,20 +84,30 @@ def find_images(sources: Sequence[Source]) -> ClassFiles:
     whole = {key: of for key, of in files.entries.items() if len(of) == 2}
     if not whole:
         raise DataError(_nothing_found(sources, files, passed))
-    files.left_out = [*passed.told(), *_one_sided(files)]
+    files.masks = masks.pair(_photos(files, sources))
+    files.left_out = [*passed.told(), *_one_sided(files), *masks.left_out()]
     files.names = {key: files.names[key] for key in whole}
     files.entries = whole
     return files
 
 
+def _photos(files: ClassFiles, sources: Sequence[Source]) -> Iterator[tuple[int, int, str]]:
+    """(source number, entry, path) of all photos."""
+    for of_class in files.entries.values():
+        for number, entries in enumerate(of_class.get(Modality.PHOTO, ())):
+            for entry in entries:
+                yield number, entry, sources[number].listing.paths[entry]
+
+
 @lru_cache(1024)
-def _place_of_folder(folder: str) -> tuple[Modality, str, int] | str:
-    """(modality, class folder, length of what lies above) of a folder's files, or why they are passed over."""
+def _place_of_folder(folder: str) -> tuple[Modality | None, str, int] | str:
+    """(modality, None for masks; class folder; length of what lies above) of a folder's files, or why they are
+    passed over."""
     parts = folder.split("/")
     if len(parts) >= 2 and len(parts) <= FOLDERS_ABOVE + 2:
-        modality = MODALITY_OF_FOLDER.get(parts[-2].lower())
-        if modality is not None:
-            return modality, parts[-1], sum(len(p) + 1 for p in parts[:-2])
+        kind = parts[-2].lower()
+        if kind in MODALITY_OF_FOLDER or kind in MASK_FOLDERS:
+            return MODALITY_OF_FOLDER.get(kind), parts[-1], sum(len(p) + 1 for p in parts[:-2])
     if parts[-1].lower() in MODALITY_OF_FOLDER:
         return LOOSE
     return DEEPER if any(p.lower() in MODALITY_OF_FOLDER for p in parts) else OUTSIDE
@@ -248,7 +264,8 @@ def to_items(
                 held = info.role is Role.SEEN and modality is Modality.SKETCH and place < holdout
                 part = Part.HOLDOUT if held else PART_OF_ROLE[info.role]
                 size = sources[source].listing.sizes[entry]
-                items.add(path, source, entry, info.id, part, modality, size)
+                mask = files.masks.get((source, entry), -1) if modality is Modality.PHOTO else -1
+                items.add(path, source, entry, info.id, part, modality, size, mask)
     return items
 
 

@@ -32,12 +32,22 @@ class Items:
     label: "array[int]" = field(default_factory=lambda: array("i"))
     group: "array[int]" = field(default_factory=lambda: array("b"))
     size: "array[int]" = field(default_factory=lambda: array("q"))
+    mask: "array[int]" = field(default_factory=lambda: array("i"))
+    """Entry of a photo's object mask, in the photo's source; -1 = none."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def add(
-        self, path: str, source: int, entry: int, label: int, part: Part, modality: Modality, size: int
+        self,
+        path: str,
+        source: int,
+        entry: int,
+        label: int,
+        part: Part,
+        modality: Modality,
+        size: int,
+        mask: int = -1,
     ) -> None:
         """Append one image: entry `entry` of source number `source`."""
         self.paths.append(path)
@@ -46,6 +56,7 @@ class Items:
         self.label.append(label)
         self.group.append(GROUP_OF[part, modality])
         self.size.append(size)
+        self.mask.append(mask)
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,11 @@ class Plan:
     def sequential(self) -> bool:
         """Whether any source must be read in its own order."""
         return any(s.sequential for s in self.sources)
+
+    def read_mask(self, item: int) -> bytes | None:
+        """The file of a photo's object mask, None when it has none (from any thread). Raises DataError."""
+        entry = self.items.mask[item]
+        return None if entry < 0 else self.sources[self.items.source[item]].read(entry)
 
     def rank(self) -> npt.NDArray[np.int64]:
         """Item numbers by group (test first), class and path."""
@@ -110,4 +126,6 @@ class Plan:
         columns = (items.source, items.entry, items.label, items.group, items.size, *items.paths.columns())
         for column in columns:
             digest.update(column)
+        if max(items.mask, default=-1) >= 0:
+            digest.update(items.mask)
         return digest.hexdigest()[:16]

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -113,7 +114,8 @@ class Content:
         self.value = value
 
     def add(self, path: str, digest: bytes) -> None:
-        """Count one item: its stored path, and the sha256 of its file (`UNREADABLE` = none)."""
+        """Count one item: its stored path, and the sha256 of its file (`UNREADABLE` = none), followed by that of
+        its mask where it has one."""
         mark = hashlib.sha256(path.encode("utf-8", "surrogatepass") + b"\0" + digest).digest()
         self.value = (self.value + int.from_bytes(mark, "big")) % (1 << 256)
 
@@ -126,7 +128,7 @@ class Content:
 def content_of(plan: Plan, workers: int, progress: Progress = silent) -> str:
     """The plan's `Content`, from reading all of its files."""
     content, paths = Content(), plan.items.paths
-    for chunk, digests in _digests(plan, workers, "comparing", progress):
+    for chunk, digests in _digests(plan, workers, "comparing", progress, partial(_digest_with_mask, plan)):
         for item, digest in zip(chunk, digests, strict=True):
             content.add(paths[item], digest)
     return content.hex
@@ -136,7 +138,7 @@ def later_copies(plan: Plan, workers: int, progress: Progress = silent) -> set[i
     """Items whose file repeats one that comes before it by part (test first), class and path, whatever the order
     in which the sources can be read."""
     digests: dict[int, bytes] = {}
-    for chunk, found in _digests(plan, workers, "looking for copies", progress):
+    for chunk, found in _digests(plan, workers, "looking for copies", progress, _digest):
         digests.update(zip(chunk, found, strict=True))
     first: set[tuple[Modality, bytes]] = set()
     later: set[int] = set()
@@ -149,11 +151,11 @@ def later_copies(plan: Plan, workers: int, progress: Progress = silent) -> set[i
 
 
 def _digests(
-    plan: Plan, workers: int, what: str, progress: Progress
+    plan: Plan, workers: int, what: str, progress: Progress, use: Callable[[int, bytes | DataError], bytes]
 ) -> Iterator[tuple[list[int], list[bytes]]]:
     done, total = 0, len(plan.items)
     progress(what, 0, total)
-    for chunk, digests in read_items(plan, plan.order(), workers, _digest):
+    for chunk, digests in read_items(plan, plan.order(), workers, use):
         yield chunk, digests
         done += len(chunk)
         progress(what, done, total)
@@ -161,6 +163,14 @@ def _digests(
 
 def _digest(item: int, data: bytes | DataError) -> bytes:
     return UNREADABLE if isinstance(data, DataError) else hashlib.sha256(data).digest()
+
+
+def _digest_with_mask(plan: Plan, item: int, data: bytes | DataError) -> bytes:
+    try:
+        mask = plan.read_mask(item)
+    except DataError as error:
+        return _digest(item, data) + _digest(item, error)
+    return _digest(item, data) + (b"" if mask is None else _digest(item, mask))
 
 
 def available_cores() -> int:
