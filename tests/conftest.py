@@ -19,11 +19,11 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared demo set: 36 classes at 32 px, 4 photos and 3 sketches each. Read only."""
-    from zssbir_cli.demo.prepare import prepare_demo
+    """A prepared demo set: 52 classes at 32 px, 4 photos and 3 sketches each. Read only."""
+    from demo_helpers import demo_set
 
     out = tmp_path_factory.mktemp("prepared") / "demo"
-    return prepare_demo(out, seed=0, size=32, photos_per_class=4, sketches_per_class=3, workers=0)
+    return demo_set(out, photos=4, sketches=3)
 
 
 TINY = """

@@ -27,7 +27,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_demo_leaves_data_run_pictures_and_summary(out: Path) -> None:
     assert {p.name for p in out.iterdir()} == {
-        ".data.lock", "data", "runs", "classes.png", "curves.png", "gallery.png", "summary.json",
+        "data", "pictures", "runs", "classes.png", "curves.png", "gallery.png", "summary.json",
     }  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["queries"], summary["photos"], len(summary["unseen"])) == (13, 26, 13)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_helpers import demo_set
 from retrieval_helpers import make_run
 from typer.testing import CliRunner, Result
 
 from zssbir_cli.cli.app import app
 from zssbir_cli.data.embeddings import read_embeddings
 from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
-from zssbir_cli.demo.prepare import prepare_demo
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Role
 
@@ -111,10 +111,7 @@ def test_another_data_set_excludes_and_lists_the_trained_classes(
     seen = own.classes_of(Role.SEEN)[0].name
     val = own.classes_of(Role.VAL)[0].name
     unseen = [c.name for c in own.classes_of(Role.UNSEEN)][:2]
-    other = prepare_demo(
-        tmp_path / "other", seed=9, size=32, photos_per_class=3, sketches_per_class=2, unseen=[seen, val, *unseen],
-        val=2, workers=0,
-    )  # fmt: skip
+    other = demo_set(tmp_path / "other", seed=9, photos=3, sketches=2, unseen=[seen, val, *unseen], val=2)
     found = json.loads(call("eval", "--data", str(other), "--json", "--no-report").stdout)
     assert sorted(r["class"] for r in found["per_class"]) == sorted(unseen)
     (note,) = (n for n in found["notes"] if "are excluded" in n)

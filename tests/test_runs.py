@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from demo_helpers import demo_set
 from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
 from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
-from zssbir_cli.demo.prepare import prepare_demo
 from zssbir_cli.embedding.load import load_run, open_checkpoint
 from zssbir_cli.embedding.own import data_of_run
 from zssbir_cli.engine import checkpoint
@@ -30,9 +30,7 @@ CPU = torch.device("cpu")
 
 
 def draw(out: Path, seed: int = 0, unseen: int | Sequence[str] = 12, val: int = 3) -> Path:
-    return prepare_demo(
-        out, seed=seed, size=32, photos_per_class=3, sketches_per_class=2, unseen=unseen, val=val, workers=0
-    )  # fmt: skip
+    return demo_set(out, seed=seed, photos=3, sketches=2, unseen=unseen, val=val)
 
 
 @pytest.fixture(scope="session")

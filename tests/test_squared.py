@@ -27,7 +27,7 @@ from zssbir_cli.prepare.verify import verify
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.info import describe
-from zssbir_cli.workflows.prepare import prepare_own, prepare_the_demo
+from zssbir_cli.workflows.prepare import prepare_own
 
 SIZE = 40
 SQUARE = CleanOptions(SIZE, square=True)
@@ -140,12 +140,6 @@ def test_wrong_combinations_are_told(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         prepared(folder, tmp_path / "x", options)
-
-
-def test_the_demo_is_not_squared(tmp_path: Path) -> None:
-    choices = Choices(build=BuildOptions(SQUARE))
-    with pytest.raises(UsageError, match="--square is not for the demo"):
-        prepare_the_demo(out=tmp_path / "x", choices=choices)
 
 
 def test_damaged_images_are_left_out(tmp_path: Path) -> None:

@@ -27,15 +27,17 @@ import torch.nn.functional as F
 
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.scores import write_scores
-from zssbir_cli.demo.prepare import prepare_demo
 from zssbir_cli.embedding.load import load_run, load_start
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.puxim.method import Puxim
+from zssbir_cli.prepare.choices import BuildOptions, Choices
+from zssbir_cli.prepare.clean import CleanOptions
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows import train as workflow
+from zssbir_cli.workflows.prepare import prepare_demo
 from zssbir_cli.workflows.setup import Setup
 
 LEVELS = (0.1, 0.4, 0.8)
@@ -191,14 +193,8 @@ def main() -> None:
 
 def _demo(args: argparse.Namespace, level: float) -> list[str]:
     root = args.work / f"demo-{level}"
-    prepare_demo(
-        root,
-        size=96,
-        ambiguity=level,
-        photos_per_class=args.photos,
-        sketches_per_class=args.photos,
-        workers=1,
-    )
+    choices = Choices(subset=args.photos, build=BuildOptions(CleanOptions(size=96), workers=1))
+    prepare_demo(root, choices=choices, ambiguity=level)
     return [f"data.root={root}", "data.size=64"]
 
 

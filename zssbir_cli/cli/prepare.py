@@ -61,7 +61,10 @@ Lists = Annotated[
         "--lists", metavar="DIR", help="Benchmarks: published file lists; they decide which images belong."
     ),
 ]
-OF_THE_DEMO = ("source", "out", "unseen", "val_classes", "subset", "ambiguity", "seed", "size", "workers")
+OF_THE_DEMO = (
+    "source", "out", "name", "unseen", "val_classes", "holdout", "subset", "ambiguity", "seed", "size", "square",
+    "workers",
+)  # fmt: skip
 """Parameters that mean something for `prepare demo`."""
 
 
@@ -144,7 +147,7 @@ def _prepare(
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.errors import UsageError
-    from zssbir_cli.workflows.prepare import prepare_benchmark, prepare_own, prepare_the_demo
+    from zssbir_cli.workflows.prepare import prepare_benchmark, prepare_demo, prepare_own
 
     if not source:
         raise UsageError(
@@ -162,7 +165,7 @@ def _prepare(
                 say=note, progress=bar,
             )  # fmt: skip
         if source == ["demo"]:
-            return prepare_the_demo(out=out, choices=choices, ambiguity=ambiguity, progress=bar)
+            return prepare_demo(out, name=name, choices=choices, ambiguity=ambiguity, say=note, progress=bar)
         paths = [Path(s) for s in source]
         return prepare_own(paths, name=name, out=out, choices=choices, say=note, progress=bar)
 

@@ -40,7 +40,7 @@ def carry_out(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: 
     """
     for warning in plan.warnings:
         say(f"warning: {warning}")
-    _check_free(out)
+    check_free(out)
     with alone(out):
         finished = _finished(plan, out, options, say, progress)
         if finished is not None:
@@ -75,7 +75,8 @@ def alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _check_free(out: Path) -> None:
+def check_free(out: Path) -> None:
+    """Raises DataError when `out` holds anything but a prepared set or an unfinished one."""
     try:
         foreign = (
             out.exists()

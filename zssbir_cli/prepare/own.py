@@ -1,6 +1,6 @@
 """The plan for a user's own pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from zssbir_cli.data.manifest import name_fault
@@ -14,8 +14,11 @@ from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Role
 
 
-def plan_own(sources: Sequence[Source], name: str, choices: Choices) -> Plan:
-    """What a set of the scanned sources will hold.
+def plan_own(
+    sources: Sequence[Source], name: str, choices: Choices, val: Collection[str] | None = None
+) -> Plan:
+    """What a set of the scanned sources will hold. `val`: names of the validation classes, in place of the number
+    in `choices`.
 
     Raises:
         UsageError: a wrong `--unseen`. DataError: nothing usable; under `strict`, anything that is left out.
@@ -25,7 +28,8 @@ def plan_own(sources: Sequence[Source], name: str, choices: Choices) -> Plan:
         raise DataError(f"left out: {'; '.join(files.left_out)} (--strict; without it they are reported)")
     names = list(files.names.values())
     unseen = read_unseen(choices.unseen, names)
-    classes = assign_roles(names, unseen, val_classes=choices.val_classes, seed=choices.seed)
+    held_out = choices.val_classes if val is None else frozenset(val)
+    classes = assign_roles(names, unseen, val_classes=held_out, seed=choices.seed)
     held = choices.holdout or 0
     items = to_items(files, sources, classes, holdout=held, subset=choices.subset, seed=choices.seed)
     number = sum(c.role is Role.UNSEEN for c in classes)

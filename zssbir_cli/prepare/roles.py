@@ -34,27 +34,30 @@ class _Reading:
 
 
 def assign_roles(
-    names: Sequence[str], unseen: Unseen, *, val_classes: int | None, seed: int
+    names: Sequence[str], unseen: Unseen, *, val_classes: int | frozenset[str] | None, seed: int
 ) -> tuple[ClassInfo, ...]:
     """Classes with ids in sorted order and roles; what is drawn is drawn by `seed`.
 
-    `val_classes`: seen classes held out for model selection (default: a tenth of the seen ones). A set of unseen
-    classes only is for evaluation.
+    `val_classes`: seen classes held out for model selection, how many (default: a tenth of the seen ones) or which.
+    A set of unseen classes only is for evaluation.
 
     Raises:
-        UsageError: too few classes left to train on.
+        UsageError: too few classes left to train on, or a validation class that is not seen.
     """
     ordered = sorted(names)
     shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
     test = unseen.names or set(shuffled[: unseen.draw])
     seen = [n for n in shuffled if n not in test]
-    held = round(len(seen) / 10) if val_classes is None else val_classes
-    if len(seen) - held < 2 and (seen or held):
+    if val_classes is None:
+        val_classes = round(len(seen) / 10)
+    val = frozenset(seen[:val_classes]) if isinstance(val_classes, int) else val_classes
+    if val - set(seen):
+        raise UsageError(f"validation classes {listed(sorted(val - set(seen)))}: unseen, or not in the data")
+    if len(seen) - len(val) < 2 and (seen or val):
         raise UsageError(
-            f"{len(ordered)} classes less {len(test)} unseen and {held} for validation leave "
-            f"{len(seen) - held} to train on; at least 2 are needed (or none: --unseen all, to evaluate only)"
+            f"{len(ordered)} classes less {len(test)} unseen and {len(val)} for validation leave "
+            f"{len(seen) - len(val)} to train on; at least 2 are needed (or none: --unseen all, to evaluate only)"
         )
-    val = set(seen[:held])
     roles = {n: Role.UNSEEN if n in test else Role.VAL if n in val else Role.SEEN for n in ordered}
     return tuple(ClassInfo(id=i, name=n, role=roles[n]) for i, n in enumerate(ordered))
 

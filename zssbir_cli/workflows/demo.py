@@ -12,7 +12,6 @@ from torch import Tensor
 
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.demo.prepare import prepare_demo
 from zssbir_cli.embedding.load import load_run, load_start
 from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine import checkpoint
@@ -23,7 +22,7 @@ from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.errors import UsageError, ZssbirError
 from zssbir_cli.files import write_json
 from zssbir_cli.inputs.datasets import EvalImages, load_image
-from zssbir_cli.prepare.reading import available_cores
+from zssbir_cli.prepare.choices import BuildOptions, Choices
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
@@ -33,6 +32,7 @@ from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.curves import Level, save_curves
 from zssbir_cli.viz.sheet import Mark, Row, Tile, save_sheet
 from zssbir_cli.workflows.info import contact_sheet
+from zssbir_cli.workflows.prepare import prepare_demo
 from zssbir_cli.workflows.train import train
 
 TOP = 10
@@ -75,18 +75,22 @@ def draw(
     workers: int = 0,
     progress: Progress = silent,
 ) -> Path:
-    """The demo's data set in `out`/data, drawn unless it is there already; `photos` per class;
-    `workers` drawing processes (0: one per core).
+    """The demo's data set in `out`/data, prepared from the folder `out`/pictures, both made unless they are there
+    already; `photos` per class; `workers` drawing processes (0: one per core).
 
     Raises UsageError (`out` holds other files), DataError (`out` holds a demo with other options).
     """
-    ours = ("data", "data.partial", ".data.lock")
-    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
+    if (
+        out.is_dir()
+        and any(out.iterdir())
+        and not any((out / name).exists() for name in ("data", "pictures"))
+    ):
         raise UsageError(f"--out {out} holds other files; give an empty or new folder")
+    choices = Choices(seed=seed, build=BuildOptions(workers=workers))
     return prepare_demo(
-        out / "data", seed=seed, photos_per_class=photos, sketches_per_class=max(1, photos * 3 // 4),
-        workers=workers or available_cores(), progress=progress,
-    )  # fmt: skip
+        out / "data", pictures=out / "pictures", choices=choices, photos=photos,
+        sketches=max(1, photos * 3 // 4), progress=progress,
+    ).root  # fmt: skip
 
 
 def demo(

@@ -1,24 +1,30 @@
 """`zssbir prepare`: from what the user has to a prepared data set, for own data, the demo and benchmarks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from zssbir_cli.benchmarks.fetch import fetch, usual_places
 from zssbir_cli.benchmarks.layouts import recognise
 from zssbir_cli.benchmarks.plan import plan_benchmark, read_published
 from zssbir_cli.benchmarks.splits import DATASETS, DEFAULT_SPLIT, get_split
-from zssbir_cli.data.manifest import MANIFEST_NAME, read_manifest
+from zssbir_cli.demo.classes import CLASSES
+from zssbir_cli.demo.pictures import Look, draw_pictures, draw_roles
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import counted, readable, suggestion
 from zssbir_cli.prepare.archives import open_source
-from zssbir_cli.prepare.carry import Prepared, Say, carry_out
+from zssbir_cli.prepare.carry import Prepared, Say, carry_out, check_free
 from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.prepare.own import check_given_once, default_name, plan_own
 from zssbir_cli.prepare.plan import Plan
 from zssbir_cli.prepare.reading import available_cores
+from zssbir_cli.prepare.roles import read_unseen
 from zssbir_cli.prepare.sources import Source
 from zssbir_cli.progress import Progress, silent
+from zssbir_cli.types import Role
+
+DEMO_UNSEEN = "13"
+DEMO_VAL = 5
 
 
 def prepare_own(
@@ -27,10 +33,12 @@ def prepare_own(
     name: str | None = None,
     out: Path | None = None,
     choices: Choices,
+    val: Collection[str] | None = None,
     say: Say = lambda text: None,
     progress: Progress = silent,
 ) -> Prepared:
-    """Prepare the user's own folder or archive (several are taken as one).
+    """Prepare the user's own folder or archive (several are taken as one). `val`: names of the validation classes,
+    in place of the number in `choices`.
 
     Raises:
         UsageError: bad option values or class names.
@@ -45,17 +53,17 @@ def prepare_own(
     name = name or default_name(paths[0])
     sources = scan(paths, say)
     try:
-        plan = _plan_own(sources, name, choices)
+        plan = _plan_own(sources, name, choices, val)
         return carry_out(plan, out or Path("data") / name, choices.build, say, progress)
     finally:
         for source in sources:
             source.close()
 
 
-def _plan_own(sources: Sequence[Source], name: str, choices: Choices) -> Plan:
+def _plan_own(sources: Sequence[Source], name: str, choices: Choices, val: Collection[str] | None) -> Plan:
     """The plan; when there is none, with the hint that these are a benchmark's files."""
     try:
-        return plan_own(sources, name, choices)
+        return plan_own(sources, name, choices, val)
     except DataError as error:
         dataset = recognise(path for s in sources for path in (f"{s.path.name}/{p}" for p in s.listing.paths))
         if dataset is None:
@@ -102,42 +110,44 @@ def prepare_benchmark(
             source.close()
 
 
-def prepare_the_demo(
-    *,
+def prepare_demo(
     out: Path | None = None,
+    *,
+    pictures: Path | None = None,
+    name: str | None = None,
     choices: Choices,
     ambiguity: float | None = None,
+    photos: int = 40,
+    sketches: int = 30,
+    say: Say = lambda text: None,
     progress: Progress = silent,
 ) -> Prepared:
-    """Draw the demo set (`data.demo`); `--unseen`, `--val-classes`, `--seed`, `--size`, `--subset` and
-    `--ambiguity` (0-1, things of other classes in the photos) apply.
+    """Draw the demo's pictures into the folder `pictures` (default: beside `out`) and prepare them like anyone's.
+
+    `choices.unseen`: by default 13 classes drawn by the seed; `val_classes`: 5; `build.clean.size`: 128 pixels;
+    `subset` in place of the numbers of `photos` and `sketches` per class. `ambiguity`: see `Look`.
 
     Raises:
-        UsageError: bad option values. DataError: the output folder holds something else.
+        UsageError: bad option values. DataError: a folder holds something else, or cannot be written.
     """
-    from zssbir_cli.demo.prepare import prepare_demo
-
-    choices.check()
-    if choices.build.clean.square:
-        raise UsageError(
-            "--square is not for the demo, which draws its images at --size and needs them whole"
-        )
-    root = out or Path("data/demo")
-    fresh = not (root / MANIFEST_NAME).exists()
-    given: dict[str, Any] = {
-        "size": choices.build.clean.size,
-        "val": choices.val_classes,
-        "ambiguity": ambiguity,
-    }
-    if choices.unseen is not None:
-        names = [n.strip() for n in choices.unseen.split(",")]
-        given["unseen"] = int(choices.unseen) if choices.unseen.isdigit() else names
-    if choices.subset is not None:
-        given |= {"photos_per_class": choices.subset, "sketches_per_class": choices.subset}
-    given = {key: value for key, value in given.items() if value is not None}
-    workers = choices.build.workers or available_cores()
-    prepare_demo(root, seed=choices.seed, workers=workers, progress=progress, **given)
-    return Prepared(root, read_manifest(root), fresh)
+    choices.check(name)
+    name = name or "demo"
+    out = out or Path("data") / name
+    check_free(out)
+    folder = pictures or out.with_name(f"{out.name}-pictures")
+    unseen = read_unseen(choices.unseen or DEMO_UNSEEN, CLASSES)
+    roles = draw_roles(choices.seed, unseen, DEMO_VAL if choices.val_classes is None else choices.val_classes)
+    look = Look(
+        seed=choices.seed,
+        size=choices.build.clean.size or Look.size,
+        ambiguity=Look.ambiguity if ambiguity is None else ambiguity,
+        photos=choices.subset or photos,
+        sketches=choices.subset or sketches,
+    )
+    draw_pictures(folder, roles, look, workers=choices.build.workers or available_cores(), progress=progress)
+    test, val = ([n for n in CLASSES if roles[n] is role] for role in (Role.UNSEEN, Role.VAL))
+    own = replace(choices, unseen=",".join(test), val_classes=len(val))
+    return prepare_own([folder], name=name, out=out, choices=own, val=val, say=say, progress=progress)
 
 
 def scan(paths: Sequence[Path], say: Say) -> list[Source]:

@@ -1,0 +1,31 @@
+"""A small demo set for tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from zssbir_cli.prepare.choices import BuildOptions, Choices
+from zssbir_cli.prepare.clean import CleanOptions
+from zssbir_cli.progress import Progress, silent
+from zssbir_cli.workflows.prepare import prepare_demo
+
+
+def demo_set(
+    out: Path,
+    *,
+    seed: int = 0,
+    size: int = 32,
+    photos: int = 2,
+    sketches: int = 1,
+    ambiguity: float | None = None,
+    unseen: int | Sequence[str] = 13,
+    val: int = 5,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Path:
+    """Draw a demo set, its pictures beside it in `<out>-pictures`; returns `out`."""
+    names = str(unseen) if isinstance(unseen, int) else ",".join(unseen)
+    build = BuildOptions(CleanOptions(size=size), workers=workers)
+    choices = Choices(unseen=names, val_classes=val, seed=seed, build=build)
+    return prepare_demo(
+        out, choices=choices, ambiguity=ambiguity, photos=photos, sketches=sketches, progress=progress
+    ).root
