@@ -4,18 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import (
-    Dice,
-    Part,
-    area,
-    box,
-    ellipse,
-    line,
-    rounded,
-    smooth,
-    symmetric,
-    turn,
-)
+from zssbir_cli.demo.geometry import Dice, Part, area, box, ellipse, line, rounded, smooth, symmetric, turn
 
 
 def key(d: Dice) -> list[Part]:

@@ -2,18 +2,7 @@
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import (
-    Dice,
-    Part,
-    area,
-    box,
-    ellipse,
-    line,
-    rounded,
-    smooth,
-    symmetric,
-    turn,
-)
+from zssbir_cli.demo.geometry import Dice, Part, area, box, ellipse, line, rounded, smooth, symmetric, turn
 
 
 def eyeglasses(d: Dice) -> list[Part]:
