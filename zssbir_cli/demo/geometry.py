@@ -107,6 +107,11 @@ def smooth(points: PointList, closed: bool = True, n: int = 7) -> Points:
     return flat if closed else np.concatenate([flat, p[-1:]])
 
 
+def curve(points: PointList) -> Points:
+    """An open `smooth` curve."""
+    return smooth(points, closed=False)
+
+
 def symmetric(half: PointList) -> Points:
     """A closed outline from its right half, given from top to bottom; the left half is its mirror image."""
     p = np.asarray(half, dtype=np.float64)

@@ -5,6 +5,7 @@ from zssbir_cli.demo.geometry import (
     Part,
     area,
     box,
+    curve,
     ellipse,
     line,
     rounded,
@@ -20,17 +21,16 @@ def cup(d: Dice) -> list[Part]:
     h, top, foot = d(0.55, 0.9), d(0.5, 0.7), d(0.55, 1.0)
     lip = d(0.05, 0.13)
     y = d(-0.1, 0.1)
-    handle = smooth(
+    handle = curve(
         [
             (top * 0.9, y - h * 0.5),
             (top + d(0.3, 0.5), y - h * 0.45),
             (top + d(0.25, 0.42), y + h * 0.3),
             (top * 0.82, y + h * 0.42),
-        ],
-        closed=False,
+        ]
     )
     base = top * foot
-    body = smooth([(top, -h), (top * 0.99, -h * 0.3), (base * 1.03, h * 0.55), (base * 0.9, h)], closed=False)
+    body = curve([(top, -h), (top * 0.99, -h * 0.3), (base * 1.03, h * 0.55), (base * 0.9, h)])
     parts = []
     if d.chance(0.35):
         parts.append(area(ellipse(0, h, top * 1.55, 0.14), 1))
@@ -50,9 +50,8 @@ def cup(d: Dice) -> list[Part]:
         for x in (-0.2, 0.15):
             parts.append(
                 line(
-                    smooth(
-                        [(x, -h - 0.15), (x + 0.08, -h - 0.3), (x - 0.06, -h - 0.45), (x + 0.04, -h - 0.62)],
-                        closed=False,
+                    curve(
+                        [(x, -h - 0.15), (x + 0.08, -h - 0.3), (x - 0.06, -h - 0.45), (x + 0.04, -h - 0.62)]
                     ),
                     0.035,
                     3,
@@ -66,7 +65,7 @@ def teapot(d: Dice) -> list[Part]:
     """A round pot with spout, handle and a lid with a knob."""
     w, h = d(0.6, 0.75), d(0.45, 0.65)
     body = smooth([(-w * 0.55, -h), (w * 0.55, -h), (w, 0.0), (w * 0.6, h), (-w * 0.6, h), (-w, 0.0)])
-    spout = smooth([(w * 0.75, 0.25), (w + 0.2, 0.02), (w + d(0.38, 0.5), -h * d(0.8, 1.1))], closed=False)
+    spout = curve([(w * 0.75, 0.25), (w + 0.2, 0.02), (w + d(0.38, 0.5), -h * d(0.8, 1.1))])
     tip = spout[-1]
     nose = [
         (w * 0.7, h * 0.55),
@@ -101,7 +100,7 @@ def bottle(d: Dice) -> list[Part]:
         (w, 0.85),
         (w * 0.85, 0.95),
     ]
-    parts = [area(symmetric(smooth(half, closed=False)), 0)]
+    parts = [area(symmetric(curve(half)), 0)]
     parts.append(area(box(-neck * 1.25, -1.0, neck * 1.25, -0.84, 0.02), 1))
     a, b = shoulder + d(0.2, 0.35), d(0.55, 0.75)
     parts.append(area(box(-w, a, w, b), 3))
@@ -117,10 +116,7 @@ def wine_glass(d: Dice) -> list[Part]:
     w, bowl = d(0.36, 0.55), d(0.55, 0.85)
     belly = w * d(1.0, 1.25)
     top = -0.9
-    half = smooth(
-        [(w, top), (belly, top + bowl * 0.45), (belly * 0.6, top + bowl * 0.86), (0.03, top + bowl)],
-        closed=False,
-    )
+    half = curve([(w, top), (belly, top + bowl * 0.45), (belly * 0.6, top + bowl * 0.86), (0.03, top + bowl)])
     foot = d(0.32, 0.48)
     parts = [
         area(ellipse(0, 0.88, foot, 0.09), 0),
@@ -166,9 +162,7 @@ def table_lamp(d: Dice) -> list[Part]:
     foot = d(0.32, 0.48)
     if d.chance(0.5):
         belly = d(0.18, 0.32)
-        stand = area(
-            symmetric(smooth([(0.06, -0.4), (0.08, 0.0), (belly, 0.42), (0.12, 0.82)], closed=False)), 1
-        )
+        stand = area(symmetric(curve([(0.06, -0.4), (0.08, 0.0), (belly, 0.42), (0.12, 0.82)])), 1)
     else:
         stand = line([(0, -0.5), (0, 0.85)], d(0.06, 0.11), 1)
     base = ellipse(0, 0.9, foot, 0.13, 180, 360) if d.chance(0.5) else box(-foot, 0.82, foot, 0.93, 0.04)
@@ -191,9 +185,7 @@ def candle(d: Dice) -> list[Part]:
         r = d(0.16, 0.22)
         parts.append(line(ellipse(d(0.52, 0.6), 0.66, r, r), 0.07, 1, closed=True))
     dish = d(0.45, 0.6)
-    parts.append(
-        area(symmetric(smooth([(dish, 0.56), (dish * 0.92, 0.7), (dish * 0.6, 0.82)], closed=False)), 1)
-    )
+    parts.append(area(symmetric(curve([(dish, 0.56), (dish * 0.92, 0.7), (dish * 0.6, 0.82)])), 1))
     parts.append(area(box(-w, y, w, 0.64, 0.03), 0))
     parts.append(area(ellipse(0, y, w, 0.06), 3))
     drip = d(0.15, 0.4)
@@ -234,9 +226,7 @@ def alarm_clock(d: Dice) -> list[Part]:
 def lightbulb(d: Dice) -> list[Part]:
     """A bulb with a screw base and a filament."""
     r, neck = d(0.5, 0.6), d(0.2, 0.26)
-    half = smooth(
-        [(0, -0.95), (r * 0.75, -0.8), (r, -0.38), (r * 0.7, 0.05), (neck, 0.35), (neck, 0.46)], closed=False
-    )
+    half = curve([(0, -0.95), (r * 0.75, -0.8), (r, -0.38), (r * 0.7, 0.05), (neck, 0.35), (neck, 0.46)])
     parts = [area(symmetric(half), 3 if d.chance(0.5) else 0)]
     wire = [
         (-0.08, 0.42),

@@ -8,6 +8,7 @@ from zssbir_cli.demo.geometry import (
     Points,
     area,
     box,
+    curve,
     ellipse,
     line,
     rounded,
@@ -63,7 +64,7 @@ def cactus(d: Dice) -> list[Part]:
     for s in (-1, 1):
         y, reach, up = d(-0.25, 0.15), d(0.45, 0.58), d(0.25, 0.5)
         arm = [(0, y), (s * reach * 0.6, y), (s * reach * 0.97, y - 0.1), (s * reach, y - up)]
-        parts.append(line(smooth(arm, closed=False), t * 0.85, 0))
+        parts.append(line(curve(arm), t * 0.85, 0))
     parts.append(area(symmetric([*ellipse(0, top + t, t, t, 270, 360, 8), (t, 0.75)]), 0))
     parts += [line([(x * t, top + 0.25), (x * t, 0.6)], 0.025, 2, detail=True) for x in (-0.4, 0.4)]
     if d.chance(0.7):
@@ -82,7 +83,7 @@ def flower(d: Dice) -> list[Part]:
     n, r = d.count(5, 8), d(0.24, 0.32)
     y = -0.5
     bend = d(-0.12, 0.12)
-    stem = smooth([(0, y), (bend, 0.3), (bend * 0.3, 1.0)], closed=False)
+    stem = curve([(0, y), (bend, 0.3), (bend * 0.3, 1.0)])
     parts = [line(stem, d(0.06, 0.09), 1)]
     for s in (-1, 1):
         if d.chance(0.85):
@@ -157,7 +158,7 @@ def butterfly(d: Dice) -> list[Part]:
         parts.append(area(ellipse(s * out * 0.62, -up * 0.52, 0.15, 0.13), 3, detail=True))
         parts.append(area(ellipse(s * 0.4, low * 0.55, 0.1, 0.09), 3, detail=True))
     for s in (-1, 1):
-        parts.append(line(smooth([(0, -0.4), (s * 0.1, -0.7), (s * 0.28, -0.9)], closed=False), 0.035, 2))
+        parts.append(line(curve([(0, -0.4), (s * 0.1, -0.7), (s * 0.28, -0.9)]), 0.035, 2))
     parts += [area(ellipse(0, 0.08, 0.08, 0.46), 2), area(ellipse(0, -0.42, 0.09, 0.1), 2)]
     return parts
 
@@ -185,7 +186,7 @@ def duck(d: Dice) -> list[Part]:
     parts.append(area(wing, 3))
     if d.chance(0.5):
         wave = [(x, 0.72 + 0.04 * (-1) ** k) for k, x in enumerate(np.linspace(-0.95, 1.0, 8))]
-        parts.append(line(smooth(wave, closed=False), 0.05, 1, detail=True))
+        parts.append(line(curve(wave), 0.05, 1, detail=True))
     return parts
 
 
@@ -282,9 +283,8 @@ def cat(d: Dice) -> list[Part]:
 def leaf(d: Dice) -> list[Part]:
     """A leaf with its veins."""
     w, widest = d(0.38, 0.6), d(-0.15, 0.35)
-    half = smooth(
-        [(0, -0.95), (w * 0.65, -0.95 + (widest + 0.95) * 0.5), (w, widest), (w * 0.55, 0.55), (0, 0.72)],
-        closed=False,
+    half = curve(
+        [(0, -0.95), (w * 0.65, -0.95 + (widest + 0.95) * 0.5), (w, widest), (w * 0.55, 0.55), (0, 0.72)]
     )
     parts = [area(symmetric(half), 0), line([(0, -0.8), (0, 0.6), (d(-0.12, 0.12), 1.0)], 0.05, 2)]
     for k in range(d.count(3, 4)):

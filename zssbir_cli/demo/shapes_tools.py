@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import Dice, Part, area, box, ellipse, line, rounded, smooth, symmetric, turn
+from zssbir_cli.demo.geometry import Dice, Part, area, box, curve, ellipse, line, rounded, symmetric, turn
 
 
 def key(d: Dice) -> list[Part]:
@@ -53,15 +53,14 @@ def hammer(d: Dice) -> list[Part]:
     parts = [area([(-t, -0.6), (t, -0.6), (t * 1.1, 0.95), (-t * 1.1, 0.95)], 1)]
     parts.append(area(box(-t * 1.4, 0.95 - grip, t * 1.4, 1.0, 0.06), 2))
     if d.chance(0.7):
-        claw = smooth(
+        claw = curve(
             [
                 (-0.1, -0.6 - h),
                 (-0.45, -0.6 - h * 0.95),
                 (-0.78, -0.6 + h * 1.1),
                 (-0.5, -0.6 + h * 0.1),
                 (-0.1, -0.6 + h),
-            ],
-            closed=False,
+            ]
         )
         parts.append(area(claw, 0))
         parts.append(area(box(-0.15, -0.6 - h, 0.36, -0.6 + h), 0))
@@ -95,19 +94,14 @@ def umbrella(d: Dice) -> list[Part]:
     y = d(-0.05, 0.1)
     s = 1 if d.chance(0.5) else -1
     hook = [(0, y - 0.1), (0, 0.78), (s * 0.03, 0.9), (s * 0.14, 0.95), (s * 0.25, 0.9), (s * 0.28, 0.78)]
-    parts = [
-        line([(0, y - h - 0.1), (0, y - h + 0.1)], 0.06, 2),
-        line(smooth(hook, closed=False), d(0.05, 0.08), 2),
-    ]
+    parts = [line([(0, y - h - 0.1), (0, y - h + 0.1)], 0.06, 2), line(curve(hook), d(0.05, 0.08), 2)]
     canopy = [tuple(p) for p in ellipse(0, y, 0.95, h, 180, 360, 30)]
     xs = np.linspace(0.95, -0.95, n + 1)
     for a, b in pairwise(xs):
         canopy += [tuple(p) for p in ellipse((a + b) / 2, y, (a - b) / 2, 0.11, 360, 180, 9)]
     parts.append(area(canopy, 0))
     for x in xs[1:-1]:
-        parts.append(
-            line(smooth([(0, y - h), (x * 0.75, y - h * 0.6), (x, y)], closed=False), 0.03, 1, detail=True)
-        )
+        parts.append(line(curve([(0, y - h), (x * 0.75, y - h * 0.6), (x, y)]), 0.03, 1, detail=True))
     return parts
 
 
@@ -148,7 +142,7 @@ def anchor(d: Dice) -> list[Part]:
 def guitar(d: Dice) -> list[Part]:
     """A guitar: waisted body, sound hole, neck, head with pegs, strings."""
     w, upper, waist = d(0.42, 0.52), d(0.3, 0.38), d(0.2, 0.28)
-    half = smooth(
+    half = curve(
         [
             (0, -0.08),
             (upper * 0.8, -0.03),
@@ -157,8 +151,7 @@ def guitar(d: Dice) -> list[Part]:
             (w * 0.98, 0.62),
             (w * 0.85, 0.92),
             (0, 1.0),
-        ],
-        closed=False,
+        ]
     )
     neck = d(0.06, 0.085)
     parts = [area([(-neck * 1.7, -1.25), (neck * 1.7, -1.25), (neck * 1.2, -0.95), (-neck * 1.2, -0.95)], 2)]
@@ -179,9 +172,8 @@ def guitar(d: Dice) -> list[Part]:
 def bell(d: Dice) -> list[Part]:
     """A hand bell or church bell with its clapper."""
     top, low = d(0.28, 0.4), d(0.66, 0.82)
-    half = smooth(
-        [(0, -0.72), (top * 0.8, -0.66), (top, -0.4), (top * 1.15, 0.1), (low * 0.82, 0.42), (low, 0.6)],
-        closed=False,
+    half = curve(
+        [(0, -0.72), (top * 0.8, -0.66), (top, -0.4), (top * 1.15, 0.1), (low * 0.82, 0.42), (low, 0.6)]
     )
     parts = [
         line(ellipse(0, -0.82, 0.13, 0.13), 0.08, 1, closed=True),

@@ -2,7 +2,19 @@
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import Dice, Part, area, box, ellipse, line, rounded, smooth, symmetric, turn
+from zssbir_cli.demo.geometry import (
+    Dice,
+    Part,
+    area,
+    box,
+    curve,
+    ellipse,
+    line,
+    rounded,
+    smooth,
+    symmetric,
+    turn,
+)
 
 
 def house(d: Dice) -> list[Part]:
@@ -65,10 +77,7 @@ def sailboat(d: Dice) -> list[Part]:
     top = d(-1.0, -0.85)
     parts = [line([(mast, top), (mast, y)], 0.05, 2)]
     bulge = d(0.05, 0.18)
-    main = smooth(
-        [(mast + 0.05, top + 0.1), (mast + 0.4 + bulge, y - 0.6), (mast + d(0.55, 0.72), y - 0.12)],
-        closed=False,
-    )
+    main = curve([(mast + 0.05, top + 0.1), (mast + 0.4 + bulge, y - 0.6), (mast + d(0.55, 0.72), y - 0.12)])
     parts.append(area([*main, (mast + 0.05, y - 0.12)], 0))
     if d.chance(0.75):
         front = d(0.4, 0.6)
@@ -159,13 +168,12 @@ def bicycle(d: Dice) -> list[Part]:
     grip = head[0] - 0.06
     parts.append(
         line(
-            smooth(
+            curve(
                 [
                     (grip - 0.1, head[1] - 0.22),
                     (grip + 0.08, head[1] - 0.24),
                     (grip + 0.2, head[1] - d(0.0, 0.15)),
-                ],
-                closed=False,
+                ]
             ),
             t,
             2,
@@ -205,9 +213,7 @@ def airplane(d: Dice) -> list[Part]:
         for f in (0.45,) if d.chance(0.5) else (0.38, 0.66):
             x, y = s * span * f, -0.2 + sweep * f
             parts.append(area(ellipse(x, y - 0.02, 0.055, 0.11), 2, detail=True))
-    body = smooth(
-        [(0, -1.0), (t * 0.75, -0.82), (t, -0.5), (t, 0.3), (t * 0.5, 0.85), (0.02, 1.0)], closed=False
-    )
+    body = curve([(0, -1.0), (t * 0.75, -0.82), (t, -0.5), (t, 0.3), (t * 0.5, 0.85), (0.02, 1.0)])
     parts.append(area(symmetric(body), 0))
     parts.append(
         area(symmetric([(0.02, -0.86), (t * 0.6, -0.78), (t * 0.62, -0.7), (0.02, -0.73)]), 2, detail=True)
@@ -219,7 +225,7 @@ def airplane(d: Dice) -> list[Part]:
 def rocket(d: Dice) -> list[Part]:
     """A rocket: pointed hull, portholes, fins, flame."""
     w, low = d(0.24, 0.34), 0.55
-    hull = smooth([(0, -1.0), (w * 0.7, -0.62), (w, -0.1), (w * 0.9, 0.3), (w * 0.68, low)], closed=False)
+    hull = curve([(0, -1.0), (w * 0.7, -0.62), (w, -0.1), (w * 0.9, 0.3), (w * 0.68, low)])
     parts = []
     for s in (-1, 1):
         parts.append(
@@ -258,7 +264,7 @@ def rocket(d: Dice) -> list[Part]:
 def hot_air_balloon(d: Dice) -> list[Part]:
     """A striped balloon with a basket on ropes."""
     r, low = d(0.66, 0.76), d(0.38, 0.46)
-    half = smooth([(0, -1.0), (r * 0.6, -0.9), (r, -0.42), (r * 0.75, 0.02), (0.2, low)], closed=False)
+    half = curve([(0, -1.0), (r * 0.6, -0.9), (r, -0.42), (r * 0.75, 0.02), (0.2, low)])
     w = d(0.15, 0.21)
     parts = [line([(s * 0.17, low - 0.04), (s * w * 0.9, 0.75)], 0.03, 2) for s in (-1, 1)]
     parts.append(area(symmetric(half), 0))

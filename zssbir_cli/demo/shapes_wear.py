@@ -2,7 +2,19 @@
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import Dice, Part, area, box, ellipse, line, rounded, smooth, symmetric, turn
+from zssbir_cli.demo.geometry import (
+    Dice,
+    Part,
+    area,
+    box,
+    curve,
+    ellipse,
+    line,
+    rounded,
+    smooth,
+    symmetric,
+    turn,
+)
 
 
 def eyeglasses(d: Dice) -> list[Part]:
@@ -17,9 +29,8 @@ def eyeglasses(d: Dice) -> list[Part]:
             if square
             else ellipse(s * 0.5, 0, r, r * tall)
         )
-        arm = smooth(
-            [(s * (0.5 + r), -r * tall * 0.5), (s * 1.02, -r * tall * 0.6), (s * 1.08, -d(0.5, 0.75))],
-            closed=False,
+        arm = curve(
+            [(s * (0.5 + r), -r * tall * 0.5), (s * 1.02, -r * tall * 0.6), (s * 1.08, -d(0.5, 0.75))]
         )
         parts += [line(arm, t, 0), area(rim, 3), line(rim, t, 0, closed=True)]
         parts.append(line([(s * 0.5 - 0.1, 0.08), (s * 0.5 + 0.06, -0.1)], 0.03, 1, detail=True))
@@ -31,7 +42,7 @@ def hat(d: Dice) -> list[Part]:
     """A hat with a brim and a band."""
     w, h, brim = d(0.42, 0.56), d(0.6, 1.0), d(0.08, 0.16)
     dent = d(0.0, 0.16)
-    crown = smooth(
+    crown = curve(
         [
             (-w, 0.3),
             (-w * 0.95, -h * 0.5),
@@ -40,8 +51,7 @@ def hat(d: Dice) -> list[Part]:
             (w * 0.75, 0.3 - h),
             (w * 0.95, -h * 0.5),
             (w, 0.3),
-        ],
-        closed=False,
+        ]
     )
     curl = d(-0.12, 0.12)
     edge = smooth(
@@ -56,7 +66,7 @@ def hat(d: Dice) -> list[Part]:
     )
     parts = [area(edge, 0), area(crown, 0)]
     band = [(-w * 1.0, 0.12), (0, 0.19), (w * 1.0, 0.12), (w * 1.01, 0.3), (0, 0.38), (-w * 1.01, 0.3)]
-    parts.append(area(smooth(band[:3], closed=False).tolist() + smooth(band[3:], closed=False).tolist(), 1))
+    parts.append(area(curve(band[:3]).tolist() + curve(band[3:]).tolist(), 1))
     return parts
 
 
@@ -124,9 +134,7 @@ def boot(d: Dice) -> list[Part]:
     for k in range(d.count(2, 4)):
         y = -0.45 + 0.2 * k
         parts.append(line([(w * 0.25, y + 0.04), (w * 0.98, y - 0.05)], 0.04, 3, detail=True))
-    parts.append(
-        line(smooth([(w * 0.2, 0.05), (0.25, 0.4), (0.28, 0.72)], closed=False), 0.03, 2, detail=True)
-    )
+    parts.append(line(curve([(w * 0.2, 0.05), (0.25, 0.4), (0.28, 0.72)]), 0.03, 2, detail=True))
     return parts
 
 
@@ -168,9 +176,8 @@ def star(d: Dice) -> list[Part]:
 def heart(d: Dice) -> list[Part]:
     """A heart, sometimes with a second one inside, a ribbon or a crack."""
     w, dip = d(0.8, 1.0), d(0.22, 0.42)
-    half = smooth(
-        [(0, -0.75 + dip), (w * 0.25, -0.78), (w * 0.7, -0.78), (w, -0.38), (w * 0.72, 0.2), (0, 0.9)],
-        closed=False,
+    half = curve(
+        [(0, -0.75 + dip), (w * 0.25, -0.78), (w * 0.7, -0.78), (w, -0.38), (w * 0.72, 0.2), (0, 0.9)]
     )
     whole = symmetric(half)
     parts = [area(whole, 0)]
@@ -220,14 +227,11 @@ def ice_cream(d: Dice) -> list[Part]:
 def apple(d: Dice) -> list[Part]:
     """An apple with a stalk and a leaf, sometimes bitten."""
     w, dip = d(0.72, 0.85), d(0.08, 0.2)
-    half = smooth(
-        [(0, -0.58 + dip), (w * 0.5, -0.66), (w, -0.2), (w * 0.8, 0.5), (w * 0.35, 0.85), (0, 0.78)],
-        closed=False,
-    )
+    half = curve([(0, -0.58 + dip), (w * 0.5, -0.66), (w, -0.2), (w * 0.8, 0.5), (w * 0.35, 0.85), (0, 0.78)])
     bend = d(-0.15, 0.2)
     parts = [
         area(symmetric(half), 0),
-        line(smooth([(0, -0.5), (bend * 0.4, -0.75), (bend, -0.98)], closed=False), d(0.06, 0.09), 2),
+        line(curve([(0, -0.5), (bend * 0.4, -0.75), (bend, -0.98)]), d(0.06, 0.09), 2),
     ]
     if d.chance(0.85):
         s = 1 if bend < 0.05 else -1
@@ -242,7 +246,7 @@ def mushroom(d: Dice) -> list[Part]:
     """A mushroom: spotted cap on a stem."""
     w, h, stem = d(0.78, 0.98), d(0.65, 0.95), d(0.2, 0.34)
     low = d(0.0, 0.12)
-    stalk = smooth([(stem * 0.85, 0.0), (stem * 0.8, 0.5), (stem * d(1.0, 1.4), 0.92)], closed=False)
+    stalk = curve([(stem * 0.85, 0.0), (stem * 0.8, 0.5), (stem * d(1.0, 1.4), 0.92)])
     parts = [area(symmetric(stalk), 3)]
     cap = [*ellipse(0, low, w, h, 180, 360, 26), *ellipse(0, low, w, d(0.08, 0.18), 0, 180, 16)]
     parts.append(area(np.asarray(cap), 0))
