@@ -1,7 +1,7 @@
 """Outlines for the demo shapes: points, curves and parts in a unit frame (x right, y down, about -1..1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -132,10 +132,15 @@ def shift(points: PointList, dx: float, dy: float, scale: float = 1.0) -> Points
 
 def centred(parts: Sequence[Part]) -> list[Part]:
     """The parts moved and scaled (aspect kept) so that their bounding box is centred with longest half 1."""
-    low = np.min([p.points.min(axis=0) - p.width / 2 for p in parts], axis=0)
-    high = np.max([p.points.max(axis=0) + p.width / 2 for p in parts], axis=0)
+    low, high = extent(parts)
     centre, half = (low + high) / 2, float((high - low).max()) / 2
-    return [Part((p.points - centre) / half, p.tone, p.width / half, p.closed, p.detail) for p in parts]
+    return [replace(p, points=(p.points - centre) / half, width=p.width / half) for p in parts]
+
+
+def extent(parts: Sequence[Part]) -> tuple[Points, Points]:
+    """The corners (least, greatest x and y) of the parts' bounding box."""
+    low = np.min([p.points.min(axis=0) - p.width / 2 for p in parts], axis=0)
+    return low, np.max([p.points.max(axis=0) + p.width / 2 for p in parts], axis=0)
 
 
 def resample(points: Points, step: float, closed: bool) -> Points:

@@ -1,7 +1,7 @@
 """Photos of the demo shapes: a lit object on a backdrop, litter, things of other classes; an exact mask."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from zssbir_cli.demo.backdrop import litter, room, table_top
 from zssbir_cli.demo.classes import CLASSES, build
-from zssbir_cli.demo.geometry import Dice, Part, Points, ellipse, smooth
+from zssbir_cli.demo.geometry import Dice, Part, Points, ellipse, extent, smooth
 from zssbir_cli.demo.material import random_material
 from zssbir_cli.demo.paint import Picture, Plane, hsv, luminance, mix, noise
 from zssbir_cli.demo.solid import Light, Tile, render
@@ -103,7 +103,7 @@ def _backdrop(d: Dice, size: int, stage: bool, light: Light) -> Picture:
 def _object(name: str, d: Dice, size: int, stage: bool, light: Light, level: float) -> Tile:
     parts = _turned(build(name, d.rng), d, 10 if stage else 24)
     half = size * d(0.29, 0.44)
-    low, high = _extent(parts)
+    low, high = extent(parts)
     scale = half / float((high - low).max() / 2)
     room_left = np.maximum(size / 2 - (high - low) / 2 * scale - 2, 0)
     centre = size / 2 + room_left * d.rng.uniform(-0.85, 0.85, 2)
@@ -125,7 +125,7 @@ def _others(
         centre = size * (0.5 + far * np.array([np.cos(angle), np.sin(angle)]))
         if stage:
             centre[1] = size * own(0.5, 0.85)
-        low, high = _extent(parts)
+        low, high = extent(parts)
         scale = size * (0.09 + 0.22 * ambiguity) * own(0.8, 1.2) / float((high - low).max() / 2)
         moved = _moved(parts, (low + high) / 2, scale, centre)
         tiles.append(render(moved, random_material(own, level), light, own.rng))
@@ -153,18 +153,11 @@ def _turned(parts: list[Part], d: Dice, most: float) -> list[Part]:
         q = points @ matrix
         return np.asarray(q / (1 + (q @ tip))[:, None])
 
-    return [Part(project(p.points), p.tone, p.width, p.closed, p.detail) for p in parts]
-
-
-def _extent(parts: list[Part]) -> tuple[Points, Points]:
-    low = np.min([p.points.min(axis=0) - p.width / 2 for p in parts], axis=0)
-    return low, np.max([p.points.max(axis=0) + p.width / 2 for p in parts], axis=0)
+    return [replace(p, points=project(p.points)) for p in parts]
 
 
 def _moved(parts: list[Part], origin: Points, scale: float, centre: Points) -> list[Part]:
-    return [
-        Part((p.points - origin) * scale + centre, p.tone, p.width * scale, p.closed, p.detail) for p in parts
-    ]
+    return [replace(p, points=(p.points - origin) * scale + centre, width=p.width * scale) for p in parts]
 
 
 def _window(tile: Tile, size: int) -> tuple[slice, slice, slice, slice]:

@@ -1,6 +1,6 @@
 """Sketches of the demo shapes as a hand draws them: wobbling, overshooting, broken, forgotten strokes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +102,7 @@ def _posed(parts: list[Part], d: Dice) -> list[Part]:
     matrix = np.array([[mirror * stretch, 0], [0, 1 / stretch]]) @ np.array(
         [[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]]
     )
-    return [Part(p.points @ matrix, p.tone, p.width, p.closed, p.detail) for p in parts]
+    return [replace(p, points=p.points @ matrix) for p in parts]
 
 
 def _draw_part(part: Part, hand: Hand, d: Dice) -> list[_Job]:
