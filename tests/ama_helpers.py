@@ -75,10 +75,10 @@ class FakeProbe:
     def __init__(self, prepared: FakePrepared, size: int) -> None:
         self.prepared, self.size = prepared, size
 
-    def features(self, modality: Modality, embed) -> Tensor:
+    def features(self, modality: Modality, embed, most: int | None = None) -> Tensor:
         from zssbir_cli.inputs.datasets import EvalImages
 
-        images = EvalImages(self.prepared.images(Part.TRAIN, modality), self.size)
+        images = EvalImages(self.prepared.images(Part.TRAIN, modality), self.size, most=most)
         with torch.inference_mode():
             return embed(torch.stack([images[i] for i in range(len(images))])).float()
 

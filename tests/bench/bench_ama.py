@@ -101,8 +101,10 @@ class Ours:
         self.stepper = Stepper(self.method, recipe.optim, recipe.train, self.precision)
         self.stepper.wrap()
 
-    def features(self, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        images = EvalImages(self.prepared.images(Part.TRAIN, modality), self.recipe.data.size)  # type: ignore[arg-type]
+    def features(
+        self, modality: Modality, embed: Callable[[Tensor], Tensor], most: int | None = None
+    ) -> Tensor:
+        images = EvalImages(self.prepared.images(Part.TRAIN, modality), self.recipe.data.size, most=most)  # type: ignore[arg-type]
         return embed_all(embed, images, batch_size=32, workers=0, precision=self.precision)
 
     def cluster(self) -> None:

@@ -28,10 +28,12 @@ def first_share(train: TrainConfig, validates: bool) -> float:
 
 class Blend:
     """Weights used for retrieval = start + share * (trained - start), over all floating-point tensors of the
-    method's `retrieval_state()`, batch-norm statistics included. Build it before the first step."""
+    method's `retrieval_state()`, batch-norm statistics included, but not the
+    means of `models.centring`, which are measured on the blend. Build it before the first step."""
 
     def __init__(self, method: Method) -> None:
-        self._live = {k: v.detach() for k, v in method.retrieval_state().items() if v.is_floating_point()}
+        state = method.retrieval_state().items()
+        self._live = {k: v.detach() for k, v in state if v.is_floating_point() and "centring." not in k}
         self.start = {name: tensor.clone() for name, tensor in self._live.items()}
 
     def of(self, weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ class Selection:
     """Validates the retrieval weights, and keeps the best in `checkpoints/best`; what it finds goes into `state`."""
 
     def __init__(self, job: Job, stepper: Stepper, saver: Saver, state: State) -> None:
-        self.method, self.auto = job.method, job.train.blend == "auto"
+        self.method, self.probe, self.auto = job.method, job.probe, job.train.blend == "auto"
         self.stepper, self.saver, self.state = stepper, saver, state
         self.best: dict[str, float] = distributed.from_main(
             saver.waiting.metrics if saver.waiting else state.best
@@ -43,6 +43,7 @@ class Selection:
                 stack.enter_context(self.stepper.ema.applied())
             if self.stepper.blend:
                 stack.enter_context(self.stepper.blend.applied(self.state.blend))
+            self.method.before_retrieval(self.probe)
             yield
         self.stepper.train_mode()
 

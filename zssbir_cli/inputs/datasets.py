@@ -54,16 +54,21 @@ def item_rng(seed: int, epoch: int, position: int, stream: int = 0) -> np.random
 
 
 class EvalImages(Dataset[Tensor]):
-    """Un-augmented network inputs of one image set, in its order: uint8 [1 or 3, size, size]."""
+    """Un-augmented network inputs of one image set, in its order: uint8 [1 or 3, size, size]; of `most` of its
+    images, spread evenly, if it is given."""
 
-    def __init__(self, images: ImageSet, size: int, sketch_crop: bool = True) -> None:
+    def __init__(
+        self, images: ImageSet, size: int, sketch_crop: bool = True, most: int | None = None
+    ) -> None:
         check_crop(images, sketch_crop)
         self.images, self.size, self.sketch_crop = images, size, sketch_crop
+        self.count = len(images) if most is None else min(most, len(images))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.count
 
     def __getitem__(self, i: int) -> Tensor:
+        i = i * len(self.images) // max(1, self.count)
         if self.images.modality is Modality.SKETCH:
             return sketch_input(self.images, i, self.size, self.sketch_crop)
         return resize_photo(load_image(self.images, i), self.size)

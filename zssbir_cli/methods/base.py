@@ -14,12 +14,17 @@ import numpy.typing as npt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from zssbir_cli.models.centring import SAMPLE, Centring
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.types import Modality
 
 Batch = dict[str, Tensor]
 """What the data loader hands to `forward`: named tensors whose first dimension is the (local) batch.
 Images are uint8 [B, C, H, W], C = 1 or 3; the encoder normalises them on the device."""
+
+
+Embed = Callable[[Tensor], Tensor]
+"""Images, uint8 [B, C, H, W] -> rows [B, D]."""
 
 
 class StepOutput(NamedTuple):
@@ -60,8 +65,8 @@ class Position:
 class Probe(Protocol):
     """Un-augmented training images for a method that needs features of all of them (AMA's clustering)."""
 
-    def features(self, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply `embed` (uint8 images [B, C, H, W] -> [B, D]) to every training image of `modality`.
+    def features(self, modality: Modality, embed: Embed, most: int | None = None) -> Tensor:
+        """Apply `embed` to every training image of `modality`, or to `most` of them, spread evenly.
 
         Returns float32 [N, D] in data-set order, complete and identical on every rank.
         """
@@ -132,6 +137,10 @@ class Method(nn.Module, ABC):
         """Called with a checkpoint's tensors before they are copied in: give buffers whose size depends on the
         data (AMA's clusters) the size they have there."""
 
+    def before_retrieval(self, probe: Probe) -> None:
+        """Called on every rank with the weights that retrieval will use (averaged, blended), before they are
+        validated or stored: fill buffers that depend on them."""
+
     def before_step(self, progress: Position) -> None:
         """Called before each optimizer step (schedules)."""
 
@@ -142,3 +151,9 @@ class Method(nn.Module, ABC):
     def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:
         """Called before each epoch, on every rank (clustering). Returns values to log."""
         return {}
+
+
+def measure_means(centring: Centring, probe: Probe, embed: Embed) -> None:
+    """Fill `centring` from a sample of the training images; no label is used."""
+    for modality in Modality:
+        centring.set_mean(probe.features(modality, embed, SAMPLE), modality)

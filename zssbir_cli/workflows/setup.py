@@ -1,6 +1,5 @@
 """What a run needs, from its recipe: the data set, the method, its training data and its validation."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.step import seed_all
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages
-from zssbir_cli.methods.base import Method
+from zssbir_cli.methods.base import Embed, Method
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.recipe.schema import Recipe
@@ -56,10 +55,10 @@ class Setup:
         """What the run learns from, for its checkpoints."""
         return learnt_from(self.prepared.manifest)
 
-    def features(self, part: Part, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """`embed` of every image of a part, un-augmented: float32 [N, D], complete on every rank."""
+    def features(self, part: Part, modality: Modality, embed: Embed, most: int | None = None) -> Tensor:
+        """`embed` of the images of a part (or `most`), un-augmented: float32 [N, D], complete on every rank."""
         data = self.recipe.data
-        images = EvalImages(self.prepared.images(part, modality), data.size, data.sketch_crop)
+        images = EvalImages(self.prepared.images(part, modality), data.size, data.sketch_crop, most)
         return embed_all(
             embed, images, batch_size=EMBED_BATCH, workers=data.workers, precision=self.precision
         )
@@ -71,9 +70,9 @@ class TrainProbe:
 
     setup: Setup
 
-    def features(self, modality: Modality, embed: Callable[[Tensor], Tensor]) -> Tensor:
+    def features(self, modality: Modality, embed: Embed, most: int | None = None) -> Tensor:
         """See `methods.base.Probe`."""
-        return self.setup.features(Part.TRAIN, modality, embed)
+        return self.setup.features(Part.TRAIN, modality, embed, most)
 
 
 def open_data(recipe: Recipe) -> PreparedSet:

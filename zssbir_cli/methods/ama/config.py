@@ -115,6 +115,11 @@ class AmaConfig(_Section):
         0.01, gt=0, description="Temperature of the cluster assignments in mutual alignment."
     )
     pairing_start: int = Field(40, ge=0, description="Epoch from which guidance and alignment count.")
+    centre: bool = Field(
+        False,
+        description="Subtract the mean of its modality, measured on 256 training images of each without their labels, "
+        "from every embedding: takes away what only tells sketches from photos.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -11,7 +11,6 @@ centre takes in both modalities at once, where the published one moves between t
 import copy
 import logging
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +25,8 @@ from zssbir_cli.methods.ama.config import AmaConfig
 from zssbir_cli.methods.ama.head import DinoHead
 from zssbir_cli.methods.ama.monitors import complaints, teacher_monitors
 from zssbir_cli.methods.ama.weights import load_networks
-from zssbir_cli.methods.base import Batch, Method, Position, Probe, StepOutput
+from zssbir_cli.methods.base import Batch, Method, Position, Probe, StepOutput, measure_means
+from zssbir_cli.models.centring import Centring
 from zssbir_cli.models.encoder import Encoder, build_encoder
 from zssbir_cli.recipe.schema import ModelConfig, Recipe
 from zssbir_cli.types import Modality
@@ -54,6 +54,7 @@ class AmaMethod(Method):
         self.student, self.student_head = student, DinoHead(student.dim, config.head)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.teacher_head = copy.deepcopy(self.student_head).requires_grad_(False)
+        self.centring = Centring(student.dim) if config.centre else None
         self.register_buffer(
             "centers", torch.zeros(1 if config.centers == "shared" else 2, config.head.out_dim)
         )
@@ -73,11 +74,20 @@ class AmaMethod(Method):
 
     def embed(self, images: Tensor, modality: Modality) -> Tensor:
         """The teacher's unit embedding: uint8 [B, C, H, W] -> float32 [B, D]."""
+        unit = self._features(images)
+        return self.centring(unit, modality) if self.centring else unit
+
+    def _features(self, images: Tensor) -> Tensor:
         return F.normalize(self.teacher(images).embedding.float(), dim=1)
 
+    def before_retrieval(self, probe: Probe) -> None:
+        """Measure the modalities' means."""
+        if self.centring:
+            measure_means(self.centring, probe, self._features)
+
     def retrieval_state(self) -> dict[str, Tensor]:
-        """The teacher's encoder."""
-        return {k: v for k, v in self.state_dict().items() if k.startswith("teacher.")}
+        """The teacher's encoder and the modalities' means."""
+        return {k: v for k, v in self.state_dict().items() if k.startswith(("teacher.", "centring."))}
 
     def forward(self, batch: Batch) -> StepOutput:
         """The weighted sum of the losses that are on at this step, and their values."""
@@ -254,7 +264,7 @@ class AmaMethod(Method):
             return {}
         self.eval()
         device = self.centers.device
-        features = {m: probe.features(m, partial(self.embed, modality=m)).to(device) for m in _NAMES}
+        features = {m: probe.features(m, self._features).to(device) for m in _NAMES}
         return recluster({m: self._clusters(m) for m in _NAMES}, features, config.clusters, self._say)
 
     def _complain(self) -> None:

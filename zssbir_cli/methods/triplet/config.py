@@ -25,6 +25,11 @@ class TripletConfig(BaseModel):
         description="Weight that keeps photo embeddings near those of the frozen start (cosine distance), so that "
         "what the pretrained network knows of unseen classes is not forgotten.",
     )
+    centre: bool = Field(
+        False,
+        description="Subtract the mean of its modality, measured on 256 training images of each without their labels, "
+        "from every embedding: takes away what only tells sketches from photos.",
+    )
     classes_per_batch: int | None = Field(
         None, ge=2, description="Different classes in a batch; null draws every row's class at random."
     )

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zssbir_cli.compute.distributed import gather
-from zssbir_cli.methods.base import Batch, Method, StepOutput
+from zssbir_cli.methods.base import Batch, Method, Probe, StepOutput, measure_means
 from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, supervised_contrast
+from zssbir_cli.models.centring import Centring
 from zssbir_cli.models.encoder import Encoder, build_encoder
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
@@ -24,6 +25,7 @@ class Triplet(Method):
         self.config = config
         self.encoder = encoder
         self.projection = nn.Linear(encoder.dim, projection) if projection else nn.Identity()
+        self.centring = Centring(projection or encoder.dim) if config.centre else None
         self.start = copy.deepcopy(encoder).requires_grad_(False) if config.preserve_weight else None
 
     def train(self, mode: bool = True) -> "Triplet":
@@ -63,7 +65,17 @@ class Triplet(Method):
     @torch.no_grad()
     def embed(self, images: Tensor, modality: Modality) -> Tensor:
         """uint8 images [B, C, S, S] -> unit embeddings float32 [B, D]; both modalities share the encoder."""
-        return functional.normalize(self.projection(self.encoder(images).embedding).float(), dim=1)
+        raw = self._embed(images)
+        return self.centring(raw, modality) if self.centring else functional.normalize(raw, dim=1)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        out: Tensor = self.projection(self.encoder(images).embedding)
+        return out.float()
+
+    def before_retrieval(self, probe: Probe) -> None:
+        """Measure the modalities' means."""
+        if self.centring:
+            measure_means(self.centring, probe, self._embed)
 
     def retrieval_state(self) -> dict[str, Tensor]:
         """Everything but the frozen start."""
