@@ -4,8 +4,9 @@
         [--set model.options='{pad_type: same}'] [--seeds 0 1 2] [--rows recipe triplet-only ...]
 
 For each seed the folder is prepared with 20 unseen and 6 validation classes drawn by that seed; each row is the
-recipe `mobilenet.yaml` with some changes. Prints and appends one JSON line per cell (finished cells are
-skipped): mAP@all in all conventions of the frozen start and after training, on the unseen classes.
+recipe `mobilenet.yaml` with some changes; `before` and the short rows are that recipe as it was at first (96 px).
+Prints and appends one JSON line per cell (finished cells are skipped): mAP@all in all conventions of the frozen
+start and after training, on the unseen classes.
 """
 
 import argparse
@@ -28,9 +29,14 @@ from zssbir_cli.workflows.prepare import prepare_own
 from zssbir_cli.workflows.setup import Setup
 from zssbir_cli.workflows.train import train
 
-SHORT = ("train.epochs=1", "train.steps_per_epoch=120", "train.validate_every=0")
+BEFORE = (
+    "data.size=96", "model.tune=all", "method.centre=false", "train.blend=1.0",
+    "train.epochs=3", "train.steps_per_epoch=50", "train.batch_size=32", "train.validate_every=1",
+)  # fmt: skip
+SHORT = (*BEFORE, "train.epochs=1", "train.steps_per_epoch=120", "train.validate_every=0")
 ROWS: dict[str, tuple[str, ...]] = {
     "recipe": (),
+    "before": BEFORE,
     "short": SHORT,
     "short, triplet loss alone": (*SHORT, "method.contrast_weight=0"),
     "short, contrast alone": (*SHORT, "method.triplet_weight=0"),
