@@ -96,7 +96,9 @@ def file_part(name: str) -> str:
     kept = kept.strip(". ") or "_"
     while len(kept.encode("utf-8", "replace")) > LONGEST_PART:
         kept = kept[:-1]
-    if kept == name and kept.split(".")[0].upper() not in _RESERVED:
+    if kept.split(".")[0].upper() in _RESERVED:
+        kept = "_" + kept
+    if kept == name:
         return kept
     return f"{kept}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 

@@ -51,7 +51,7 @@ def cpu_has_bf16() -> bool:
 def _cpu_features() -> set[str]:
     """What Linux says the processor can do; empty elsewhere."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
     except OSError:
         return set()
     lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))

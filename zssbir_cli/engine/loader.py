@@ -109,7 +109,7 @@ class Stream(Iterator[Any]):
         before = set(multiprocessing.active_children())
         self._batches: Iterator[Any] | None = iter(loader)
         self._workers = set(multiprocessing.active_children()) - before
-        if workers and current_thread() is main_thread():
+        if workers and hasattr(signal, "SIGCHLD") and current_thread() is main_thread():
             # PyTorch would raise a dead worker's error from a signal handler, that is anywhere, also in the
             # middle of an optimizer step; without it, `__next__` notices within five seconds
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

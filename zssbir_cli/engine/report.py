@@ -1,6 +1,6 @@
 """What the loop tells the outside world while it runs: rows of metrics.jsonl, and reports to its hooks."""
 
-import resource
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Report:
     data_wait: float
     """Share of the time spent waiting for data, 0-1."""
     memory_mb: float
-    """Peak memory of the GPU, or of this process on a CPU."""
+    """Peak memory of the GPU, or of this process on a CPU (NaN: unknown)."""
     eta_s: float
     """Seconds to the end at the speed of this session."""
 
@@ -130,8 +130,13 @@ class Reporter:
 
 
 def memory_mb(device: torch.device) -> float:
-    """Peak memory in MiB: allocated by PyTorch on a GPU, resident size of the process on a CPU."""
+    """Peak memory in MiB: allocated by PyTorch on a GPU, resident size of the process on a CPU; NaN where the system
+    does not tell (Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

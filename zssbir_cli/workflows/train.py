@@ -51,7 +51,7 @@ class CheckOutcome:
     train_photos: int
     val_classes: int
     loss: float
-    memory_mb: int
+    memory_mb: float
     precision: str
     device: str
 
@@ -179,7 +179,7 @@ def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
         train_photos=len(prepared.images(Part.TRAIN, Modality.PHOTO)),
         val_classes=len(prepared.manifest.ids_for(Part.VAL)),
         loss=logs["loss"],
-        memory_mb=round(memory_mb(setup.precision.device)),
+        memory_mb=memory_mb(setup.precision.device),
         precision=setup.precision.name,
         device=str(setup.precision.device),
     )
