@@ -182,6 +182,16 @@ def test_npz_h5_and_csv_of_another_model_give_the_same_result(tmp_path: Path) ->
         ({"query": np.zeros((24, 8, 2))}, r"query must be numbers \[N, D\]"),
         ({"query_labels": np.zeros(24)}, "labels must be integers or names"),
         ({"gallery_labels": np.zeros((36, 2), int)}, "one-dimensional"),
+        (
+            {"query_labels": np.array(["cup"] * 24, object)},
+            r"query_labels .*np\.array\(query_labels, dtype=str\)",
+        ),
+        ({"query_labels": np.zeros(23, int)}, "query_labels must be .* each of 24 rows"),
+        ({"gallery_sources": np.array(["a"])}, "gallery_sources must be .* each of 36 rows"),
+        ({"query": np.ones((24, 7))}, "query has 7 dimensions and gallery 8"),
+        ({"query": np.eye(24, 8)}, "16 of 24 rows of query are zero"),
+        ({"gallery": np.full((36, 8), np.inf)}, "36 of 36 rows of gallery are .*not finite"),
+        ({"query_labels": np.array(["CUP"] * 24)}, "two ways.*CUP / cup"),
     ],
 )
 def test_user_files_that_do_not_fit_are_named(tmp_path: Path, change: dict, words: str) -> None:
@@ -205,6 +215,19 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(path, query=np.array([{}], object), gallery=0, query_labels=0, gallery_labels=0)
     with pytest.raises(DataError, match=r"a\.npz"):
         read_user_embeddings(path)
+
+
+def test_minus_one_is_no_label_in_every_format(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", query=np.ones((2, 2)), gallery=np.ones((3, 2)), query_labels=["a", "-1"],
+             gallery_labels=["", "a", "-1"])  # fmt: skip
+    (tmp_path / "a.csv").write_text(
+        "set,label,x,y\nquery,a,1,1\nquery,-1,1,1\ngallery,,1,1\ngallery,a,1,1\ngallery,-1,1,1\n"
+    )
+    for name in ("a.npz", "a.csv"):
+        found = read_user_embeddings(tmp_path / name)
+        assert found.classes == ("a",)
+        assert found.query_labels.tolist() == [0, -1]
+        assert found.gallery_labels.tolist() == [-1, 0, -1]
 
 
 def test_missing_arrays_and_lines_are_named(tmp_path: Path) -> None:

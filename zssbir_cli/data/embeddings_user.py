@@ -4,21 +4,31 @@
   optional `query_sources`, `gallery_sources`; an .h5 file of `zssbir embed` is read too.
 - .csv: one row per image: `set` (query / gallery, or sketch / photo), `label` (a number or a name), optional
   `source`, then one column per dimension.
+
+A negative number or an empty name is no label.
 """
 
 import csv
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.data.embeddings import Rows, read_embeddings
+from zssbir_cli.data.seal import check_seal
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.files import reason
+from zssbir_cli.names import find_class, listed
 from zssbir_cli.types import Modality
 
 ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
+OPTIONAL = ("query_sources", "gallery_sources")
+Array = npt.NDArray[Any]
 SETS = {"query": 0, "sketch": 0, "gallery": 1, "photo": 1}
 
 
@@ -49,22 +59,38 @@ def read_user_embeddings(path: Path) -> Pair:
         return readers[path.suffix.lower()](path)
     except DataError:
         raise
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8 text; save it as `CSV UTF-8`") from None
     except Exception as error:  # zipfile, h5py and numpy raise almost any type on damaged files
-        raise DataError(
-            f"{path}: damaged or not {path.suffix} ({' '.join(str(error).split())[:160]})"
-        ) from None
+        raise DataError(f"{path}: damaged or not {path.suffix} ({reason(error)})") from None
 
 
 def _read_npz(path: Path) -> Pair:
     with np.load(path, allow_pickle=False) as file:
-        return _from_arrays(path, {name: file[name] for name in file.files})
+        wanted = [name for name in file.files if name in ARRAYS + OPTIONAL]
+        arrays = {name: _plain(path, name, file) for name in wanted}
+        return _from_arrays(path, arrays, file.files)
+
+
+def _plain(path: Path, name: str, file: Mapping[str, Array]) -> Array:
+    """One array of an .npz file, unless it holds Python objects: those are pickled, and could run code."""
+    try:
+        return file[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        kind = "np.float32" if name in ("query", "gallery") else "str"
+    raise DataError(
+        f"{path}: {name} is an array of Python objects, which is not read; save it as np.array({name}, dtype={kind})"
+    )
 
 
 def _read_h5(path: Path) -> Pair:
-    with h5py.File(path, "r") as file:
+    check_seal(path)
+    with h5py.File(path, "r", locking=False) as file:
         if "embedding" not in file:
-            arrays = {k: np.asarray(v[()]) for k, v in file.items() if isinstance(v, h5py.Dataset)}
-            return _from_arrays(path, arrays)
+            wanted = [name for name in ARRAYS + OPTIONAL if isinstance(file.get(name), h5py.Dataset)]
+            return _from_arrays(path, {name: np.asarray(file[name][()]) for name in wanted}, list(file))
     own = read_embeddings(path)
     sketch, photo = own.rows_of(Modality.SKETCH), own.rows_of(Modality.PHOTO)
     if not len(sketch) or not len(photo):
@@ -76,43 +102,78 @@ def _read_h5(path: Path) -> Pair:
     )  # fmt: skip
 
 
-def _from_arrays(path: Path, arrays: dict[str, npt.NDArray[np.generic]]) -> Pair:
+def _from_arrays(path: Path, arrays: dict[str, Array], found: Sequence[str]) -> Pair:
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
-        found = ", ".join(sorted(arrays)) or "nothing"
         raise DataError(
-            f"{path}: {', '.join(missing)} missing (found {found}); needed are {', '.join(ARRAYS)}"
+            f"{path}: {', '.join(missing)} missing (found {', '.join(sorted(found)) or 'nothing'}); needed are "
+            f"{', '.join(ARRAYS)}"
         )
-    rows = []
-    for name in ("query", "gallery"):
-        if arrays[name].dtype.kind not in "fiu" or arrays[name].ndim != 2:
+    query, gallery = (_rows(path, name, arrays[name]) for name in ("query", "gallery"))
+    if query.shape[1] != gallery.shape[1]:
+        raise DataError(
+            f"{path}: query has {query.shape[1]} dimensions and gallery {gallery.shape[1]}; both must come from one model"
+        )
+    for name, count in (
+        (n, len(gallery if n.startswith("gallery") else query)) for n in (*ARRAYS[2:], *OPTIONAL)
+    ):
+        if name in arrays and arrays[name].shape != (count,):
+            shape = list(arrays[name].shape)
             raise DataError(
-                f"{path}: {name} must be numbers [N, D], not {arrays[name].dtype} {arrays[name].shape}"
+                f"{path}: {name} must be one-dimensional, one for each of {count} rows, not {shape}"
             )
-        rows.append(arrays[name].astype(np.float32, copy=False))
     q, g, classes = _numbered(path, arrays["query_labels"], arrays["gallery_labels"])
-    texts = [tuple(_texts(arrays[n])) if n in arrays else () for n in ("query_sources", "gallery_sources")]
-    return Pair(rows[0], rows[1], q, g, classes, *texts)
+    texts = [tuple(_texts(arrays[n])) if n in arrays else () for n in OPTIONAL]
+    return Pair(query, gallery, q, g, classes, *texts)
 
 
-def _texts(values: npt.NDArray[np.generic]) -> list[str]:
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.tolist()]
+def _rows(path: Path, name: str, array: Array) -> Rows:
+    """Rows [N, D] as float32, each with a direction."""
+    if array.dtype.kind not in "fiu" or array.ndim != 2 or not array.size:
+        raise DataError(f"{path}: {name} must be numbers [N, D], not {array.dtype} {array.shape}")
+    rows = np.ascontiguousarray(array, np.float32)
+    most = np.abs(rows).max(1)
+    bad = np.flatnonzero(~(np.isfinite(most) & (most > 0)))
+    if len(bad):
+        raise DataError(
+            f"{path}: {len(bad)} of {len(rows)} rows of {name} are zero or not finite (the first: row {int(bad[0])}); "
+            "leave these images out"
+        )
+    return rows
+
+
+def _texts(values: Array) -> list[str]:
+    return [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else str(v) for v in values.tolist()]
 
 
 def _numbered(
-    path: Path, query: npt.NDArray[np.generic], gallery: npt.NDArray[np.generic]
+    path: Path, query: Array, gallery: Array
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], tuple[str, ...]]:
-    """Labels as numbers 0 ... C - 1 with their names; integer labels below 0 stay -1 (no label)."""
-    if query.ndim != 1 or gallery.ndim != 1:
-        raise DataError(f"{path}: labels must be one-dimensional")
+    """Labels as numbers 0 ... C - 1 with their names; -1: no label."""
+    for name, labels in (("query_labels", query), ("gallery_labels", gallery)):
+        if labels.dtype.kind not in "iubUSO":
+            raise DataError(
+                f"{path}: labels must be integers or names: {name} is {labels.dtype}; save it with dtype=int or dtype=str"
+            )
     integers = query.dtype.kind in "iu" and gallery.dtype.kind in "iu"
-    if not integers and "f" in (query.dtype.kind, gallery.dtype.kind):
-        raise DataError(f"{path}: labels must be integers or names, not {query.dtype} / {gallery.dtype}")
-    both = query.tolist() + gallery.tolist() if integers else _texts(query) + _texts(gallery)
-    names = sorted({x for x in both if isinstance(x, str) or x >= 0})
+    sides = (query.tolist(), gallery.tolist()) if integers else (_texts(query), _texts(gallery))
+    if not integers:
+        _same_spelling(path, *(sorted(set(side)) for side in sides))
+    names = sorted({x for x in sides[0] + sides[1] if (x >= 0 if integers else not _NO_LABEL.fullmatch(x))})
     number = {name: i for i, name in enumerate(names)}
-    ids = np.array([number.get(x, -1) for x in both], np.int64)
-    return ids[: len(query)], ids[len(query) :], tuple(str(name) for name in names)
+    q, g = (np.array([number.get(x, -1) for x in side], np.int64) for side in sides)
+    return q, g, tuple(str(name) for name in names)
+
+
+_NO_LABEL = re.compile(r"\s*(-\d+)?\s*")
+
+
+def _same_spelling(path: Path, query: list[str], gallery: list[str]) -> None:
+    """A class must be spelt alike on both sides: another case or Unicode form would make it two."""
+    other = [(name, find_class(name, gallery)) for name in query if name not in gallery]
+    apart = [f"{name} / {found}" for name, found in other if found is not None]
+    if apart:
+        raise DataError(f"{path}: the same class spelt in two ways (query / gallery): {listed(apart)}")
 
 
 def _read_csv(path: Path) -> Pair:
@@ -121,7 +182,7 @@ def _read_csv(path: Path) -> Pair:
         header = [name.strip().lower() for name in next(rows, [])]
         if "set" not in header or "label" not in header:
             raise DataError(
-                f"{path}: the first line must name the columns `set`, `label` and one per dimension"
+                f"{path}: the first line must name the columns `set`, `label` and one per dimension, separated by commas"
             )
         text = [header.index(n) for n in ("set", "label", "source") if n in header]
         numbers = [i for i in range(len(header)) if i not in text]
@@ -148,6 +209,11 @@ def _read_csv(path: Path) -> Pair:
         raise DataError(
             f"{path}: {len(parts[0])} queries, {len(parts[1])} photos of {len(numbers)} dimensions"
         )
-    q, g, classes = _numbered(path, np.array(labels[0]), np.array(labels[1]))
-    named = [tuple(s) if any(s) else () for s in sources]
-    return Pair(np.array(parts[0], np.float32), np.array(parts[1], np.float32), q, g, classes, *named)
+    arrays: dict[str, Array] = {
+        "query": np.array(parts[0], np.float32),
+        "gallery": np.array(parts[1], np.float32),
+        "query_labels": np.array(labels[0], str),
+        "gallery_labels": np.array(labels[1], str),
+    }
+    named = {name: np.array(s, str) for name, s in zip(OPTIONAL, sources, strict=True) if any(s)}
+    return _from_arrays(path, arrays | named, ARRAYS)

@@ -18,6 +18,7 @@ from zssbir_cli.compute import distributed
 from zssbir_cli.engine import runs
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import Lock, Locked, reason, write_json, write_text
+from zssbir_cli.names import file_part
 
 Json = Mapping[str, Any]
 LOCK = ".lock"
@@ -130,7 +131,7 @@ class RunDir:
 
 
 def _new_folder(root: Path, name: str) -> Path:
-    base = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    base = f"{time.strftime('%Y%m%d-%H%M%S')}-{file_part(name)}"
     root.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1000):
         path = root / (base if number == 1 else f"{base}-{number}")
