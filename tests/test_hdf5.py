@@ -4,12 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zssbir_cli.data.embeddings import EmbeddingInfo, read_embeddings, write_embeddings
 from zssbir_cli.data.hdf5 import differing_rows, row_sums
+from zssbir_cli.data.scores import read_scores
+from zssbir_cli.errors import DataError
 
 WRITERS = {
     "embeddings": "write_embeddings(path, (np.ones((1000, 64), np.float32) for _ in range(40)), np.zeros(40000), "
@@ -72,3 +76,29 @@ def test_other_rows_zeros_and_an_order_are_found() -> None:
     assert len(differing_rows(-rows, sums)) == 50
     assert len(differing_rows(np.zeros_like(rows), sums)) == 50
     assert len(differing_rows(np.roll(rows, 1, axis=1), sums)) == 50
+
+
+def test_damage_is_noticed_before_the_library_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any changed byte of an embeddings file is named, and HDF5 never opens damaged, cut or unsealed bytes."""
+    path = tmp_path / "a.h5"
+    rows = np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)
+    write_embeddings(path, rows, np.zeros(200), np.ones(200), [str(i) for i in range(200)], EmbeddingInfo())
+    sound, draw = path.read_bytes(), np.random.default_rng(0)
+    start = sound.index(rows.tobytes())
+    opened: list[int] = []
+    real = h5py.File
+    monkeypatch.setattr("zssbir_cli.data.hdf5.h5py.File", lambda *a, **k: opened.append(1) or real(*a, **k))
+    for place in draw.integers(0, len(sound), 300).tolist():
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << int(draw.integers(8))
+        path.write_bytes(damaged)
+        opened.clear()
+        with pytest.raises(DataError, match=r"a\.h5.*run `zssbir embed` again"):
+            read_embeddings(path)
+        assert not opened or start <= place < start + rows.nbytes
+    for cut in (0, 10, 3000, len(sound) - 1):
+        path.write_bytes(sound[:cut])
+        with pytest.raises(DataError, match=r"a\.h5.*run `zssbir embed` again"):
+            read_embeddings(path)
+        with pytest.raises(DataError, match=r"a\.h5.*delete it"):
+            read_scores(path, data="d", count=200)

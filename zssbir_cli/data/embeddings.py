@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli import files
-from zssbir_cli.data.hdf5 import UInt64, differing_rows, new_file, row_sums
+from zssbir_cli.data.hdf5 import UInt64, differing_rows, new_file, open_sealed, row_sums
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality
 
@@ -140,7 +140,7 @@ def write_embeddings(
     texts = {name: _text(value) for name, value in asdict(info).items()}
     lost = json.dumps([asdict(s) for s in skipped])
     try:
-        with new_file(path) as file:
+        with new_file(path, "embedding") as file:
             arrays["checksum"] = _write_rows(path, file, blocks, len(names), dtype)
             for name, array in arrays.items():
                 file[name] = array
@@ -211,10 +211,11 @@ def read_embeddings(path: str | Path, *, check_rows: bool = True) -> Embeddings:
     """
     path = Path(path)
     try:
-        with h5py.File(path, "r") as file:
+        with open_sealed(path) as file:
             found = _read(path, file)
-    except DataError:
-        raise
+    except DataError as error:
+        again = "" if "`zssbir embed`" in str(error) else "; run `zssbir embed` again"
+        raise DataError(f"{error}{again}") from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; write it with `zssbir embed`") from None
     except Exception as error:  # h5py raises almost any type on a damaged file

@@ -1,37 +1,54 @@
-"""HDF5 files written whole or not at all, on a full disk too; checksums of their rows."""
+"""HDF5 files written whole or not at all, on a full disk too, and sealed; checksums of their rows."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli import files
+from zssbir_cli.data.seal import check_seal, seal
+from zssbir_cli.errors import DataError
 
 UInt64 = npt.NDArray[np.uint64]
 Array = npt.NDArray[np.generic]
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to fill, which becomes `path` when the block ends well.
+def new_file(path: Path, bulk: str) -> Iterator[h5py.File]:
+    """An HDF5 file to fill, which is sealed and becomes `path` when the block ends well.
 
-    Rows go straight to the disk, a block at a time. Raises OSError when the disk is full or the place cannot be
-    written; `path` is then as it was.
+    Rows go straight to the disk, a block at a time. `bulk` names the dataset that has checksums of its own, which the
+    seal therefore leaves out. Raises OSError when the disk is full or the place cannot be written; `path` is then as
+    it was.
     """
     with files.replacing(path) as partial:
         target = _Target(partial)
         try:
             with h5py.File(target, "w") as file:
                 yield file
+                start, size = file[bulk].id.get_offset() or 0, file[bulk].id.get_storage_size()
+            if target.error is None:
+                seal(cast(BinaryIO, target), (start, start + size if start else 0))
         finally:
             target.close()
         if target.error is not None:
             raise target.error
+
+
+def open_sealed(path: Path) -> h5py.File:
+    """A file of `new_file`, opened for reading once its seal is whole: the library never sees damaged bytes.
+
+    Without HDF5's own lock, which some file systems lack. Raises DataError, FileNotFoundError.
+    """
+    if not check_seal(path):
+        raise DataError(f"{path} was cut short, or written by an older version or another program")
+    return h5py.File(path, "r", locking=False)
 
 
 class _Target:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli import files
-from zssbir_cli.data.hdf5 import UInt64, differing_rows, new_file, row_sums
+from zssbir_cli.data.hdf5 import UInt64, differing_rows, new_file, open_sealed, row_sums
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.errors import DataError
 
@@ -158,7 +158,7 @@ def write_scores(
     total = len(scores) if isinstance(scores, np.ndarray) else int(count or 0)
     text = json.dumps(dict(facts), sort_keys=True)
     try:
-        with new_file(path) as file:
+        with new_file(path, "scores") as file:
             sums = _write_maps(path, file, blocks, total)
             file["checksum"] = sums
             file.attrs.update(
@@ -198,7 +198,7 @@ def read_scores(path: Path, *, data: str, count: int) -> Scores:
     if not path.is_file():
         raise DataError(f"{path} is missing: method.masks must be cached, online, none or a file of scores")
     try:
-        with h5py.File(path, "r") as file:
+        with open_sealed(path) as file:
             version, made_for = int(file.attrs["format_version"]), str(file.attrs["data"])
             text = str(file.attrs["facts"])
             dataset = file["scores"]
@@ -209,6 +209,8 @@ def read_scores(path: Path, *, data: str, count: int) -> Scores:
                 else None
             )
         facts = {str(k): str(v) for k, v in json.loads(text).items()}
+    except DataError as error:
+        raise DataError(f"{error}; delete it") from None
     except Exception as error:  # h5py raises almost any type on a damaged file
         raise DataError(
             f"{path} is damaged or not a file of mask scores ({files.reason(error)}); delete it"

@@ -40,12 +40,11 @@ PALEST_INK = 239
 GROUND = 1
 """Version of what `ground` makes of sketches; stored with a set, whose readers then leave polarity alone."""
 
-SQUARE_PNG = (
-    cv2.IMWRITE_PNG_FILTER,
-    cv2.IMWRITE_PNG_FILTER_NONE,  # line drawings: smaller, and a third faster to decode, than with filters
-    cv2.IMWRITE_PNG_COMPRESSION,
-    6,
-)
+SQUARE_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6]
+if hasattr(
+    cv2, "IMWRITE_PNG_FILTER"
+):  # OpenCV 4.12: line drawings are smaller, and decode a third faster, without
+    SQUARE_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
 
 
 class Cleaned(NamedTuple):
