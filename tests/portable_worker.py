@@ -27,7 +27,7 @@ pwrite pwritev posix_fallocate posix_fadvise sendfile mkfifo mknod uname sysconf
 sched_getaffinity sched_setaffinity O_DIRECTORY O_CLOEXEC O_NOFOLLOW O_NONBLOCK O_SYNC fdatasync copy_file_range
 memfd_create"""
 SIGNALS = (
-    "SIGCHLD SIGKILL SIGSTOP SIGCONT SIGHUP SIGUSR1 SIGUSR2 SIGALRM SIGPIPE alarm setitimer pthread_kill"
+    "SIGCHLD SIGSTOP SIGCONT SIGHUP SIGUSR1 SIGUSR2 SIGALRM SIGPIPE alarm setitimer pthread_kill"
 )
 
 
