@@ -26,9 +26,7 @@ OS = """fork forkpty getuid geteuid getgid getegid setsid getsid killpg getpgid 
 pwrite pwritev posix_fallocate posix_fadvise sendfile mkfifo mknod uname sysconf getloadavg
 sched_getaffinity sched_setaffinity O_DIRECTORY O_CLOEXEC O_NOFOLLOW O_NONBLOCK O_SYNC fdatasync copy_file_range
 memfd_create"""
-SIGNALS = (
-    "SIGCHLD SIGSTOP SIGCONT SIGHUP SIGUSR1 SIGUSR2 SIGALRM SIGPIPE alarm setitimer pthread_kill"
-)
+SIGNALS = "SIGCHLD SIGSTOP SIGCONT SIGHUP SIGUSR1 SIGUSR2 SIGALRM SIGPIPE alarm setitimer pthread_kill"
 
 
 def take_away() -> None:

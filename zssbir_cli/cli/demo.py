@@ -52,7 +52,7 @@ def demo(
             say=note,
         )
     if as_json:
-        print(result.summary.read_text(), end="")
+        print(result.summary.read_text("utf-8"), end="")
     else:
         _show(result, time.perf_counter() - begin)
 

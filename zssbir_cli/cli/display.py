@@ -1,5 +1,6 @@
 """The one display of progress: a line that fits the terminal, or, where there is none, a line now and then."""
 
+import math
 import os
 import sys
 import time
@@ -75,6 +76,11 @@ def progress_text(what: str, done: int, total: int, fresh: int, seconds: float, 
         parts.append(f"{rate:,.0f}/s," if rate >= 10 else f"{rate:.1f}/s,")
         parts.append(f"{duration((total - done) / rate)} left")
     return " ".join(parts)
+
+
+def memory(mebibytes: float) -> str:
+    """Peak memory as short text."""
+    return "memory unknown" if math.isnan(mebibytes) else f"{mebibytes:,.0f} MiB"
 
 
 def duration(seconds: float) -> str:

@@ -158,11 +158,13 @@ def _find_data(root: str) -> None:
 
 
 def _show_check(recipe: "Recipe", found: "CheckOutcome") -> None:
+    from zssbir_cli.cli.display import memory
+
     print(
         f"{recipe.name}: ready to train {found.steps} steps in {found.precision} on {found.device}: "
         f"{found.train_sketches} sketches and {found.train_photos} photos of seen classes, {found.val_classes} "
         f"validation classes, {found.trainable / 1e6:.1f} M trainable parameters; one trial step: loss "
-        f"{found.loss:.4g}, {found.memory_mb:,} MiB"
+        f"{found.loss:.4g}, {memory(found.memory_mb)}"
     )
 
 

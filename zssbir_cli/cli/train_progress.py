@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from zssbir_cli.cli.console import note
-from zssbir_cli.cli.display import duration
+from zssbir_cli.cli.display import duration, memory
 
 if TYPE_CHECKING:
     from zssbir_cli.cli.display import Display
@@ -39,7 +39,7 @@ def progress_line(report: "Report") -> str:
     first = {k: v for k, v in report.logs.items() if k == "loss"}
     rest = {k: v for k, v in report.logs.items() if k != "loss"}
     return (  # what matters most comes first: a narrow terminal cuts the end
-        f"{head}  {values(first)}  {duration(report.eta_s)} left, {speed}, {report.memory_mb:.0f} MiB  {values(rest)}"
+        f"{head}  {values(first)}  {duration(report.eta_s)} left, {speed}, {memory(report.memory_mb)}  {values(rest)}"
     )
 
 
@@ -60,6 +60,6 @@ def print_profile(found: "StepProfile") -> None:
         ["phase", "ms", "%"],
         phases,
         f"one step: {found.step_ms:.1f} ms (median of {found.steps}), {found.images_per_s:.1f} items/s, "
-        f"peak memory {found.memory_mb:.0f} MiB",
+        f"peak memory: {memory(found.memory_mb)}",
     )
     table(["operator", "ms a step"], found.operators)
