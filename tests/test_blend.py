@@ -8,7 +8,7 @@ from engine_helpers import Toy, make_run, toy_fit, toy_method
 from torch import nn
 
 from zssbir_cli.engine.blend import SHARES, Blend
-from zssbir_cli.engine.checkpoint import inspect, load_weights
+from zssbir_cli.engine.checkpoint import inspect, read_weights
 from zssbir_cli.engine.runlog import read_metrics
 from zssbir_cli.errors import UsageError
 
@@ -36,7 +36,7 @@ def test_best_and_last_hold_the_blend_with_buffers_and_training_goes_on_with_its
     for name, value in plain.state_dict().items():
         assert torch.equal(own[name], value), f"{name}: blending changed the training"
     for which in ("best", "last"):
-        stored = load_weights(run.checkpoints / which)
+        stored = read_weights(run.checkpoints / which)
         for name in ("net.0.weight", "net.1.0.running_mean", "net.1.0.running_var", "net.3.bias"):
             assert not torch.equal(own[name], start[name])
             wanted = start[name] + 0.3 * (own[name] - start[name])
@@ -70,7 +70,7 @@ def test_auto_keeps_the_share_that_validates_best_and_records_it(tmp_path):
     assert result.blend == 0.7
     assert result.best["val/blend"] == 0.7
     wanted = torch.lerp(start, method.net[0].weight.detach(), 0.7)
-    assert torch.equal(load_weights(run.checkpoints / "best")["net.0.weight"], wanted)
+    assert torch.equal(read_weights(run.checkpoints / "best")["net.0.weight"], wanted)
     assert inspect(run.checkpoints / "best").metrics["val/blend"] == 0.7
     assert [row["val/blend"] for row in read_metrics(run.path) if "val/blend" in row] == [0.7]
     assert json.loads((run.path / "run.json").read_text())["finished"]["blend"] == 0.7

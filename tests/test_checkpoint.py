@@ -29,7 +29,7 @@ def test_round_trip(tmp_path):
     info = write(tmp_path / "last")
     assert checkpoint.inspect(tmp_path / "last") == info
     assert (info.step, info.epoch, info.recipe) == (7, 1, {"a": 1})
-    assert torch.equal(checkpoint.load_weights(tmp_path / "last")["w"], torch.ones(4, 3))
+    assert torch.equal(checkpoint.read_weights(tmp_path / "last")["w"], torch.ones(4, 3))
     assert checkpoint.load_state(tmp_path / "last") == {"optimizer": {"lr": 0.1}}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last"]
 
@@ -44,7 +44,7 @@ def test_tied_strided_and_transposed_tensors_are_stored(tmp_path):
         "cl": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
     }
     checkpoint.save(tmp_path / "c", weights, None, FACTS)
-    loaded = checkpoint.load_weights(tmp_path / "c")
+    loaded = checkpoint.read_weights(tmp_path / "c")
     assert all(torch.equal(loaded[k], weights[k]) for k in weights)
 
 
@@ -68,7 +68,7 @@ def test_damage_is_named_and_the_one_before_is_offered(tmp_path, name, damage):
         f"the one before it (step 7) is intact: continue with --resume {tmp_path / 'last.previous'}"
         in message
     )
-    assert torch.equal(checkpoint.load_weights(tmp_path / "last.previous")["w"], torch.ones(4, 3))
+    assert torch.equal(checkpoint.read_weights(tmp_path / "last.previous")["w"], torch.ones(4, 3))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -138,7 +138,7 @@ def test_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"No space left.*the one before it is intact"):
         write(tmp_path / "last", 2.0)
     assert checkpoint.inspect(tmp_path / "last").step == 7
-    assert torch.equal(checkpoint.load_weights(tmp_path / "last")["w"], torch.ones(4, 3))
+    assert torch.equal(checkpoint.read_weights(tmp_path / "last")["w"], torch.ones(4, 3))
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
 
@@ -265,7 +265,7 @@ def test_best_that_could_not_be_written_is_written_later_with_its_weights(tmp_pa
         assert any("best" in n and "tries again" in n for n in hooks.notes)
     best = checkpoint.inspect(run.checkpoints / "best")
     assert (best.step, best.metrics, result.best_step) == (10, {"val/mAP@all": 0.9}, 10)
-    a, b = (checkpoint.load_weights(r.checkpoints / "best") for r in (straight, run))
+    a, b = (checkpoint.read_weights(r.checkpoints / "best") for r in (straight, run))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 

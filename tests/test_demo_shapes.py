@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zssbir_cli.demo import CLASSES, draw_photo, draw_sketch
-from zssbir_cli.demo.classes import build
+from zssbir_cli.demo.classes import draw_instance
 from zssbir_cli.demo.geometry import resample, tube
 from zssbir_cli.demo.photo import draw_scene
 from zssbir_cli.errors import UsageError
@@ -28,7 +28,7 @@ def test_there_are_enough_classes_with_proper_names() -> None:
 def test_instances_vary_and_fill_their_frame(name: str) -> None:
     forms = set()
     for i in range(12):
-        parts = build(name, rng(i))
+        parts = draw_instance(name, rng(i))
         low = np.min([p.points.min(0) - p.width / 2 for p in parts], axis=0)
         high = np.max([p.points.max(0) + p.width / 2 for p in parts], axis=0)
         assert np.isclose((high - low).max(), 2)

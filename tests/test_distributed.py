@@ -16,7 +16,7 @@ from torch.nn import functional
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.embedding.passes import embed_all
-from zssbir_cli.engine.checkpoint import load_weights
+from zssbir_cli.engine.checkpoint import read_weights
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.errors import DivergedError, Interrupted, UsageError
@@ -214,7 +214,7 @@ def collected(root: Path) -> dict:
 
 def test_statistics_of_batch_norm_are_shared_by_the_ranks(tmp_path):
     first, second = run_ranks(tmp_path / "out", 2, collected, tmp_path / "run")
-    saved = load_weights(latest_run(tmp_path / "run") / "checkpoints" / "last")
+    saved = read_weights(latest_run(tmp_path / "run") / "checkpoints" / "last")
     for key in first:
         assert torch.equal(first[key], second[key]), key
         assert torch.equal(first[key], saved[key]), key

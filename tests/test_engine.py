@@ -139,10 +139,10 @@ def test_ema_is_what_retrieval_uses(tmp_path):
 
     run = make_run(tmp_path)
     method, _ = toy_fit(run, ema=0.99, validate=look, epochs=1)
-    from zssbir_cli.engine.checkpoint import load_weights
+    from zssbir_cli.engine.checkpoint import read_weights
 
-    best = load_weights(run.checkpoints / "best")["net.0.weight"]
-    last = load_weights(run.checkpoints / "last")["net.0.weight"]
+    best = read_weights(run.checkpoints / "best")["net.0.weight"]
+    last = read_weights(run.checkpoints / "last")["net.0.weight"]
     assert torch.equal(best, seen["weight"])
     assert torch.equal(last, seen["weight"])
     assert not torch.equal(method.net[0].weight, seen["weight"])

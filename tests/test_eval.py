@@ -251,7 +251,7 @@ def test_duplicates_are_counted_and_reported(tmp_path: Path) -> None:
 
 def test_result_says_convention_sizes_and_rule_and_is_whole(tmp_path: Path) -> None:
     found = measure(file_inputs(write_npz(tmp_path / "a.npz")), k=[5], device="cpu")
-    results.save(found, tmp_path / "out" / "r.json")
+    results.write(found, tmp_path / "out" / "r.json")
     saved = json.loads((tmp_path / "out" / "r.json").read_text())
     assert (saved["queries"], saved["gallery"], saved["classes"]) == (24, 36, 4)
     assert {(m["name"], m["convention"]) for m in saved["measures"]} == {
@@ -271,7 +271,7 @@ def test_result_says_convention_sizes_and_rule_and_is_whole(tmp_path: Path) -> N
 def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> None:
     for name, shift in (("a", 0.0), ("b", 1.2)):
         found = measure(file_inputs(write_npz(tmp_path / f"{name}.npz", shift=shift)), k=[5], device="cpu")
-        results.save(found, tmp_path / f"{name}.json")
+        results.write(found, tmp_path / f"{name}.json")
     compared = compare_results(tmp_path / "a.json", tmp_path / "b.json")
     name, a, b, difference = compared.rows[0]
     assert name == "mAP@all voc"
@@ -279,7 +279,7 @@ def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> Non
     assert difference.mean > 0
     assert compare_results(tmp_path / "a.json", tmp_path / "a.json").rows[0][3].p == 1
     other = write_npz(tmp_path / "c.npz", query_labels=np.array(["cup"] * 24))
-    results.save(measure(file_inputs(other), k=[5], device="cpu"), tmp_path / "c.json")
+    results.write(measure(file_inputs(other), k=[5], device="cpu"), tmp_path / "c.json")
     with pytest.raises(DataError, match="not of the same queries"):
         compare_results(tmp_path / "a.json", tmp_path / "c.json")
     with pytest.raises(DataError, match="no such file"):

@@ -79,7 +79,7 @@ def test_sigkill_and_sigterm_then_resume_equal_the_uninterrupted_run(tmp_path):
     assert ended(start(tmp_path / "b", "resume")) == 0
     straight = latest_run(tmp_path / "a")
     for name in ("last", "best"):
-        a, b = (checkpoint.load_weights(r / "checkpoints" / name) for r in (straight, run))
+        a, b = (checkpoint.read_weights(r / "checkpoints" / name) for r in (straight, run))
         assert all(torch.equal(a[k], b[k]) for k in a)
     assert rows(straight) == rows(run)
 

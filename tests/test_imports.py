@@ -1,6 +1,7 @@
 """Import directions: what may know what (docs/architecture.md)."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,27 @@ def test_help_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout
+
+
+SAME_NAME = {"build"}
+"""Each method's folder has a `build` for the method and one for its data (see methods/table.py)."""
+
+
+def test_no_two_things_have_one_name() -> None:
+    """Public classes and functions; a command is called after what its workflow does, so `cli` is left out."""
+    places: dict[str, list[str]] = {}
+    for file in FILES:
+        if PACKAGE / "cli" not in file.parents:
+            for node in ast.parse(file.read_text("utf-8")).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(show(file))
+    assert not {name: at for name, at in places.items() if len(at) > 1 and name not in SAME_NAME}
+    assert {p.split("/")[0] for p in places["build"]} == {"methods"}
+
+
+def test_no_private_names_of_libraries() -> None:
+    private = re.compile(r"\b(torch|nn|F|functional|timm|h5py|np|cv2|open_clip|PIL|mpl)(\.\w+)*\._[a-z]\w*")
+    found = {show(f): m.group() for f in FILES if (m := private.search(f.read_text("utf-8")))}
+    assert found == {"methods/ama/head.py": "torch._weight_norm"}, (
+        "an exception needs a measurement beside it"
+    )

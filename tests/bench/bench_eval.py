@@ -150,7 +150,7 @@ def bench(name: str, repeat: int, sample: int, dim: int) -> None:
     q, g, lq, lg = make(queries, gallery, classes, dim)
     unit_q = torch.nn.functional.normalize(torch.from_numpy(q))
     unit_g = torch.nn.functional.normalize(torch.from_numpy(g))
-    times: dict[str, list[float]] = {"bare product (floor)": [], "evaluate": [], "evaluate, fast (bf16)": []}
+    times: dict[str, list[float]] = {"bare product (floor)": [], "evaluate": []}
     peak = 0.0
     for turn in range(repeat):
         times["bare product (floor)"].append(timed(lambda: floor(unit_q, unit_g)))
@@ -159,11 +159,6 @@ def bench(name: str, repeat: int, sample: int, dim: int) -> None:
             exact = evaluate(q, g, lq, lg)
             times["evaluate"].append(time.perf_counter() - start)
         peak = watched.megabytes if turn == 0 else peak
-        start = time.perf_counter()
-        fast = evaluate(q, g, lq, lg, fast=True)
-        times["evaluate, fast (bf16)"].append(time.perf_counter() - start)
-    change = np.abs(fast.per_query("mAP@all") - exact.per_query("mAP@all"))
-    change_k = np.abs(fast.per_query("mAP@200") - exact.per_query("mAP@200"))
     base = statistics.median(times["bare product (floor)"])
     print(
         f"\n{name}: {queries:,} x {gallery:,}, {classes} classes, {dim} dimensions, {torch.get_num_threads()} threads"
@@ -171,8 +166,6 @@ def bench(name: str, repeat: int, sample: int, dim: int) -> None:
     print(
         f"mAP@all {exact.get('mAP@all'):.4f} voc, {exact.get('mAP@all', 'plain'):.4f} plain; peak {peak:.0f} MB"
     )
-    print(f"fast: mAP@all moves by {abs(fast.get('mAP@all') - exact.get('mAP@all')):.1e}, one query's AP by up to "
-          f"{change.max():.1e}, its AP@200 by up to {change_k.max():.1e}")  # fmt: skip
     print("\n| | seconds | x floor |\n|---|---|---|")
     for label, values in times.items():
         middle = statistics.median(values)

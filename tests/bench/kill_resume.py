@@ -40,8 +40,8 @@ def outcome(run: Path) -> dict[str, Any]:
     state["state"].pop("seconds")
     return {
         "metrics": [{k: v for k, v in row.items() if k not in times} for row in read_metrics(run)],
-        "last": checkpoint.load_weights(run / "checkpoints" / "last"),
-        "best": checkpoint.load_weights(run / "checkpoints" / "best"),
+        "last": checkpoint.read_weights(run / "checkpoints" / "last"),
+        "best": checkpoint.read_weights(run / "checkpoints" / "best"),
         "state": state,
     }
 

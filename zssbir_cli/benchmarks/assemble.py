@@ -58,7 +58,7 @@ def find(dataset: str, sources: Sequence[Source]) -> BenchmarkFiles:
     return found
 
 
-def to_items(
+def benchmark_items(
     found: BenchmarkFiles,
     sources: Sequence[Source],
     split: Split,
@@ -73,7 +73,7 @@ def to_items(
     for info in classes:
         name = info.name
         originals: set[str] = set()
-        chosen: list[tuple[Kind, Row, Part]] = []
+        chosen: list[tuple[Kind, Entry, Part]] = []
         for kind in (Kind.SKETCH, Kind.PHOTO, Kind.EXTEND):
             rows = list(_files(found, sources, kind, name, warnings))
             if kind is Kind.PHOTO:
@@ -91,7 +91,7 @@ def to_items(
     return items, warnings + missing.told(split)
 
 
-Row = tuple[int, int, str, int]  # source, entry, file name, bytes
+Entry = tuple[int, int, str, int]  # source, entry, file name, bytes
 
 
 def _stem(file: str) -> str:
@@ -100,7 +100,7 @@ def _stem(file: str) -> str:
 
 def _files(
     found: BenchmarkFiles, sources: Sequence[Source], kind: Kind, name: str, warnings: list[str]
-) -> Iterator[Row]:
+) -> Iterator[Entry]:
     """Files of a class, each name once: `_ready` files where both kinds are there, earlier sources first."""
     folders = found.folders.get((kind, name), {})
     ready = [f for f in folders if f[2]]
@@ -120,8 +120,8 @@ def _files(
 
 
 def _parts(
-    rows: list[Row], kind: Kind, info: ClassInfo, lists: Lists | None, *, holdout: int, seed: int
-) -> list[tuple[Row, Part]]:
+    rows: list[Entry], kind: Kind, info: ClassInfo, lists: Lists | None, *, holdout: int, seed: int
+) -> list[tuple[Entry, Part]]:
     """Each chosen file with its part."""
     side = TEST if info.role is Role.UNSEEN else TRAIN
     part = PART_OF_ROLE[info.role]
@@ -130,7 +130,7 @@ def _parts(
         return []
     ordered = sorted(rows, key=lambda row: row[2])
     order = np.random.default_rng([seed, info.id, list(Kind).index(kind)]).permutation(len(ordered))
-    chosen: list[tuple[Row, Part]] = []
+    chosen: list[tuple[Entry, Part]] = []
     held, most = 0, min(holdout, len(ordered) // 4)  # a trial with few sketches keeps most of them
     for i in order:
         row = ordered[i]
@@ -151,8 +151,8 @@ def _parts(
 
 
 def _subset(
-    chosen: list[tuple[Kind, Row, Part]], choices: Choices, label: int
-) -> list[tuple[Kind, Row, Part]]:
+    chosen: list[tuple[Kind, Entry, Part]], choices: Choices, label: int
+) -> list[tuple[Kind, Entry, Part]]:
     """At most `--subset` images of a class per part and modality, drawn by seed."""
     if choices.subset is None:
         return chosen
@@ -173,7 +173,7 @@ class _Missing:
         self._lists = lists
         self._left = {side: set(lists.files[side]) for side in (TRAIN, TEST)} if lists else {}
 
-    def found(self, kind: Kind, name: str, role: Role, rows: list[Row]) -> None:
+    def found(self, kind: Kind, name: str, role: Role, rows: list[Entry]) -> None:
         """Strike off what is there."""
         if self._lists is not None:
             side = TEST if role is Role.UNSEEN else TRAIN

@@ -15,7 +15,7 @@ from zssbir_cli.types import Modality, Part, Role
 
 
 @dataclass(frozen=True)
-class Row:
+class CountRow:
     """One line of the comparison; `published` None = no published figure."""
 
     what: str
@@ -24,7 +24,7 @@ class Row:
     exact: bool
 
 
-def compare(manifest: Manifest) -> list[Row]:
+def compare_counts(manifest: Manifest) -> list[CountRow]:
     """Counts beside the published ones; empty when the split is not a published one, or only a part of it."""
     split = SPLITS.get(manifest.split)
     if split is None or manifest.options.get("subset"):
@@ -38,14 +38,18 @@ def compare(manifest: Manifest) -> list[Row]:
     trained, train = (Part.TRAIN, Part.VAL), "train + val" if val else "train"
     sketches = p.train_sketches + val * split.holdout if p.train_sketches is not None else None
     rows = [
-        Row(f"{train} sketches", count(*trained, modality=Modality.SKETCH), sketches, split.exact_train),
-        Row(f"{train} photos", count(*trained, modality=Modality.PHOTO), p.train_photos, split.exact_train),
-        Row("test sketches", count(Part.TEST, modality=Modality.SKETCH), p.test_sketches, True),
-        Row("test photos", count(Part.TEST, modality=Modality.PHOTO), p.test_photos, True),
+        CountRow(f"{train} sketches", count(*trained, modality=Modality.SKETCH), sketches, split.exact_train),
+        CountRow(
+            f"{train} photos", count(*trained, modality=Modality.PHOTO), p.train_photos, split.exact_train
+        ),
+        CountRow("test sketches", count(Part.TEST, modality=Modality.SKETCH), p.test_sketches, True),
+        CountRow("test photos", count(Part.TEST, modality=Modality.PHOTO), p.test_photos, True),
     ]
     if split.holdout:
         held = len(manifest.classes_of(Role.SEEN)) * split.holdout
-        rows.insert(1, Row("hold-out sketches", count(Part.HOLDOUT, modality=Modality.SKETCH), held, True))
+        rows.insert(
+            1, CountRow("hold-out sketches", count(Part.HOLDOUT, modality=Modality.SKETCH), held, True)
+        )
     return rows
 
 

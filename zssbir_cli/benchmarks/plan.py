@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zssbir_cli.benchmarks.assemble import find, to_items
+from zssbir_cli.benchmarks.assemble import benchmark_items, find
 from zssbir_cli.benchmarks.layouts import PUBLISHED
 from zssbir_cli.benchmarks.lists import Lists, check_same_split, find_faults, read_lists, train_classes
 from zssbir_cli.benchmarks.splits import Split
@@ -15,7 +15,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import readable
 from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.prepare.leaks import refuse
-from zssbir_cli.prepare.plan import GROUP_OF, Plan
+from zssbir_cli.prepare.plan import GROUP_OF, PreparePlan
 from zssbir_cli.prepare.sources import Source
 from zssbir_cli.types import Modality, Part, Role
 
@@ -43,7 +43,7 @@ def read_published(split: Split, folders: Sequence[Path], choices: Choices) -> L
 
 def plan_benchmark(
     split: Split, sources: Sequence[Source], listed: Listed, name: str, choices: Choices
-) -> Plan:
+) -> PreparePlan:
     """What a set of the split will hold, from the scanned sources.
 
     Raises:
@@ -52,7 +52,7 @@ def plan_benchmark(
     found = find(split.dataset, sources)
     classes = _classes(split, listed, choices)
     holdout = split.holdout if choices.holdout is None else choices.holdout
-    items, told = to_items(found, sources, split, classes, listed.lists, choices, holdout)
+    items, told = benchmark_items(found, sources, split, classes, listed.lists, choices, holdout)
     _check_complete(split, items.group, sources)
     options = choices.record() | {
         "val_classes": choices.val_classes or 0,
@@ -60,7 +60,7 @@ def plan_benchmark(
         "lists": listed.lists is not None,
     }
     warnings = (*listed.warnings, *told)
-    return Plan(name, split.name, classes, tuple(sources), items, options, warnings, listed.leaks)
+    return PreparePlan(name, split.name, classes, tuple(sources), items, options, warnings, listed.leaks)
 
 
 def _listed(split: Split, folders: Sequence[Path]) -> Listed:

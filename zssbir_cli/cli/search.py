@@ -62,7 +62,7 @@ def search(
         if found.note:
             note(f"{found.sketch}: {found.note}")
     if json_:
-        print(json.dumps(workflow.as_json(result), indent=1))
+        print(json.dumps(workflow.result_json(result), indent=1))
         return
     for found in result.found:
         rows = [(h.rank, f"{h.score:.4f}", h.name, h.source) for h in found.hits]

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from zssbir_cli.demo import shapes_home, shapes_nature, shapes_tools, shapes_travel, shapes_wear
-from zssbir_cli.demo.geometry import Dice, Part, centred
+from zssbir_cli.demo.geometry import Dice, Piece, centred
 from zssbir_cli.errors import UsageError
 
-_BUILDERS: tuple[Callable[[Dice], list[Part]], ...] = (
+_BUILDERS: tuple[Callable[[Dice], list[Piece]], ...] = (
     *(shapes_home.cup, shapes_home.teapot, shapes_home.bottle, shapes_home.wine_glass, shapes_home.chair),
     *(shapes_home.table_lamp, shapes_home.candle, shapes_home.alarm_clock, shapes_home.lightbulb),
     *(shapes_home.envelope, shapes_home.book),
@@ -37,7 +37,7 @@ CLASSES: tuple[str, ...] = tuple(sorted(_BY_NAME))
 """Names of all demo classes, sorted; the position is the class's label in a demo set."""
 
 
-def build(name: str, rng: np.random.Generator) -> list[Part]:
+def draw_instance(name: str, rng: np.random.Generator) -> list[Piece]:
     """One random instance of class `name`: parts in painting order, centred, longest half extent 1.
 
     Raises UsageError for a name that is not in `CLASSES`.

@@ -13,7 +13,7 @@ PointList = Sequence[tuple[float, float]] | Points
 
 
 @dataclass(frozen=True)
-class Part:
+class Piece:
     """One piece of a shape. Parts are painted in order, later ones cover earlier ones.
 
     points: [N, 2]; width: 0 for a filled polygon, else the thickness of a line along `points`;
@@ -47,14 +47,14 @@ class Dice:
         return bool(self.rng.random() < p)
 
 
-def area(points: PointList, tone: int = 0, detail: bool = False) -> Part:
+def area(points: PointList, tone: int = 0, detail: bool = False) -> Piece:
     """A filled polygon."""
-    return Part(np.asarray(points, dtype=np.float64), tone, detail=detail)
+    return Piece(np.asarray(points, dtype=np.float64), tone, detail=detail)
 
 
-def line(points: PointList, width: float, tone: int = 2, closed: bool = False, detail: bool = False) -> Part:
+def line(points: PointList, width: float, tone: int = 2, closed: bool = False, detail: bool = False) -> Piece:
     """A line of some thickness (a wire, a tube, a seam)."""
-    return Part(np.asarray(points, dtype=np.float64), tone, width, closed, detail)
+    return Piece(np.asarray(points, dtype=np.float64), tone, width, closed, detail)
 
 
 def ellipse(
@@ -130,14 +130,14 @@ def shift(points: PointList, dx: float, dy: float, scale: float = 1.0) -> Points
     return np.asarray(points, dtype=np.float64) * scale + (dx, dy)
 
 
-def centred(parts: Sequence[Part]) -> list[Part]:
+def centred(parts: Sequence[Piece]) -> list[Piece]:
     """The parts moved and scaled (aspect kept) so that their bounding box is centred with longest half 1."""
     low, high = extent(parts)
     centre, half = (low + high) / 2, float((high - low).max()) / 2
     return [replace(p, points=(p.points - centre) / half, width=p.width / half) for p in parts]
 
 
-def extent(parts: Sequence[Part]) -> tuple[Points, Points]:
+def extent(parts: Sequence[Piece]) -> tuple[Points, Points]:
     """The corners (least, greatest x and y) of the parts' bounding box."""
     low = np.min([p.points.min(axis=0) - p.width / 2 for p in parts], axis=0)
     return low, np.max([p.points.max(axis=0) + p.width / 2 for p in parts], axis=0)

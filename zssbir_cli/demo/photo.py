@@ -8,11 +8,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from zssbir_cli.demo.backdrop import litter, room, table_top
-from zssbir_cli.demo.classes import CLASSES, build
-from zssbir_cli.demo.geometry import Dice, Part, Points, ellipse, extent, smooth
+from zssbir_cli.demo.classes import CLASSES, draw_instance
+from zssbir_cli.demo.geometry import Dice, Piece, Points, ellipse, extent, smooth
 from zssbir_cli.demo.material import random_material
 from zssbir_cli.demo.paint import Picture, Plane, hsv, luminance, mix, noise
-from zssbir_cli.demo.solid import Light, Tile, render
+from zssbir_cli.demo.solid import Light, Patch, paint_solid
 from zssbir_cli.errors import UsageError
 
 _MOST_DISTRACTORS = 5
@@ -100,8 +100,8 @@ def _backdrop(d: Dice, size: int, stage: bool, light: Light) -> Picture:
     return picture * light.warmth
 
 
-def _object(name: str, d: Dice, size: int, stage: bool, light: Light, level: float) -> Tile:
-    parts = _turned(build(name, d.rng), d, 10 if stage else 24)
+def _object(name: str, d: Dice, size: int, stage: bool, light: Light, level: float) -> Patch:
+    parts = _turned(draw_instance(name, d.rng), d, 10 if stage else 24)
     half = size * d(0.29, 0.44)
     low, high = extent(parts)
     scale = half / float((high - low).max() / 2)
@@ -109,18 +109,22 @@ def _object(name: str, d: Dice, size: int, stage: bool, light: Light, level: flo
     centre = size / 2 + room_left * d.rng.uniform(-0.85, 0.85, 2)
     if stage:
         centre[1] = size / 2 + room_left[1] * d(0.1, 0.8)
-    return render(_moved(parts, (low + high) / 2, scale, centre), random_material(d, level), light, d.rng)
+    return paint_solid(
+        _moved(parts, (low + high) / 2, scale, centre), random_material(d, level), light, d.rng
+    )
 
 
 def _others(
     names: list[str], d: Dice, size: int, ambiguity: float, stage: bool, light: Light, level: float
-) -> list[Tile]:
+) -> list[Patch]:
     """The first few of a fixed list of distractors; their number and their size grow with `ambiguity`."""
     start = d(0, 2 * np.pi)
     tiles = []
     for k in range(int(np.ceil(ambiguity * _MOST_DISTRACTORS - 1e-9))):
         own = Dice(np.random.default_rng(int(d.rng.integers(0, 2**63))))
-        parts = _turned(build(names[own.count(0, len(names) - 1)], own.rng), own, 14 if stage else 180)
+        parts = _turned(
+            draw_instance(names[own.count(0, len(names) - 1)], own.rng), own, 14 if stage else 180
+        )
         angle, far = start + k * 2.4 + own(-0.4, 0.4), own(0.3, 0.48)
         centre = size * (0.5 + far * np.array([np.cos(angle), np.sin(angle)]))
         if stage:
@@ -128,11 +132,11 @@ def _others(
         low, high = extent(parts)
         scale = size * (0.09 + 0.22 * ambiguity) * own(0.8, 1.2) / float((high - low).max() / 2)
         moved = _moved(parts, (low + high) / 2, scale, centre)
-        tiles.append(render(moved, random_material(own, level), light, own.rng))
+        tiles.append(paint_solid(moved, random_material(own, level), light, own.rng))
     return tiles
 
 
-def _in_front(others: list[Tile], tile: Tile, size: int) -> int | None:
+def _in_front(others: list[Patch], tile: Patch, size: int) -> int | None:
     """Index of the last distractor if it may stand before the object, that is, hides not too much of it."""
     if not others:
         return None
@@ -141,7 +145,7 @@ def _in_front(others: list[Tile], tile: Tile, size: int) -> int | None:
     return len(others) - 1 if hidden < _MOST_HIDDEN else None
 
 
-def _turned(parts: list[Part], d: Dice, most: float) -> list[Part]:
+def _turned(parts: list[Piece], d: Dice, most: float) -> list[Piece]:
     """Parts mirrored at random, turned by up to `most` degrees and seen a little from the side."""
     angle = np.radians(float(np.clip(d.rng.normal(0, most / 2), -most, most)))
     c, s = np.cos(angle), np.sin(angle)
@@ -156,11 +160,11 @@ def _turned(parts: list[Part], d: Dice, most: float) -> list[Part]:
     return [replace(p, points=project(p.points)) for p in parts]
 
 
-def _moved(parts: list[Part], origin: Points, scale: float, centre: Points) -> list[Part]:
+def _moved(parts: list[Piece], origin: Points, scale: float, centre: Points) -> list[Piece]:
     return [replace(p, points=(p.points - origin) * scale + centre, width=p.width * scale) for p in parts]
 
 
-def _window(tile: Tile, size: int) -> tuple[slice, slice, slice, slice]:
+def _window(tile: Patch, size: int) -> tuple[slice, slice, slice, slice]:
     """Rows and columns of the frame that a tile covers, and the tile's own rows and columns there."""
     h, w = tile.cover.shape
     y0, y1 = max(tile.top, 0), max(0, min(tile.top + h, size))
@@ -173,7 +177,7 @@ def _window(tile: Tile, size: int) -> tuple[slice, slice, slice, slice]:
     )
 
 
-def _cover(tile: Tile, size: int) -> Plane:
+def _cover(tile: Patch, size: int) -> Plane:
     """Coverage of the frame by a tile, [size, size]."""
     plane = np.zeros((size, size), np.float32)
     rows, columns, own_rows, own_columns = _window(tile, size)
@@ -181,7 +185,7 @@ def _cover(tile: Tile, size: int) -> Plane:
     return plane
 
 
-def _over(canvas: Picture, tile: Tile) -> Picture:
+def _over(canvas: Picture, tile: Patch) -> Picture:
     result = canvas.copy()
     rows, columns, own_rows, own_columns = _window(tile, canvas.shape[0])
     result[rows, columns] = mix(
@@ -190,11 +194,11 @@ def _over(canvas: Picture, tile: Tile) -> Picture:
     return result
 
 
-def _placed(canvas: Picture, tile: Tile, stage: bool, light: Light) -> Picture:
+def _placed(canvas: Picture, tile: Patch, stage: bool, light: Light) -> Picture:
     return _over(_shadowed(canvas, tile, stage, light), tile)
 
 
-def _shadowed(canvas: Picture, tile: Tile, stage: bool, light: Light) -> Picture:
+def _shadowed(canvas: Picture, tile: Patch, stage: bool, light: Light) -> Picture:
     """The canvas with the tile's shadow: on the floor behind it (stage) or on the surface below it."""
     size = canvas.shape[0]
     cover = Image.fromarray((_cover(tile, size) * 255).astype(np.uint8))

@@ -2,7 +2,7 @@
 
 from zssbir_cli.demo.geometry import (
     Dice,
-    Part,
+    Piece,
     area,
     box,
     curve,
@@ -16,7 +16,7 @@ from zssbir_cli.demo.geometry import (
 )
 
 
-def cup(d: Dice) -> list[Part]:
+def cup(d: Dice) -> list[Piece]:
     """A mug: tapered body, handle at the side, sometimes a saucer, a band or steam."""
     h, top, foot = d(0.55, 0.9), d(0.5, 0.7), d(0.55, 1.0)
     lip = d(0.05, 0.13)
@@ -61,7 +61,7 @@ def cup(d: Dice) -> list[Part]:
     return parts
 
 
-def teapot(d: Dice) -> list[Part]:
+def teapot(d: Dice) -> list[Piece]:
     """A round pot with spout, handle and a lid with a knob."""
     w, h = d(0.6, 0.75), d(0.45, 0.65)
     body = smooth([(-w * 0.55, -h), (w * 0.55, -h), (w, 0.0), (w * 0.6, h), (-w * 0.6, h), (-w, 0.0)])
@@ -89,7 +89,7 @@ def teapot(d: Dice) -> list[Part]:
     return parts
 
 
-def bottle(d: Dice) -> list[Part]:
+def bottle(d: Dice) -> list[Piece]:
     """A bottle: shoulders, neck, cap, label."""
     w, neck, shoulder = d(0.26, 0.38), d(0.09, 0.13), d(-0.35, -0.05)
     half = [
@@ -111,7 +111,7 @@ def bottle(d: Dice) -> list[Part]:
     return parts
 
 
-def wine_glass(d: Dice) -> list[Part]:
+def wine_glass(d: Dice) -> list[Piece]:
     """A glass on a stem, with or without something in it."""
     w, bowl = d(0.36, 0.55), d(0.55, 0.85)
     belly = w * d(1.0, 1.25)
@@ -130,7 +130,7 @@ def wine_glass(d: Dice) -> list[Part]:
     return parts
 
 
-def chair(d: Dice) -> list[Part]:
+def chair(d: Dice) -> list[Piece]:
     """A chair seen from the side and a little from the front: back with slats, seat, four legs."""
     w, depth, back = d(0.42, 0.55), d(0.2, 0.34), d(0.75, 1.0)
     t, lean = d(0.06, 0.1), d(-0.12, 0.02)
@@ -155,7 +155,7 @@ def chair(d: Dice) -> list[Part]:
     return parts
 
 
-def table_lamp(d: Dice) -> list[Part]:
+def table_lamp(d: Dice) -> list[Piece]:
     """A lamp shade on a stand."""
     top, low, h = d(0.2, 0.38), d(0.55, 0.72), d(0.55, 0.75)
     shade = [(-top, -0.95), (top, -0.95), (low, -0.95 + h), (-low, -0.95 + h)]
@@ -176,7 +176,7 @@ def table_lamp(d: Dice) -> list[Part]:
     return parts
 
 
-def candle(d: Dice) -> list[Part]:
+def candle(d: Dice) -> list[Piece]:
     """A candle with a flame, on a dish or in a holder."""
     w, h = d(0.16, 0.28), d(0.75, 1.1)
     y = 0.62 - h
@@ -204,7 +204,7 @@ def candle(d: Dice) -> list[Part]:
     return [*parts, area(flame, 3), area(shift(flame * (0.5, 0.5), 0, (y - 0.13) * 0.5), 1, detail=True)]
 
 
-def alarm_clock(d: Dice) -> list[Part]:
+def alarm_clock(d: Dice) -> list[Piece]:
     """A round clock on two feet, with two bells, hands and marks."""
     r = d(0.6, 0.68)
     parts = [line([(s * 0.3, 0.45), (s * d(0.45, 0.6), 0.88)], d(0.1, 0.15), 2) for s in (-1, 1)]
@@ -223,7 +223,7 @@ def alarm_clock(d: Dice) -> list[Part]:
     return parts
 
 
-def lightbulb(d: Dice) -> list[Part]:
+def lightbulb(d: Dice) -> list[Piece]:
     """A bulb with a screw base and a filament."""
     r, neck = d(0.5, 0.6), d(0.2, 0.26)
     half = curve([(0, -0.95), (r * 0.75, -0.8), (r, -0.38), (r * 0.7, 0.05), (neck, 0.35), (neck, 0.46)])
@@ -247,7 +247,7 @@ def lightbulb(d: Dice) -> list[Part]:
     return parts
 
 
-def envelope(d: Dice) -> list[Part]:
+def envelope(d: Dice) -> list[Piece]:
     """A letter with its flap, a seal or a stamp."""
     w, h = 0.95, d(0.52, 0.68)
     parts = [area(box(-w, -h, w, h, 0.03), 0)]
@@ -263,7 +263,7 @@ def envelope(d: Dice) -> list[Part]:
     return parts
 
 
-def book(d: Dice) -> list[Part]:
+def book(d: Dice) -> list[Piece]:
     """An open book with lines of text."""
     w, h, sag = 0.92, d(0.5, 0.66), d(0.1, 0.2)
 

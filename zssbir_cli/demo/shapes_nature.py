@@ -4,7 +4,7 @@ import numpy as np
 
 from zssbir_cli.demo.geometry import (
     Dice,
-    Part,
+    Piece,
     Points,
     area,
     box,
@@ -18,7 +18,7 @@ from zssbir_cli.demo.geometry import (
 )
 
 
-def tree(d: Dice) -> list[Part]:
+def tree(d: Dice) -> list[Piece]:
     """A broad-leaved tree (bumpy crown) or a fir (stacked triangles)."""
     trunk = d(0.09, 0.16)
     if d.chance(0.35):
@@ -57,7 +57,7 @@ def tree(d: Dice) -> list[Part]:
     return parts
 
 
-def cactus(d: Dice) -> list[Part]:
+def cactus(d: Dice) -> list[Piece]:
     """A pillar cactus with two arms, in a pot or in the sand."""
     t, top = d(0.2, 0.27), d(-0.98, -0.85)
     parts = []
@@ -78,7 +78,7 @@ def cactus(d: Dice) -> list[Part]:
     return parts
 
 
-def flower(d: Dice) -> list[Part]:
+def flower(d: Dice) -> list[Piece]:
     """A flower: ring of petals, stem, leaves."""
     n, r = d.count(5, 8), d(0.24, 0.32)
     y = -0.5
@@ -100,7 +100,7 @@ def flower(d: Dice) -> list[Part]:
     return [*parts, area(ellipse(0, y, r * 0.72, r * 0.72), 3)]
 
 
-def fish(d: Dice) -> list[Part]:
+def fish(d: Dice) -> list[Piece]:
     """A fish: body, tail, fins, eye, scales."""
     h, tail = d(0.34, 0.5), d(0.3, 0.45)
     body = smooth(
@@ -135,11 +135,11 @@ def fish(d: Dice) -> list[Part]:
     return parts
 
 
-def butterfly(d: Dice) -> list[Part]:
+def butterfly(d: Dice) -> list[Piece]:
     """A butterfly from above: two pairs of wings, body, feelers."""
     up, out = d(0.65, 0.9), d(0.8, 0.95)
     low = d(0.55, 0.85)
-    parts: list[Part] = []
+    parts: list[Piece] = []
     for s in (-1, 1):
         lower = smooth(
             [(s * 0.05, 0.1), (s * 0.6, 0.12), (s * out * 0.75, low * 0.75), (s * 0.35, low), (s * 0.06, 0.4)]
@@ -163,7 +163,7 @@ def butterfly(d: Dice) -> list[Part]:
     return parts
 
 
-def duck(d: Dice) -> list[Part]:
+def duck(d: Dice) -> list[Piece]:
     """A swimming duck: body with a raised tail, head, bill, wing."""
     r, neck = d(0.25, 0.31), d(-0.5, -0.38)
     body = smooth(
@@ -190,7 +190,7 @@ def duck(d: Dice) -> list[Part]:
     return parts
 
 
-def snail(d: Dice) -> list[Part]:
+def snail(d: Dice) -> list[Piece]:
     """A snail: spiral shell on a creeping foot, two feelers."""
     r = d(0.5, 0.62)
     cx, cy = 0.18, 0.62 - r
@@ -222,7 +222,7 @@ def snail(d: Dice) -> list[Part]:
     return [*parts, line(spiral, d(0.05, 0.08), 2)]
 
 
-def snowman(d: Dice) -> list[Part]:
+def snowman(d: Dice) -> list[Piece]:
     """Two or three balls of snow, a nose, buttons, arms, often a hat."""
     three = d.chance(0.65)
     radii = [d(0.2, 0.24), d(0.27, 0.32), d(0.36, 0.42)] if three else [d(0.26, 0.32), d(0.45, 0.52)]
@@ -259,7 +259,7 @@ def snowman(d: Dice) -> list[Part]:
     return parts
 
 
-def cat(d: Dice) -> list[Part]:
+def cat(d: Dice) -> list[Piece]:
     """A cat's face: ears, eyes, nose, whiskers."""
     w, h = d(0.68, 0.8), d(0.58, 0.68)
     ear = d(0.45, 0.62)
@@ -280,7 +280,7 @@ def cat(d: Dice) -> list[Part]:
     return [*parts, area([(-0.09, 0.14), (0.09, 0.14), (0, 0.25)], 2)]
 
 
-def leaf(d: Dice) -> list[Part]:
+def leaf(d: Dice) -> list[Piece]:
     """A leaf with its veins."""
     w, widest = d(0.38, 0.6), d(-0.15, 0.35)
     half = curve(

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import Dice, Part, area, box, curve, ellipse, line, rounded, symmetric, turn
+from zssbir_cli.demo.geometry import Dice, Piece, area, box, curve, ellipse, line, rounded, symmetric, turn
 
 
-def key(d: Dice) -> list[Part]:
+def key(d: Dice) -> list[Piece]:
     """A key: ring, shaft, bit."""
     r = d(0.24, 0.34)
     ring = (
@@ -25,7 +25,7 @@ def key(d: Dice) -> list[Part]:
     return parts
 
 
-def scissors(d: Dice) -> list[Part]:
+def scissors(d: Dice) -> list[Piece]:
     """Two blades that cross at a screw, each with a ring for the fingers."""
     spread = d(9, 22)
     w, ring = d(0.09, 0.13), d(0.2, 0.27)
@@ -40,13 +40,13 @@ def scissors(d: Dice) -> list[Part]:
             closed=True,
         )
         parts += [
-            Part(turn(p.points, s * spread), p.tone, p.width, p.closed)
+            Piece(turn(p.points, s * spread), p.tone, p.width, p.closed)
             for p in (area(blade, 3), handle, loop)
         ]
     return [*parts, area(ellipse(0, 0.0, 0.06, 0.06), 2)]
 
 
-def hammer(d: Dice) -> list[Part]:
+def hammer(d: Dice) -> list[Piece]:
     """A claw hammer or a mallet."""
     t, grip = d(0.08, 0.12), d(0.35, 0.65)
     h = d(0.16, 0.22)
@@ -75,7 +75,7 @@ def hammer(d: Dice) -> list[Part]:
     return parts
 
 
-def pencil(d: Dice) -> list[Part]:
+def pencil(d: Dice) -> list[Piece]:
     """A pencil: eraser, band, barrel, sharpened tip."""
     w, tip = d(0.12, 0.19), d(0.28, 0.42)
     parts = [
@@ -88,7 +88,7 @@ def pencil(d: Dice) -> list[Part]:
     return [*parts, area([(-w * 0.36, 1.0 - tip * 0.34), (w * 0.36, 1.0 - tip * 0.34), (0, 1.0)], 2)]
 
 
-def umbrella(d: Dice) -> list[Part]:
+def umbrella(d: Dice) -> list[Piece]:
     """An open umbrella with ribs and a hooked stick."""
     h, n = d(0.6, 0.85), d.count(3, 5)
     y = d(-0.05, 0.1)
@@ -105,7 +105,7 @@ def umbrella(d: Dice) -> list[Part]:
     return parts
 
 
-def camera(d: Dice) -> list[Part]:
+def camera(d: Dice) -> list[Piece]:
     """A camera with a lens, a viewfinder hump and buttons."""
     w, h, r = 0.95, d(0.52, 0.62), d(0.36, 0.46)
     x = d(-0.15, 0.15)
@@ -126,7 +126,7 @@ def camera(d: Dice) -> list[Part]:
     return parts
 
 
-def anchor(d: Dice) -> list[Part]:
+def anchor(d: Dice) -> list[Piece]:
     """A ship's anchor: ring, stock, shank and two flukes."""
     t, w = d(0.1, 0.15), d(0.62, 0.8)
     low = d(0.1, 0.3)
@@ -139,7 +139,7 @@ def anchor(d: Dice) -> list[Part]:
     return parts
 
 
-def guitar(d: Dice) -> list[Part]:
+def guitar(d: Dice) -> list[Piece]:
     """A guitar: waisted body, sound hole, neck, head with pegs, strings."""
     w, upper, waist = d(0.42, 0.52), d(0.3, 0.38), d(0.2, 0.28)
     half = curve(
@@ -169,7 +169,7 @@ def guitar(d: Dice) -> list[Part]:
     return parts
 
 
-def bell(d: Dice) -> list[Part]:
+def bell(d: Dice) -> list[Piece]:
     """A hand bell or church bell with its clapper."""
     top, low = d(0.28, 0.4), d(0.66, 0.82)
     half = curve(
@@ -186,7 +186,7 @@ def bell(d: Dice) -> list[Part]:
     return parts
 
 
-def ladder(d: Dice) -> list[Part]:
+def ladder(d: Dice) -> list[Piece]:
     """Two rails and their rungs."""
     top, low, n = d(0.22, 0.3), d(0.28, 0.42), d.count(5, 8)
     t = d(0.07, 0.11)
@@ -198,11 +198,11 @@ def ladder(d: Dice) -> list[Part]:
     return [*parts, *(line([(s * top, -1), (s * low, 1)], t, 0) for s in (-1, 1))]
 
 
-def magnifier(d: Dice) -> list[Part]:
+def magnifier(d: Dice) -> list[Piece]:
     """A magnifying glass."""
     r, t = d(0.48, 0.6), d(0.1, 0.14)
     turned = d(-50, 50)
     parts = [line([(0, r - 0.42), (0, 0.5)], t * 0.9, 3), line([(0, 0.36), (0, 1.0)], t * 1.7, 1)]
     parts += [area(ellipse(0, -0.42, r, r), 3), line(ellipse(0, -0.42, r, r), t, 0, closed=True)]
     parts.append(line(ellipse(0, -0.42, r * 0.68, r * 0.68, 190, 250), 0.04, 0, detail=True))
-    return [Part(turn(p.points, turned), p.tone, p.width, p.closed, p.detail) for p in parts]
+    return [Piece(turn(p.points, turned), p.tone, p.width, p.closed, p.detail) for p in parts]

@@ -4,7 +4,7 @@ import numpy as np
 
 from zssbir_cli.demo.geometry import (
     Dice,
-    Part,
+    Piece,
     area,
     box,
     curve,
@@ -17,7 +17,7 @@ from zssbir_cli.demo.geometry import (
 )
 
 
-def house(d: Dice) -> list[Part]:
+def house(d: Dice) -> list[Piece]:
     """A house: walls, roof, door, windows, often a chimney."""
     w, h, roof = d(0.6, 0.8), d(0.7, 0.95), d(0.45, 0.75)
     top = 0.9 - h
@@ -46,7 +46,7 @@ def house(d: Dice) -> list[Part]:
     return parts
 
 
-def windmill(d: Dice) -> list[Part]:
+def windmill(d: Dice) -> list[Piece]:
     """A tower with a cap and four sails."""
     low, top = d(0.36, 0.46), d(0.2, 0.27)
     y = d(-0.4, -0.28)
@@ -69,7 +69,7 @@ def windmill(d: Dice) -> list[Part]:
     return [*parts, area(ellipse(*hub, 0.07, 0.07), 2)]
 
 
-def sailboat(d: Dice) -> list[Part]:
+def sailboat(d: Dice) -> list[Piece]:
     """A boat with a mast and one or two sails."""
     w, h = d(0.75, 0.95), d(0.24, 0.34)
     y = 0.55
@@ -93,7 +93,7 @@ def sailboat(d: Dice) -> list[Part]:
     return parts
 
 
-def car(d: Dice) -> list[Part]:
+def car(d: Dice) -> list[Piece]:
     """A car from the side: body, cabin with windows, two wheels, lamps."""
     h, cabin, r = d(0.2, 0.28), d(0.26, 0.4), d(0.18, 0.24)
     a, b = d(-0.75, -0.5), d(0.4, 0.6)
@@ -129,7 +129,7 @@ def car(d: Dice) -> list[Part]:
     return parts
 
 
-def bicycle(d: Dice) -> list[Part]:
+def bicycle(d: Dice) -> list[Piece]:
     """Two spoked wheels, a diamond frame, saddle and handlebar."""
     r, t = d(0.38, 0.44), d(0.05, 0.08)
     x = d(0.56, 0.62)
@@ -183,7 +183,7 @@ def bicycle(d: Dice) -> list[Part]:
     return parts
 
 
-def airplane(d: Dice) -> list[Part]:
+def airplane(d: Dice) -> list[Piece]:
     """An airliner from above: fuselage, swept wings, tail, windows."""
     t, sweep, span = d(0.13, 0.18), d(0.2, 0.42), d(0.85, 1.0)
     parts = []
@@ -222,7 +222,7 @@ def airplane(d: Dice) -> list[Part]:
     return parts
 
 
-def rocket(d: Dice) -> list[Part]:
+def rocket(d: Dice) -> list[Piece]:
     """A rocket: pointed hull, portholes, fins, flame."""
     w, low = d(0.24, 0.34), 0.55
     hull = curve([(0, -1.0), (w * 0.7, -0.62), (w, -0.1), (w * 0.9, 0.3), (w * 0.68, low)])
@@ -261,7 +261,7 @@ def rocket(d: Dice) -> list[Part]:
     return parts
 
 
-def hot_air_balloon(d: Dice) -> list[Part]:
+def hot_air_balloon(d: Dice) -> list[Piece]:
     """A striped balloon with a basket on ropes."""
     r, low = d(0.66, 0.76), d(0.38, 0.46)
     half = curve([(0, -1.0), (r * 0.6, -0.9), (r, -0.42), (r * 0.75, 0.02), (0.2, low)])
@@ -276,7 +276,7 @@ def hot_air_balloon(d: Dice) -> list[Part]:
     return parts
 
 
-def tent(d: Dice) -> list[Part]:
+def tent(d: Dice) -> list[Piece]:
     """A ridge tent, open at the front."""
     h, back = d(0.85, 1.05), d(0.55, 0.75)
     y = 0.55
@@ -292,7 +292,7 @@ def tent(d: Dice) -> list[Part]:
     return parts
 
 
-def traffic_light(d: Dice) -> list[Part]:
+def traffic_light(d: Dice) -> list[Piece]:
     """A box with three round lamps, on a pole."""
     w, h = d(0.26, 0.34), d(0.7, 0.8)
     parts = [

@@ -4,7 +4,7 @@ import numpy as np
 
 from zssbir_cli.demo.geometry import (
     Dice,
-    Part,
+    Piece,
     area,
     box,
     curve,
@@ -17,7 +17,7 @@ from zssbir_cli.demo.geometry import (
 )
 
 
-def eyeglasses(d: Dice) -> list[Part]:
+def eyeglasses(d: Dice) -> list[Piece]:
     """Two rims, a bridge and the temples."""
     r, t = d(0.34, 0.42), d(0.06, 0.1)
     tall = d(0.65, 1.05)
@@ -38,7 +38,7 @@ def eyeglasses(d: Dice) -> list[Part]:
     return [*parts, line(bridge, t, 0)]
 
 
-def hat(d: Dice) -> list[Part]:
+def hat(d: Dice) -> list[Piece]:
     """A hat with a brim and a band."""
     w, h, brim = d(0.42, 0.56), d(0.6, 1.0), d(0.08, 0.16)
     dent = d(0.0, 0.16)
@@ -70,7 +70,7 @@ def hat(d: Dice) -> list[Part]:
     return parts
 
 
-def t_shirt(d: Dice) -> list[Part]:
+def t_shirt(d: Dice) -> list[Piece]:
     """A shirt with short sleeves, a collar, sometimes a print."""
     w, sleeve, drop = d(0.45, 0.58), d(0.28, 0.42), d(0.35, 0.55)
     neck = d(0.16, 0.24)
@@ -104,7 +104,7 @@ def t_shirt(d: Dice) -> list[Part]:
     return parts
 
 
-def boot(d: Dice) -> list[Part]:
+def boot(d: Dice) -> list[Piece]:
     """A boot with sole, cuff and laces."""
     w, toe, h = d(0.3, 0.4), d(0.6, 0.8), d(0.8, 1.0)
     upper = [
@@ -138,7 +138,7 @@ def boot(d: Dice) -> list[Part]:
     return parts
 
 
-def crown(d: Dice) -> list[Part]:
+def crown(d: Dice) -> list[Piece]:
     """A king's crown: points with balls, a band with stones."""
     n, h = d.count(3, 5), d(0.55, 0.85)
     flare, valley = d(1.0, 1.25), d(0.35, 0.6)
@@ -160,7 +160,7 @@ def crown(d: Dice) -> list[Part]:
     return parts
 
 
-def star(d: Dice) -> list[Part]:
+def star(d: Dice) -> list[Piece]:
     """A five-pointed star, sometimes with a smaller one inside or creases."""
     inner, bend = d(0.38, 0.52), d(0.0, 0.14)
     spikes = [turn([(0, -1 if k % 2 == 0 else -inner)], 36 * k)[0] for k in range(10)]
@@ -173,7 +173,7 @@ def star(d: Dice) -> list[Part]:
     return parts
 
 
-def heart(d: Dice) -> list[Part]:
+def heart(d: Dice) -> list[Piece]:
     """A heart, sometimes with a second one inside, a ribbon or a crack."""
     w, dip = d(0.8, 1.0), d(0.22, 0.42)
     half = curve(
@@ -191,7 +191,7 @@ def heart(d: Dice) -> list[Part]:
     return parts
 
 
-def ice_cream(d: Dice) -> list[Part]:
+def ice_cream(d: Dice) -> list[Piece]:
     """A cone with one to three scoops."""
     w, h = d(0.34, 0.44), d(0.85, 1.05)
     cone = [(-w, 0), (w, 0), (0, h)]
@@ -224,7 +224,7 @@ def ice_cream(d: Dice) -> list[Part]:
     return [*parts, area(drip, 0)]
 
 
-def apple(d: Dice) -> list[Part]:
+def apple(d: Dice) -> list[Piece]:
     """An apple with a stalk and a leaf, sometimes bitten."""
     w, dip = d(0.72, 0.85), d(0.08, 0.2)
     half = curve([(0, -0.58 + dip), (w * 0.5, -0.66), (w, -0.2), (w * 0.8, 0.5), (w * 0.35, 0.85), (0, 0.78)])
@@ -242,7 +242,7 @@ def apple(d: Dice) -> list[Part]:
     return parts
 
 
-def mushroom(d: Dice) -> list[Part]:
+def mushroom(d: Dice) -> list[Piece]:
     """A mushroom: spotted cap on a stem."""
     w, h, stem = d(0.78, 0.98), d(0.65, 0.95), d(0.2, 0.34)
     low = d(0.0, 0.12)

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from zssbir_cli.demo.classes import build
-from zssbir_cli.demo.geometry import Dice, Part, Points, resample, tube
+from zssbir_cli.demo.classes import draw_instance
+from zssbir_cli.demo.geometry import Dice, Piece, Points, resample, tube
 
 _SUPERSAMPLE = 4
 
@@ -75,7 +75,7 @@ def draw_sketch(name: str, rng: np.random.Generator, size: int = 128) -> npt.NDA
     """
     d = Dice(rng)
     hand = random_hand(d)
-    parts = _posed(build(name, rng), d)
+    parts = _posed(draw_instance(name, rng), d)
     jobs: list[_Job] = []
     for part in parts:
         if part.detail and not d.chance(hand.detail):
@@ -95,7 +95,7 @@ class _Job:
     width: npt.NDArray[np.float64] | float = 0.0
 
 
-def _posed(parts: list[Part], d: Dice) -> list[Part]:
+def _posed(parts: list[Piece], d: Dice) -> list[Piece]:
     """The instance as the person imagines it: maybe mirrored, a little tilted and stretched."""
     mirror = -1.0 if d.chance(0.5) else 1.0
     tilt, stretch = np.radians(d(-9, 9)), d(0.88, 1.13)
@@ -105,7 +105,7 @@ def _posed(parts: list[Part], d: Dice) -> list[Part]:
     return [replace(p, points=p.points @ matrix) for p in parts]
 
 
-def _draw_part(part: Part, hand: Hand, d: Dice) -> list[_Job]:
+def _draw_part(part: Piece, hand: Hand, d: Dice) -> list[_Job]:
     """White underlay and strokes of one part, slightly misplaced as a whole."""
     centre = part.points.mean(axis=0)
     angle, grow = np.radians(d(-60, 60)) * hand.misfit, 1 + d(-1, 1) * hand.misfit

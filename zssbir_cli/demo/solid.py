@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from zssbir_cli.demo.geometry import Part
+from zssbir_cli.demo.geometry import Piece
 from zssbir_cli.demo.material import Material, pattern
 from zssbir_cli.demo.paint import Picture, Plane, blurred
 
@@ -23,7 +23,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Tile:
+class Patch:
     """A rendered object: colour [h, w, 3] and coverage [h, w] (0-1), whose top left pixel is (top, left)."""
 
     colour: Picture
@@ -32,7 +32,7 @@ class Tile:
     left: int
 
 
-def render(parts: list[Part], material: Material, light: Light, rng: np.random.Generator) -> Tile:
+def paint_solid(parts: list[Piece], material: Material, light: Light, rng: np.random.Generator) -> Patch:
     """Render parts given in pixels of the final picture; the tile may reach beyond the frame."""
     k = _SUPERSAMPLE
     low = np.floor(np.min([p.points.min(axis=0) - p.width for p in parts], axis=0)).astype(int) - 2
@@ -44,11 +44,11 @@ def render(parts: list[Part], material: Material, light: Light, rng: np.random.G
     colour *= lit[..., None] * light.warmth
     colour += shine[..., None]
     np.clip(colour, 0, 1, out=colour)
-    return Tile(colour, cover, int(low[1]), int(low[0]))
+    return Patch(colour, cover, int(low[1]), int(low[0]))
 
 
 def _drawn(
-    parts: list[Part], low: "np.typing.NDArray[np.int_]", size: tuple[int, int]
+    parts: list[Piece], low: "np.typing.NDArray[np.int_]", size: tuple[int, int]
 ) -> tuple[Plane, Plane]:
     """Supersampled index of the part (0 = none); relief with grooves along all outlines (0-1, final size)."""
     k = _SUPERSAMPLE
@@ -78,7 +78,7 @@ def _thick(draw: ImageDraw.ImageDraw, flat: list[float], width: float, fill: int
         draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
 
-def _albedo(parts: list[Part], index: Plane, material: Material, rng: np.random.Generator) -> Picture:
+def _albedo(parts: list[Piece], index: Plane, material: Material, rng: np.random.Generator) -> Picture:
     """Colour of each pixel without light: palette, slight variation per part, the pattern."""
     table = np.zeros((len(parts) + 1, 3), np.float32)
     share = np.zeros(len(parts) + 1, np.float32)

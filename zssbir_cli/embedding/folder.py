@@ -28,7 +28,7 @@ from zssbir_cli.data.hdf5 import differing_rows
 from zssbir_cli.data.square import resize_photo
 from zssbir_cli.data.stage import Array, Stage
 from zssbir_cli.embedding.embedder import Embedder
-from zssbir_cli.embedding.listing import Listing, Plan, compare, file_content, list_photos
+from zssbir_cli.embedding.listing import PhotoListing, Update, file_content, list_photos, what_to_embed
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import photo_of
 from zssbir_cli.names import file_part
@@ -119,7 +119,7 @@ def folder_file(run: Path, which: str, images: Path) -> Path:
 
 def _survey(
     embedder: Embedder, folder: Path, path: Path, *, half: bool, force: bool
-) -> tuple[Listing, Plan, Embeddings | None]:
+) -> tuple[PhotoListing, Update, Embeddings | None]:
     """The folder as it is, what to do, and the file as it is, if its rows can be kept."""
     listing, old = list_photos(folder), None
     if not force and path.exists():
@@ -132,10 +132,10 @@ def _survey(
     if old is not None and not half and old.embedding.dtype == np.float16:
         old = None  # what was rounded away cannot be had back
     damaged = differing_rows(old.embedding, old.checksum) if old is not None else np.empty(0, np.int64)
-    return listing, compare(listing, old, damaged), old
+    return listing, what_to_embed(listing, old, damaged), old
 
 
-def _embed(embedder: Embedder, listing: Listing, plan: Plan, stage: Stage, progress: Progress) -> None:
+def _embed(embedder: Embedder, listing: PhotoListing, plan: Update, stage: Stage, progress: Progress) -> None:
     """Put this rank's share of the photos to embed on the stage, a batch at a time."""
     have = _Staged(stage)
     todo = [i for i in plan.todo if not have.holds(listing, i)]
@@ -164,7 +164,7 @@ class PhotoFiles(Dataset[Tensor]):
     processes; an unreadable photo becomes a grey square.
     """
 
-    def __init__(self, listing: Listing, size: int) -> None:
+    def __init__(self, listing: PhotoListing, size: int) -> None:
         self.root, self.names, self.size = listing.root, listing.names, size
         self.content = torch.zeros(len(listing), CONTENT_BYTES, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
         self.failed = torch.zeros(len(listing), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
@@ -202,7 +202,7 @@ class _Staged:
             ):
                 self._place[name, size, mtime] = block, row, ctime
 
-    def holds(self, listing: Listing, i: int) -> bool:
+    def holds(self, listing: PhotoListing, i: int) -> bool:
         """Whether a photo has been embedded as it is now; in doubt, its content is read."""
         place = self._find(listing, i)
         if place is None:
@@ -213,11 +213,11 @@ class _Staged:
         content = file_content(listing.root / listing.names[i])
         return block is not None and content == block["content"][place[1]].tobytes()
 
-    def _find(self, listing: Listing, i: int) -> tuple[str, int, int] | None:
+    def _find(self, listing: PhotoListing, i: int) -> tuple[str, int, int] | None:
         size, mtime, _ = listing.stamps[i].tolist()
         return self._place.get((os.fsencode(listing.names[i]), size, mtime))
 
-    def read(self, listing: Listing, i: int) -> tuple[Rows, Array, bool]:
+    def read(self, listing: PhotoListing, i: int) -> tuple[Rows, Array, bool]:
         """Row, content and failure of a photo."""
         place = self._find(listing, i)
         block = self._block(place[0]) if place else None
@@ -241,8 +241,8 @@ class _Staged:
 
 def _write(
     embedder: Embedder,
-    listing: Listing,
-    plan: Plan,
+    listing: PhotoListing,
+    plan: Update,
     old: Embeddings | None,
     stage: Stage,
     path: Path,
@@ -287,7 +287,7 @@ def _write(
     )
 
 
-def _skipped(listing: Listing, i: int, failed: bool) -> Skipped:
+def _skipped(listing: PhotoListing, i: int, failed: bool) -> Skipped:
     name, reason = listing.names[i], "its embedding is zero or not finite"
     if failed:
         path = listing.root / name
@@ -300,8 +300,8 @@ def _skipped(listing: Listing, i: int, failed: bool) -> Skipped:
 
 
 def _blocks(
-    listing: Listing,
-    plan: Plan,
+    listing: PhotoListing,
+    plan: Update,
     old: Embeddings | None,
     staged: _Staged,
     chosen: np.ndarray[tuple[int], np.dtype[np.int64]],
@@ -319,7 +319,7 @@ def _blocks(
         yield block
 
 
-def _result(path: Path, plan: Plan) -> FolderResult:
+def _result(path: Path, plan: Update) -> FolderResult:
     lost = [plan.lost[i] for i in sorted(plan.lost)]
     kept = int((plan.row >= 0).sum()) - plan.moved
     unread = sum(i in plan.lost for i in plan.todo)

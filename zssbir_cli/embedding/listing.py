@@ -21,7 +21,7 @@ UNSURE_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Listing:
+class PhotoListing:
     """The photos below a folder, in sorted order: names, and int64 [N, 3]: size, mtime_ns, ctime_ns of each."""
 
     root: Path
@@ -33,7 +33,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Update:
     """What becomes of each photo of a listing.
 
     `row`: int64 [N], its row in the embeddings file, or -1; `lost`: those known to be unreadable, by number;
@@ -51,7 +51,7 @@ class Plan:
     """Photos whose time stamps are others, but not their content."""
 
 
-def list_photos(root: Path) -> Listing:
+def list_photos(root: Path) -> PhotoListing:
     """Every picture below a folder. DataError when there is none."""
     if not root.is_dir():
         raise DataError(f"{root}: not a folder of photos (unpack archives first)")
@@ -64,7 +64,7 @@ def list_photos(root: Path) -> Listing:
     stamps = np.zeros((len(names), 3), np.int64)
     for i, name in enumerate(names):
         stamps[i] = _stamp(f"{root}/{name}", sure)
-    return Listing(root, names, stamps)
+    return PhotoListing(root, names, stamps)
 
 
 def _stamp(path: str, sure: int) -> tuple[int, int, int]:
@@ -93,7 +93,7 @@ def file_content(path: Path) -> bytes:
         return b""
 
 
-def compare(listing: Listing, old: Embeddings | None, damaged: Int64) -> Plan:
+def what_to_embed(listing: PhotoListing, old: Embeddings | None, damaged: Int64) -> Update:
     """What to keep of `old` (rows in `damaged` are not kept) and what to embed.
 
     A photo is known by name, size and times; where these differ, by its content, which is read only if a file of that
@@ -101,7 +101,7 @@ def compare(listing: Listing, old: Embeddings | None, damaged: Int64) -> Plan:
     """
     if old is None or old.stamps is None:
         everything = tuple(range(len(listing)))
-        return Plan(np.full(len(listing), -1), {}, everything, len(listing), 0, 0, 0, 0)
+        return Update(np.full(len(listing), -1), {}, everything, len(listing), 0, 0, 0, 0)
     known = {name: i for i, name in enumerate(old.sources)}
     for i in damaged:
         known.pop(old.sources[i], None)
@@ -119,10 +119,10 @@ def compare(listing: Listing, old: Embeddings | None, damaged: Int64) -> Plan:
     used = set(row.tolist())
     gone = sum(name not in present and i not in used for i, name in enumerate(old.sources))
     changed = sum(listing.names[i] in was for i in todo)
-    return Plan(row, lost, todo, len(todo) - changed, changed, moved, gone, touched)
+    return Update(row, lost, todo, len(todo) - changed, changed, moved, gone, touched)
 
 
-def _still_lost(listing: Listing, skipped: Sequence[Skipped]) -> dict[int, Skipped]:
+def _still_lost(listing: PhotoListing, skipped: Sequence[Skipped]) -> dict[int, Skipped]:
     known = {s.name: (s, stamp) for s, stamp in zip(skipped, stamps_of(skipped).tolist(), strict=True)}
     lost = {}
     for i, name in enumerate(listing.names if known else ()):
@@ -133,7 +133,12 @@ def _still_lost(listing: Listing, skipped: Sequence[Skipped]) -> dict[int, Skipp
 
 
 def _by_content(
-    listing: Listing, stamps: FileStamps, free: Int64, by_name: Int64, row: Int64, lost: dict[int, Skipped]
+    listing: PhotoListing,
+    stamps: FileStamps,
+    free: Int64,
+    by_name: Int64,
+    row: Int64,
+    lost: dict[int, Skipped],
 ) -> tuple[int, int]:
     """Fill `row` for photos that have the content of a free row; how many were moved, and how many only touched."""
     contents: dict[bytes, list[int]] = {}

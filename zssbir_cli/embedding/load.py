@@ -27,7 +27,7 @@ def load_run(run: Path, device: torch.device, which: str = "best") -> tuple[Reci
     recipe, info = open_checkpoint(run, which)
     method = build_method(recipe, load_weights=False)
     own = method.retrieval_state()
-    weights = {k: v for k, v in checkpoint.load_weights(info.path).items() if k in own}
+    weights = {k: v for k, v in checkpoint.read_weights(info.path).items() if k in own}
     checkpoint.load_into(method, weights, info.path, needed=set(own))
     return recipe, method.to(device).eval(), info
 

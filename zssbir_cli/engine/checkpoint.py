@@ -223,7 +223,7 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of `model.safetensors`, on the CPU. Raises CheckpointError."""
     try:
         tensors: dict[str, Tensor] = load_file(path / MODEL)

@@ -258,7 +258,7 @@ class Saver:
                 f"--set train.precision={info.precision}, or start a new run"
             )
         full = checkpoint.load_state(path)
-        weights = checkpoint.load_weights(path)
+        weights = checkpoint.read_weights(path)
         own: dict[str, Tensor] = full.get("weights", {})
         checkpoint.load_into(self.method, {**weights, **own}, path, needed=set(self.method.state_dict()))
         self.optimizer.load_state_dict(full["optimizer"])

@@ -104,7 +104,7 @@ def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[s
     out: dict[str, Figure] = {}
 
     def add(name: str, drawing: Drawing, alt: str, caption: str, wide: bool = False) -> None:
-        figures.save_png(drawing, folder / f"{name}.png")
+        figures.save_figure(drawing, folder / f"{name}.png")
         out[name] = Figure(figures.to_svg(drawing, name), alt, caption, wide)
 
     add("classes", figures.class_bars(names, ap, at_k, f"P@{k}"),

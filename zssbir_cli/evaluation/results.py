@@ -80,7 +80,7 @@ def _per_class(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def save(evaluation: Evaluation, path: Path) -> None:
+def write(evaluation: Evaluation, path: Path) -> None:
     """Write `path` (.json) and, beside it, `<stem>.queries.npz` with the per-query values that `--compare` reads.
 
     Errors: DataError when they cannot be written.

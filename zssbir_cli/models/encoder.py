@@ -95,17 +95,6 @@ class Encoder(nn.Module):
         rows = max(1, round((count * x.shape[2] / x.shape[3]) ** 0.5))
         return rows, count // rows
 
-    @torch.no_grad()
-    def grid_for(self, size: int) -> tuple[int, int]:
-        """Token grid (rows, columns) for square inputs of `size` pixels."""
-        was_training = self.training
-        self.eval()
-        grid: tuple[int, int] = self(
-            torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.mean.device)
-        ).grid
-        self.train(was_training)
-        return grid
-
     def train(self, mode: bool = True) -> "Encoder":
         """As `nn.Module.train`, but batch norm stays in eval mode when `freeze_batchnorm` is set, or when the
         layer is not trained (`model.tune`)."""

@@ -24,7 +24,7 @@ from zssbir_cli.prepare.clean import Cleaned, clean
 from zssbir_cli.prepare.journal import REPORT_NAME, Journal, ShardRecord
 from zssbir_cli.prepare.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
 from zssbir_cli.prepare.masks import NOTE, Mask, fit_mask, told
-from zssbir_cli.prepare.plan import GROUPS, Plan
+from zssbir_cli.prepare.plan import GROUPS, PreparePlan
 from zssbir_cli.prepare.reading import UNREADABLE, Content, later_copies, read_items
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
@@ -35,7 +35,9 @@ COPY = "repeats an image that is already in the set"
 class _Group:
     """One part and modality being written: how many of its items are settled, what is to tell of them."""
 
-    def __init__(self, plan: Plan, journal: Journal, store: "_Store", part: Part, modality: Modality) -> None:
+    def __init__(
+        self, plan: PreparePlan, journal: Journal, store: "_Store", part: Part, modality: Modality
+    ) -> None:
         self.part, self.modality = part, modality
         self.records = list(journal.finished(f"{part}-{modality.name.lower()}"))
         self.total = plan.items.group.count(GROUPS.index((part, modality)))
@@ -94,7 +96,7 @@ class _Store:
         self._pool.shutdown()
 
 
-def build(plan: Plan, out: Path, options: BuildOptions, progress: Progress = silent) -> Manifest:
+def build_set(plan: PreparePlan, out: Path, options: BuildOptions, progress: Progress = silent) -> Manifest:
     """Write the planned set into the folder `out` and return its manifest; continues what a killed run left. The
     caller sees to it that no other process writes there (`carry.alone`).
 
@@ -137,7 +139,7 @@ class _Copies:
         return repeated
 
 
-def _write_all(plan: Plan, groups: list[_Group], options: BuildOptions, progress: Progress) -> None:
+def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, progress: Progress) -> None:
     items = plan.items
     copies = _copies(plan, groups, options, progress) if options.dedup else None
     todo = _unsettled(plan, groups)
@@ -166,7 +168,7 @@ def _write_all(plan: Plan, groups: list[_Group], options: BuildOptions, progress
 
 
 def _clean_item(
-    plan: Plan, options: BuildOptions, item: int, data: bytes | DataError
+    plan: PreparePlan, options: BuildOptions, item: int, data: bytes | DataError
 ) -> tuple[Cleaned, Mask]:
     if isinstance(data, DataError):
         image = Cleaned(None, str(data), UNREADABLE)
@@ -187,7 +189,7 @@ def _leave_out_mask(group: _Group, path: str, why: str, options: BuildOptions) -
     group.note(NOTE, path, why)
 
 
-def _copies(plan: Plan, groups: list[_Group], options: BuildOptions, progress: Progress) -> _Copies:
+def _copies(plan: PreparePlan, groups: list[_Group], options: BuildOptions, progress: Progress) -> _Copies:
     if plan.sequential:
         return _Copies(later_copies(plan, options.workers, progress))
     seen = {
@@ -199,7 +201,7 @@ def _copies(plan: Plan, groups: list[_Group], options: BuildOptions, progress: P
     return _Copies(None, seen)
 
 
-def _unsettled(plan: Plan, groups: list[_Group]) -> npt.NDArray[np.int64]:
+def _unsettled(plan: PreparePlan, groups: list[_Group]) -> npt.NDArray[np.int64]:
     """Item numbers still to do, in writing order."""
     order = plan.order()
     group = np.asarray(plan.items.group)[order]
@@ -209,7 +211,9 @@ def _unsettled(plan: Plan, groups: list[_Group]) -> npt.NDArray[np.int64]:
     return order[keep]
 
 
-def _finish(plan: Plan, out: Path, journal: Journal, groups: list[_Group], options: BuildOptions) -> Manifest:
+def _finish(
+    plan: PreparePlan, out: Path, journal: Journal, groups: list[_Group], options: BuildOptions
+) -> Manifest:
     """Check for leaks, write the report and, last of all, the manifest."""
     ordered = sorted(groups, key=lambda g: (list(Part).index(g.part), g.modality))
     shards = [record.info for g in ordered for record in g.records]
@@ -247,7 +251,7 @@ def _write_report(out: Path, notes: list[Note], leaks: list[Leak], repeats: Repe
     write_text(out / REPORT_NAME, "".join(f"{kind}\t{path}\t{text}\n" for kind, path, text in rows))
 
 
-def _check_any_left(plan: Plan, groups: list[_Group]) -> None:
+def _check_any_left(plan: PreparePlan, groups: list[_Group]) -> None:
     """A part of which nothing could be used is an error. Raises DataError."""
     for group in groups:
         if group.total and not group.records:
@@ -256,7 +260,7 @@ def _check_any_left(plan: Plan, groups: list[_Group]) -> None:
             raise DataError(f"none of the {what} of {plan.name} could be used; first: {path}: {why}")
 
 
-def _emptied(plan: Plan, out: Path, shards: list[ShardInfo]) -> list[str]:
+def _emptied(plan: PreparePlan, out: Path, shards: list[ShardInfo]) -> list[str]:
     """Warnings for classes that lost all of their sketches or photos on the way."""
     stored: Counter[tuple[int, Modality]] = Counter()
     for shard in shards:
@@ -271,7 +275,7 @@ def _emptied(plan: Plan, out: Path, shards: list[ShardInfo]) -> list[str]:
     return told
 
 
-def _check_disk(plan: Plan, out: Path) -> None:
+def _check_disk(plan: PreparePlan, out: Path) -> None:
     """Stop early when the images as found would not fit (a smaller --size needs less, and is not checked)."""
     if plan.options.get("size") is not None:
         return

@@ -12,11 +12,11 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import Lock, Locked, file_sha256, reason
 from zssbir_cli.names import readable
-from zssbir_cli.prepare.build import build
+from zssbir_cli.prepare.build import build_set
 from zssbir_cli.prepare.choices import BuildOptions
 from zssbir_cli.prepare.journal import LOCK, WORK, Journal, is_ours
 from zssbir_cli.prepare.leaks import refuse
-from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.prepare.plan import PreparePlan
 from zssbir_cli.prepare.reading import available_cores, content_of
 from zssbir_cli.progress import Progress
 
@@ -32,7 +32,7 @@ class Prepared:
     fresh: bool
 
 
-def carry_out(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: Progress) -> Prepared:
+def carry_out(plan: PreparePlan, out: Path, options: BuildOptions, say: Say, progress: Progress) -> Prepared:
     """Build the plan into `out` unless this very set is there already.
 
     Raises:
@@ -47,7 +47,7 @@ def carry_out(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: 
             return Prepared(out, finished, fresh=False)
         if (out / WORK).is_dir():
             say(f"continuing in {readable(str(out))}")
-        manifest = build(plan, out, options, progress)
+        manifest = build_set(plan, out, options, progress)
     for warning in manifest.warnings[len(plan.warnings) :]:
         say(f"warning: {warning}")
     return Prepared(out, manifest, fresh=True)
@@ -91,7 +91,9 @@ def check_free(out: Path) -> None:
         )
 
 
-def _finished(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: Progress) -> Manifest | None:
+def _finished(
+    plan: PreparePlan, out: Path, options: BuildOptions, say: Say, progress: Progress
+) -> Manifest | None:
     """The manifest when `out` already holds this very set, whole and made of the same files. Clears a damaged one.
 
     Raises:
@@ -123,7 +125,7 @@ def _finished(plan: Plan, out: Path, options: BuildOptions, say: Say, progress: 
 
 
 def _same_files(
-    plan: Plan, out: Path, manifest: Manifest, options: BuildOptions, say: Say, progress: Progress
+    plan: PreparePlan, out: Path, manifest: Manifest, options: BuildOptions, say: Say, progress: Progress
 ) -> Manifest:
     """The manifest, once it is sure that the source files are those that the set was made of.
 

@@ -15,7 +15,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
 from zssbir_cli.names import class_key, counted, readable
 from zssbir_cli.prepare.clean import FORMATS
-from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.prepare.plan import PreparePlan
 from zssbir_cli.prepare.reading import UNREADABLE
 from zssbir_cli.prepare.sources import Source
 
@@ -84,7 +84,7 @@ class Mask(NamedTuple):
     digest: bytes = b""
 
 
-def fit_mask(plan: Plan, item: int, photo: bytes | DataError, stored: bytes | None) -> Mask:
+def fit_mask(plan: PreparePlan, item: int, photo: bytes | DataError, stored: bytes | None) -> Mask:
     """The mask of an item, brought to the size of its photo as stored. Never raises on bad input."""
     try:
         raw = plan.read_mask(item)

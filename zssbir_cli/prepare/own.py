@@ -8,7 +8,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import file_part, readable
 from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.prepare.layout import find_images, to_items
-from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.prepare.plan import PreparePlan
 from zssbir_cli.prepare.roles import assign_roles, read_unseen
 from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Role
@@ -16,7 +16,7 @@ from zssbir_cli.types import Role
 
 def plan_own(
     sources: Sequence[Source], name: str, choices: Choices, val: Collection[str] | None = None
-) -> Plan:
+) -> PreparePlan:
     """What a set of the scanned sources will hold. `val`: names of the validation classes, in place of the number
     in `choices`.
 
@@ -37,7 +37,7 @@ def plan_own(
     given = None if choices.unseen is None else readable(choices.unseen)
     options = choices.record() | {"unseen": given, "holdout": held}
     told = (*(f"{text}; left out" for text in files.left_out), *files.warnings)
-    return Plan(name, f"{number}-unseen{drawn}", classes, tuple(sources), items, options, told)
+    return PreparePlan(name, f"{number}-unseen{drawn}", classes, tuple(sources), items, options, told)
 
 
 def default_name(path: Path) -> str:

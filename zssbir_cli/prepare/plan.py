@@ -60,7 +60,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparePlan:
     """All that determines a prepared set's bytes, and what is told about it."""
 
     name: str

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.plan import GROUPS, Plan
+from zssbir_cli.prepare.plan import GROUPS, PreparePlan
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
 
@@ -34,7 +34,7 @@ Chunk = tuple[list[int], list[bytes] | None]
 
 
 def read_items(
-    plan: Plan, todo: Items, workers: int, use: Callable[[int, bytes | DataError], T]
+    plan: PreparePlan, todo: Items, workers: int, use: Callable[[int, bytes | DataError], T]
 ) -> Iterator[tuple[list[int], list[T]]]:
     """Chunks of item numbers, in the order of `todo`, with what `use` makes of each item's number and bytes (or
     of the error in their place). A bounded number of chunks is under way."""
@@ -57,7 +57,7 @@ def read_items(
 
 
 def _use_chunk(
-    plan: Plan, chunk: list[int], raw: list[bytes] | None, use: Callable[[int, bytes | DataError], T]
+    plan: PreparePlan, chunk: list[int], raw: list[bytes] | None, use: Callable[[int, bytes | DataError], T]
 ) -> list[T]:
     items, results = plan.items, []
     for place, item in enumerate(chunk):
@@ -70,7 +70,7 @@ def _use_chunk(
     return results
 
 
-def _feed(plan: Plan, todo: Items) -> Iterator[Chunk]:
+def _feed(plan: PreparePlan, todo: Items) -> Iterator[Chunk]:
     """Items in chunks of bounded bytes; with their bytes where the source must be read in order."""
     items, start = plan.items, 0
     while start < len(todo):
@@ -92,7 +92,7 @@ def _feed(plan: Plan, todo: Items) -> Iterator[Chunk]:
         yield chunk, None
 
 
-def _feed_stream(plan: Plan, mine: list[int]) -> Iterator[Chunk]:
+def _feed_stream(plan: PreparePlan, mine: list[int]) -> Iterator[Chunk]:
     items, chunk, raw, size = plan.items, list[int](), list[bytes](), 0
     source = plan.sources[items.source[mine[0]]]
     stream = source.stream([items.entry[i] for i in mine])
@@ -125,7 +125,7 @@ class Content:
         return f"{self.value:064x}"
 
 
-def content_of(plan: Plan, workers: int, progress: Progress = silent) -> str:
+def content_of(plan: PreparePlan, workers: int, progress: Progress = silent) -> str:
     """The plan's `Content`, from reading all of its files."""
     content, paths = Content(), plan.items.paths
     for chunk, digests in _digests(plan, workers, "comparing", progress, partial(_digest_with_mask, plan)):
@@ -134,7 +134,7 @@ def content_of(plan: Plan, workers: int, progress: Progress = silent) -> str:
     return content.hex
 
 
-def later_copies(plan: Plan, workers: int, progress: Progress = silent) -> set[int]:
+def later_copies(plan: PreparePlan, workers: int, progress: Progress = silent) -> set[int]:
     """Items whose file repeats one that comes before it by part (test first), class and path, whatever the order
     in which the sources can be read."""
     digests: dict[int, bytes] = {}
@@ -151,7 +151,11 @@ def later_copies(plan: Plan, workers: int, progress: Progress = silent) -> set[i
 
 
 def _digests(
-    plan: Plan, workers: int, what: str, progress: Progress, use: Callable[[int, bytes | DataError], bytes]
+    plan: PreparePlan,
+    workers: int,
+    what: str,
+    progress: Progress,
+    use: Callable[[int, bytes | DataError], bytes],
 ) -> Iterator[tuple[list[int], list[bytes]]]:
     done, total = 0, len(plan.items)
     progress(what, 0, total)
@@ -165,7 +169,7 @@ def _digest(item: int, data: bytes | DataError) -> bytes:
     return UNREADABLE if isinstance(data, DataError) else hashlib.sha256(data).digest()
 
 
-def _digest_with_mask(plan: Plan, item: int, data: bytes | DataError) -> bytes:
+def _digest_with_mask(plan: PreparePlan, item: int, data: bytes | DataError) -> bytes:
     try:
         mask = plan.read_mask(item)
     except DataError as error:

@@ -145,7 +145,6 @@ def evaluate(
     k: Sequence[int] = (100, 200),
     classes: Sequence[str] = (),
     curve_levels: int = 0,
-    fast: bool = False,
     device: str | torch.device = "cpu",
     block: int | None = None,
     threads: int | None = None,
@@ -159,7 +158,6 @@ def evaluate(
         k: cuts of mAP@k, P@k and recall@k.
         classes: names of the labels, for the notes.
         curve_levels: recall levels of the precision-recall curve (0: none).
-        fast: bf16 products where the processor has them (scores differ by up to about 0.004).
         device: where products and sorting run.
         block: query rows ranked at a time, memory only: the result is the same for every block.
         threads: CPU threads (default: torch's).
@@ -174,7 +172,7 @@ def evaluate(
     sorted_gallery = sort_gallery(gallery, labels_g, torch.device(device))
     values = rank_values(
         query, labels_q, sorted_gallery, [None, *cuts],
-        levels=curve_levels, fast=fast, block=block, threads=threads, progress=progress,
+        levels=curve_levels, block=block, threads=threads, progress=progress,
     )  # fmt: skip
     body = values[:, : values.shape[1] - curve_levels]
     relevant = np.nan_to_num(body[:, -1]).astype(np.int64)

@@ -99,7 +99,6 @@ def rank_values(
     cuts: Sequence[int | None],
     *,
     levels: int = 0,
-    fast: bool = False,
     block: int | None = None,
     threads: int | None = None,
     progress: Progress = silent,
@@ -111,7 +110,6 @@ def rank_values(
         query_labels: int64 [Q].
         block: rows ranked at a time; changes memory only. Default: what fits the processor's cache.
         threads: CPU threads, each with its own block. Default: torch's number.
-        fast: bf16 products where the hardware has them; scores then differ by up to about 4e-3.
         progress: told the number of queries ranked, after each block.
     Returns:
         float64 [Q, columns].
@@ -132,7 +130,7 @@ def rank_values(
             values[index[rows]] = _run_values(scores[rows], where, block, cuts, levels)
         return len(index)
 
-    with one_thread_each(), product_precision(fast), ThreadPoolExecutor(workers) as pool:
+    with one_thread_each(), exact_products(), ThreadPoolExecutor(workers) as pool:
         done = 0
         progress("ranking", 0, len(order))
         for count in pool.map(work, starts):
@@ -261,12 +259,11 @@ def one_thread_each() -> Iterator[None]:
 
 
 @contextmanager
-def product_precision(fast: bool) -> Iterator[None]:
-    """Exact float32 products, or bf16 (CPU) and TF32 (CUDA) products with float32 sums when `fast`, whatever
-    was set before."""
+def exact_products() -> Iterator[None]:
+    """Exact float32 products, whatever was set before."""
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch < 2.9
         before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium" if fast else "highest")
+        torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
@@ -274,8 +271,7 @@ def product_precision(fast: bool) -> Iterator[None]:
         return
     cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     kept = cpu.fp32_precision, cuda.fp32_precision
-    cpu.fp32_precision = "bf16" if fast else "ieee"
-    cuda.fp32_precision = "tf32" if fast else "ieee"
+    cpu.fp32_precision = cuda.fp32_precision = "ieee"
     try:
         yield
     finally:

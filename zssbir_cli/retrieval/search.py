@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.retrieval.ranking import as_tensor, product_precision
+from zssbir_cli.retrieval.ranking import as_tensor, exact_products
 
 BLOCK_ROWS = 65536
 """Rows whose scores are looked at together, at most."""
@@ -64,7 +64,7 @@ def search(
     scan = torch.float32 if len(query) == 1 else products
     best = _Best(query.double() / length, gallery, min(k, total))
     columns, rows, done = (query / length).float().T.contiguous(), as_tensor(gallery), 0
-    with torch.inference_mode(), product_precision(False):
+    with torch.inference_mode(), exact_products():
         while done < total:
             size = min(max(done, TILE_ROWS), BLOCK_ROWS)  # small at first: they make the bound for the rest
             block = rows[done : done + size]

@@ -53,7 +53,7 @@ def badge(draw: ImageDraw.ImageDraw, x: float, y: float, radius: int, hit: bool)
             draw.line((x - s * 0.85, y - sign * s * 0.85, x + s * 0.85, y + sign * s * 0.85), PAPER, w)
 
 
-def save_png(image: Any, path: Path) -> Path:
+def save_image(image: Any, path: Path) -> Path:
     """Write a PIL image as PNG, whole or not at all; returns `path`. Raises DataError."""
     try:
         with files.replacing(path) as partial:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.errors import UsageError
-from zssbir_cli.viz.canvas import save_png
+from zssbir_cli.viz.canvas import save_image
 
 COLOURS = ("#0b6e99", "#d9480f", "#2b8a3e", "#862e9c", "#a07800", "#c2255c", "#495057", "#0ca678")
 STYLES = ("-", "--", ":", "-.")
@@ -78,7 +78,7 @@ def save_curves(
         canvas.draw()  # type: ignore[no-untyped-call]
         width, height = canvas.get_width_height()
         pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
-        return save_png(Image.frombuffer("RGBA", (width, height), pixels).convert("RGB"), path)
+        return save_image(Image.frombuffer("RGBA", (width, height), pixels).convert("RGB"), path)
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[_Line]:

@@ -146,7 +146,7 @@ def to_svg(figure: Figure, name: str) -> str:
     return out.getvalue()
 
 
-def save_png(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure at 200 dpi, whole or not at all. Raises OSError."""
     with mpl.rc_context(STYLE), files.replacing(path) as partial:
         figure.savefig(

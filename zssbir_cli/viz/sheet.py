@@ -9,7 +9,19 @@ from typing import Literal
 from PIL import Image, ImageDraw
 
 from zssbir_cli.errors import UsageError
-from zssbir_cli.viz.canvas import HIT, INK, MISS, MUTED, PAPER, RULE, Colour, UInt8, badge, save_png, to_image
+from zssbir_cli.viz.canvas import (
+    HIT,
+    INK,
+    MISS,
+    MUTED,
+    PAPER,
+    RULE,
+    Colour,
+    UInt8,
+    badge,
+    save_image,
+    to_image,
+)
 from zssbir_cli.viz.fonts import draw_text, drawable, fitted, text_width, wrapped
 
 Mark = Literal["", "query", "hit", "miss"]
@@ -74,7 +86,7 @@ def save_sheet(
     """
     if not any(tile for row in rows for group in row.groups for tile in group):
         raise UsageError("a contact sheet needs at least one picture")
-    return save_png(_Sheet(rows, title, subtitle, heads, side, per_line).drawn(), path)
+    return save_image(_Sheet(rows, title, subtitle, heads, side, per_line).drawn(), path)
 
 
 class _Sheet:

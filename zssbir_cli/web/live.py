@@ -40,7 +40,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Hit:
+class FoundPhoto:
     """A photo found: place from 1, cosine, its number in the gallery, its name there, and its class ("" if unknown)."""
 
     rank: int
@@ -53,7 +53,7 @@ class Hit:
 @dataclass
 class _Waiting:
     query: Query
-    answer: "asyncio.Future[list[Hit]]"
+    answer: "asyncio.Future[list[FoundPhoto]]"
     loop: asyncio.AbstractEventLoop
 
 
@@ -96,7 +96,7 @@ class LiveGallery:
         """Whether drawings are cropped to their ink."""
         return self._gallery.embedder.recipe.data.sketch_crop
 
-    async def find(self, query: Query) -> list[Hit]:
+    async def find(self, query: Query) -> list[FoundPhoto]:
         """The photos nearest to a query, best first. Errors: Busy, DataError."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(query, loop.create_future(), loop)
@@ -134,7 +134,7 @@ class LiveGallery:
                 for waiting, hits in zip(batch, answers, strict=True):
                     _tell(waiting, hits)
 
-    def answer(self, queries: Sequence[Query]) -> list[list[Hit]]:
+    def answer(self, queries: Sequence[Query]) -> list[list[FoundPhoto]]:
         """Answer several queries in one pass over the gallery."""
         if not queries:
             return []
@@ -158,14 +158,14 @@ class LiveGallery:
                 vectors[i] = torch.from_numpy(np.asarray(rows[query.like], np.float32))
         return vectors
 
-    def _hits(self, query: Query, nearest: Neighbours, i: int) -> list[Hit]:
-        stored, start, hits = self.stored, self.first_row, list[Hit]()
+    def _hits(self, query: Query, nearest: Neighbours, i: int) -> list[FoundPhoto]:
+        stored, start, hits = self.stored, self.first_row, list[FoundPhoto]()
         for row, score in zip(nearest.rows[i].tolist(), nearest.scores[i].tolist(), strict=True):
             if row != query.like and len(hits) < query.k:
                 label = int(stored.label[start + row])
                 known = 0 <= label < len(stored.info.classes)
                 name = stored.info.classes[label] if known else ""
-                hits.append(Hit(len(hits) + 1, score, row, stored.sources[start + row], name))
+                hits.append(FoundPhoto(len(hits) + 1, score, row, stored.sources[start + row], name))
         return hits
 
     def _renew(self) -> None:
@@ -196,7 +196,7 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     return (status.st_mtime_ns, status.st_size, status.st_ino) if status else None
 
 
-def _tell(waiting: _Waiting, result: "list[Hit] | Exception") -> None:
+def _tell(waiting: _Waiting, result: "list[FoundPhoto] | Exception") -> None:
     def settle() -> None:
         if waiting.answer.done():
             return

@@ -65,7 +65,7 @@ def _finish(
     target = results.target(found, out)
     if target is None:
         return EvalOutcome(found, None, None)
-    results.save(found, target)
+    results.write(found, target)
     if not report:
         return EvalOutcome(found, target, None)
     from zssbir_cli.evaluation.report import write_report

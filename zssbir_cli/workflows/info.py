@@ -6,7 +6,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from zssbir_cli.benchmarks.compare import compare, differing_classes
+from zssbir_cli.benchmarks.compare import compare_counts, differing_classes
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.summary import count_classes, summarise
 from zssbir_cli.inputs.datasets import load_image
@@ -68,7 +68,8 @@ def describe(root: Path) -> Info:
         options=dict(m.options),
         sources=[s.model_dump() for s in m.sources],
         published=[
-            {"what": r.what, "ours": r.ours, "published": r.published, "exact": r.exact} for r in compare(m)
+            {"what": r.what, "ours": r.ours, "published": r.published, "exact": r.exact}
+            for r in compare_counts(m)
         ],
         differing_classes=differing_classes(m, classes),
         skipped=m.skipped,

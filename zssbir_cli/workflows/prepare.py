@@ -16,7 +16,7 @@ from zssbir_cli.prepare.archives import open_source
 from zssbir_cli.prepare.carry import Prepared, Say, carry_out, check_free
 from zssbir_cli.prepare.choices import Choices
 from zssbir_cli.prepare.own import check_given_once, default_name, plan_own
-from zssbir_cli.prepare.plan import Plan
+from zssbir_cli.prepare.plan import PreparePlan
 from zssbir_cli.prepare.reading import available_cores
 from zssbir_cli.prepare.roles import read_unseen
 from zssbir_cli.prepare.sources import Source
@@ -60,7 +60,9 @@ def prepare_own(
             source.close()
 
 
-def _plan_own(sources: Sequence[Source], name: str, choices: Choices, val: Collection[str] | None) -> Plan:
+def _plan_own(
+    sources: Sequence[Source], name: str, choices: Choices, val: Collection[str] | None
+) -> PreparePlan:
     """The plan; when there is none, with the hint that these are a benchmark's files."""
     try:
         return plan_own(sources, name, choices, val)

@@ -135,7 +135,7 @@ def _checked_sketches(sketches: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return paths, notes
 
 
-def as_json(result: SearchResult) -> dict[str, Any]:
+def result_json(result: SearchResult) -> dict[str, Any]:
     """Results as plain values."""
     info = result.gallery.info
     return {
@@ -175,6 +175,6 @@ def write_result(result: SearchResult, out: Path) -> None:
         write_search_page(result, out)
     else:
         try:
-            files.write_json(out, as_json(result))
+            files.write_json(out, result_json(result))
         except OSError as error:
             raise DataError(f"{out}: cannot be written ({files.reason(error)})") from error
