@@ -113,7 +113,7 @@ class Method(nn.Module, ABC):
         """One training step's loss on a local batch; the only call that goes through DDP.
 
         Under several ranks the mean over ranks of `loss` gradients must be the gradient of the global
-        batch's loss: gather with `engine.distributed.gather` where a loss uses the batch.
+        batch's loss: gather with `compute.distributed.gather` where a loss uses the batch.
         """
 
     @abstractmethod
