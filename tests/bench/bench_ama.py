@@ -42,7 +42,7 @@ from zssbir_cli.engine.step import Stepper
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.ama import data as ama_data
 from zssbir_cli.methods.ama import method as ama_method
-from zssbir_cli.methods.base import Progress
+from zssbir_cli.methods.base import Position
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality, Part
@@ -116,7 +116,7 @@ class Ours:
         rows = plan[number % len(plan)]
         items = [self.data.items[(0, i, tuple(int(v) for v in row))] for i, row in enumerate(rows)]
         batch = {k: torch.stack([item[k] for item in items]) for k in items[0]}
-        self.stepper.step(lambda _: batch, 1, Progress(number, 1000, 1, 2), False)
+        self.stepper.step(lambda _: batch, 1, Position(number, 1000, 1, 2), False)
 
 
 class Published:
