@@ -9,6 +9,7 @@ covers all of this, so what is altered is noticed when the file is opened.
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -23,6 +24,8 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality
 
 FORMAT_VERSION = 2
+MAP_ROWS = sys.platform != "win32"
+"""Windows cannot replace a file that is mapped; there, rows are read into memory."""
 CONTENT_BYTES = 16
 Rows = npt.NDArray[np.floating]
 Int64 = npt.NDArray[np.int64]
