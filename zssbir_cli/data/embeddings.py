@@ -269,7 +269,7 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
 
 def _mapped(path: Path, data: h5py.Dataset) -> Rows:
     offset, end = data.id.get_offset(), path.stat().st_size
-    if offset is None:
+    if offset is None or not MAP_ROWS:
         return np.asarray(data[()])
     if offset + data.size * data.dtype.itemsize > end:
         raise DataError(f"{path}: cut short; run `zssbir embed` again")
