@@ -66,11 +66,12 @@ def readable(text: str) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 file`, `2,000 files`, `3 classes`."""
+    """`1 file`, `2,000 files`, `3 classes`, `4 queries`."""
     if number == 1:
         return f"1 {thing}"
-    plural = thing + "es" if thing.endswith(("s", "ch")) else thing
-    return f"{number:,} {plural if plural != thing else thing + 's'}"
+    if thing.endswith("ry"):
+        return f"{number:,} {thing[:-1]}ies"
+    return f"{number:,} {thing}{'es' if thing.endswith(('s', 'ch')) else 's'}"
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:

@@ -10,10 +10,14 @@ from zssbir_cli.cli import options
 if TYPE_CHECKING:
     from zssbir_cli.evaluation.compare import Compared
     from zssbir_cli.evaluation.measure import Evaluation
+    from zssbir_cli.workflows.eval import EvalOutcome
 
-
-OF_A_FILE = ("embeddings", "classes", "k", "report", "out", "device", "json_")
-"""Options that mean something for a file of embeddings."""
+MODES = {
+    "compare": ("split", "json_", "runs"),
+    "qrels": ("run", "ties", "k", "out", "json_"),
+    "embeddings": ("classes", "k", "report", "out", "export", "device", "json_"),
+}
+"""Options that stand in for a run, and the other options that mean something together with each."""
 
 
 def evaluate(
@@ -27,6 +31,12 @@ def evaluate(
         "--embeddings",
         metavar="FILE",
         help="Evaluate a .npz, .h5 or .csv file of any model instead of a run.",
+    ),
+    qrels: Path | None = typer.Option(
+        None, metavar="FILE", help="Judgements in TREC format: evaluates the ranking that --run FILE holds."
+    ),
+    ties: str = typer.Option(
+        "expected", metavar="RULE", help="Equal scores with --qrels: expected (all orders) or trec (by name)."
     ),
     compare: tuple[str, str] | None = typer.Option(
         None, "--compare", metavar="A B", help="Compare two results (runs or result files), paired by query."
@@ -45,6 +55,11 @@ def evaluate(
     out: Path | None = typer.Option(
         None, "--out", metavar="PATH", help="Folder of the result; default: the run's eval folder."
     ),
+    export: str = typer.Option(
+        "",
+        metavar="FORM",
+        help="trec: also as TREC files, the first 1,000 photos of a query; trec-all: all photos.",
+    ),
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     workers: options.Workers = None,
@@ -55,33 +70,38 @@ def evaluate(
 
     Example: zssbir eval --split zs --run latest
     """
-    import json
-
-    from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.engine.runs import find_run
-    from zssbir_cli.evaluation import results
     from zssbir_cli.evaluation.inputs import Options
     from zssbir_cli.workflows import eval as workflow
 
+    _refuse_idle(context)
     if compare is not None:
-        _refuse_others(context, "--compare", ("compare", "split", "json_", "runs"))
         _compare(compare, split, runs, json_)
         return
     only = tuple(name.strip() for name in classes.split(",") if name.strip())
-    if embeddings is not None:
-        _refuse_others(context, "--embeddings", OF_A_FILE)
     with shown() as progress:
-        if embeddings is not None:
+        if qrels is not None:
+            outcome = workflow.evaluate_ranking(qrels, run, ties, k=k, out=out)
+        elif embeddings is not None:
             outcome = workflow.evaluate_file(
-                embeddings, only, k=k, device=device, out=out, report=report, progress=progress
+                embeddings, only, k=k, device=device, out=out, report=report, export=export, progress=progress
             )
         else:
             chosen = find_run(run, runs, checkpoint)
             how = Options(data, only, per_class, seed, device, precision, workers)
             outcome = workflow.evaluate_run(
-                chosen, split, how, k=k, out=out, report=report, progress=progress
+                chosen, split, how, k=k, out=out, report=report, export=export, progress=progress
             )
+    _print_outcome(outcome, json_)
+
+
+def _print_outcome(outcome: "EvalOutcome", json_: bool) -> None:
+    import json
+
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.evaluation import results
+
     if json_:
         print(json.dumps(results.as_json(outcome.evaluation), indent=1))
     else:
@@ -89,7 +109,8 @@ def evaluate(
     if outcome.result is None:
         note("not written to a file: give --out FOLDER to keep the result (and to compare it)")
     else:
-        note(f"written: {outcome.result}" + (f" and {outcome.report}/report.html" if outcome.report else ""))
+        page = [f"{outcome.report}/report.html"] if outcome.report else []
+        note(f"written: {' and '.join(map(str, (outcome.result, *page, *outcome.exported)))}")
 
 
 def _compare(names: tuple[str, str], split: str, runs: Path, json_: bool) -> None:
@@ -101,14 +122,20 @@ def _compare(names: tuple[str, str], split: str, runs: Path, json_: bool) -> Non
     print(json.dumps(compared_json(compared), indent=1)) if json_ else _print_comparison(compared)
 
 
-def _refuse_others(context: typer.Context, mode: str, allowed: tuple[str, ...]) -> None:
-    """Refuse options that would do nothing in this mode. Errors: UsageError."""
+def _refuse_idle(context: typer.Context) -> None:
+    """Refuse options that would do nothing. Errors: UsageError."""
     from zssbir_cli.errors import UsageError
 
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        if name not in allowed and _was_given(context, name):
-            raise UsageError(f"{parameter.opts[0]} does nothing together with {mode}: leave one of them out")
+    flags = {str(p.name): p.opts[0] for p in context.command.params}
+    given = [name for name in flags if _was_given(context, name)]
+    mode = next((mode for mode in MODES if mode in given), None)
+    if mode is None and "ties" in given:
+        raise UsageError("--ties is for a ranking in TREC format (--qrels FILE --run FILE)")
+    for name in given if mode else ():
+        if name != mode and name not in MODES[str(mode)]:
+            raise UsageError(
+                f"{flags[name]} does nothing together with {flags[str(mode)]}: leave one of them out"
+            )
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

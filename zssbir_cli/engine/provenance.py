@@ -56,6 +56,11 @@ class Provenance:
     protocol_description: str
     embeddings: str = ""
     """The file, when vectors of another model were evaluated."""
+    ranking: str = ""
+    """The file, when a ranking of another program was evaluated; `qrels`: the judgements."""
+    qrels: str = ""
+    ties: str = ""
+    """How a ranking's equal scores are taken: `expected` or `trec`."""
     run: str = ""
     recipe: str = ""
     method: str = ""
@@ -90,7 +95,7 @@ class Provenance:
     @property
     def headline(self) -> str:
         """What was evaluated, in one line."""
-        return f"{self.data} ({self.split}), {self.protocol}" if self.run else self.embeddings
+        return f"{self.data} ({self.split}), {self.protocol}" if self.run else self.embeddings or self.ranking
 
     def describe(self) -> list[str]:
         """What one must know beside the numbers, one line each."""

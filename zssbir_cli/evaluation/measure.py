@@ -52,6 +52,17 @@ def measure(
         query.rows, gallery.rows, query.labels, gallery.labels,
         k=k, classes=inputs.classes, curve_levels=CURVE_LEVELS, device=device, progress=progress,
     )  # fmt: skip
+    notes: tuple[str, ...] = ()
+    if copies := duplicates(gallery.rows):
+        notes = (
+            f"{copies} of {len(gallery.labels)} photos of the gallery are exact copies of another one "
+            "(`zssbir prepare --dedup` leaves copies out)",
+        )
+    return evaluation_of(inputs, metrics, notes)
+
+
+def evaluation_of(inputs: Inputs, metrics: Metrics, notes: tuple[str, ...] = ()) -> Evaluation:
+    """Means of all measures in all conventions, with intervals and groups; `notes` come after those of `metrics`."""
     names = [(n, c) for n in metrics.names for c in (Metrics.conventions_of(n) or ("",))]
     kept = metrics.counted
     values = np.stack([metrics.per_query(n, c or "voc")[kept] for n, c in names], axis=1)
@@ -60,15 +71,8 @@ def measure(
     measures = tuple(
         Measure(n, c, float(values[:, i].mean()), by_query[i], by_class[i]) for i, (n, c) in enumerate(names)
     )
-    notes = metrics.notes
-    if copies := duplicates(gallery.rows):
-        notes += (
-            f"{copies} of {len(gallery.labels)} photos of the gallery are exact copies of another one "
-            "(`zssbir prepare --dedup` leaves copies out)",
-        )
-    return Evaluation(
-        replace(inputs, notes=inputs.notes + notes), metrics, measures, _groups(inputs, metrics)
-    )  # fmt: skip
+    inputs = replace(inputs, notes=inputs.notes + metrics.notes + notes)
+    return Evaluation(inputs, metrics, measures, _groups(inputs, metrics))
 
 
 def duplicates(rows: Rows) -> int:

@@ -16,6 +16,10 @@ from zssbir_cli.files import reason, replacing, write_json
 from zssbir_cli.names import file_part
 
 FORMAT_VERSION = 1
+TIE_RULES = {
+    "expected": "expectation over random order of equal scores (voc: expected precision, interpolated)",
+    "trec": "scores rounded to float32, equal ones by document name, the last one first (as trec_eval)",
+}
 
 
 def comparable(evaluation: Evaluation) -> list[Published]:
@@ -39,7 +43,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "gallery": metrics.gallery,
         "classes": len(np.unique(metrics.query_labels)),
         "relevant": {"least": int(relevant.min()), "most": int(relevant.max())},
-        "tie_rule": "expectation over random order of equal scores (voc: expected precision, interpolated)",
+        "tie_rule": TIE_RULES[inputs.about.ties or "expected"],
         "measures": [
             {
                 "name": m.name,
@@ -73,7 +77,7 @@ def _per_class(evaluation: Evaluation) -> list[dict[str, Any]]:
             {
                 "class": inputs.classes[c] if c < len(inputs.classes) else str(c),
                 "queries": int((metrics.query_labels == c).sum()),
-                "photos": int((inputs.gallery.labels == c).sum()),
+                "photos": int(metrics.relevant[metrics.query_labels == c][0]),
                 **{name: None if math.isnan(v) else v for name, v in value.items()},
             }
         )
@@ -173,7 +177,8 @@ def target(evaluation: Evaluation, out: Path | None) -> Path | None:
 
 def _name_parts(evaluation: Evaluation) -> list[str]:
     about, cuts = evaluation.inputs.about, tuple(evaluation.metrics.k)
-    parts = [about.protocol, file_part(about.data) if about.cross else ""] if about.run else ["embeddings"]
+    kind = f"trec-ties-{about.ties}" if about.ranking else "embeddings"
+    parts = [about.protocol, file_part(about.data) if about.cross else ""] if about.run else [kind]
     parts.append(file_part(about.which) if about.run and about.which != "best" else "")
     parts += [
         f"seed{about.seed}" if about.seed else "",
@@ -185,7 +190,18 @@ def _name_parts(evaluation: Evaluation) -> list[str]:
 def _key(evaluation: Evaluation) -> dict[str, Any]:
     """What makes a result another one than that of the same name."""
     about = evaluation.inputs.about.as_json()
-    names = ("embeddings", "identity", "protocol", "which", "seed", "chosen", "most_per_class")
+    names = (
+        "embeddings",
+        "ranking",
+        "qrels",
+        "ties",
+        "identity",
+        "protocol",
+        "which",
+        "seed",
+        "chosen",
+        "most_per_class",
+    )
     return {name: list(v) if isinstance(v := about.get(name), tuple) else v for name in names}
 
 

@@ -62,7 +62,13 @@ def values_of_ranks(ranks: npt.NDArray[np.integer], cuts: Sequence[int | None], 
 
 
 def values_of_groups(
-    above: Ints, above_hits: Ints, size: Ints, hits: Ints, cuts: Sequence[int | None], levels: int = 0
+    above: Ints,
+    above_hits: Ints,
+    size: Ints,
+    hits: Ints,
+    cuts: Sequence[int | None],
+    levels: int = 0,
+    missed: int = 0,
 ) -> Floats:
     """Values of one query whose relevant photos share scores with irrelevant ones.
 
@@ -79,10 +85,11 @@ def values_of_groups(
     Args:
         above, above_hits, size, hits: int64 [M]: t0, p0, n, r of each group that holds a hit, best first.
         cuts, levels: as in `values_of_ranks`.
+        missed: relevant photos that the ranking does not hold: they are never found.
     Returns:
         float64 [4 * len(cuts) + 2 + levels], the same columns as `values_of_ranks`.
     """
-    relevant = int(hits.sum())
+    relevant = int(hits.sum()) + missed
     first = np.repeat(np.cumsum(size) - size, size)
     place_in = np.arange(first.size) - first + 1
     n, r, t0, p0 = (np.repeat(x, size).astype(np.float64) for x in (size, hits, above, above_hits))
@@ -91,18 +98,19 @@ def values_of_groups(
     precision = (p0 + (place_in - 1) * (r - 1) / np.maximum(n - 1, 1) + 1) / place
     out: list[float] = []
     for k in cuts:
-        inside = int(np.searchsorted(place, first.size + place[-1] if k is None else k, side="right"))
-        near = relevant if k is None else min(k, relevant)
+        inside = place.size if k is None else int(np.searchsorted(place, k, side="right"))
+        near = max(1, relevant if k is None else min(k, relevant))
         w, p = weight[:inside], precision[:inside]
         plain = float(w @ p)
         voc = float(w @ _later_maximum(p[None])[0]) if inside else 0.0
-        ratio = plain / relevant if k is None else _expected_ratio(above, above_hits, size, hits, w * p, k)
+        ratio = plain / near if k is None else _expected_ratio(above, above_hits, size, hits, w * p, k)
         out += [voc / near, plain / near, ratio, float(w.sum())]
     out += [float(weight[place <= relevant].sum()), float(relevant)]
     if levels:
-        envelope = _later_maximum(precision[None])[0]
-        reached = np.searchsorted(np.cumsum(weight) + 1e-9, recall_places(relevant, levels) + 1.0)
-        out += envelope[np.minimum(reached, envelope.size - 1)].tolist()
+        envelope = np.append(_later_maximum(precision[None])[0], 0.0)
+        wanted = recall_places(relevant, levels) + 1
+        reached = np.minimum(np.searchsorted(np.cumsum(weight) + 1e-9, wanted), max(0, precision.size - 1))
+        out += np.where(wanted > relevant - missed, 0.0, envelope[reached]).tolist()
     return np.array(out)
 
 

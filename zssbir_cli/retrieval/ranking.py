@@ -139,6 +139,22 @@ def rank_values(
     return values
 
 
+def score_rows(
+    query: Rows, query_labels: Ints, gallery: Rows, gallery_labels: Ints, device: str | torch.device = "cpu"
+) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
+    """The scores that `rank_values` ranks by, in blocks: numbers of queries int64 [B], and cosines float32 [B, G] in
+    the order of the gallery. Errors: DataError as `unit_rows`."""
+    held = sort_gallery(gallery, gallery_labels, torch.device(device))
+    back = np.argsort(np.argsort(gallery_labels, kind="stable"))
+    order = np.argsort(query_labels, kind="stable")
+    tile = tile_rows(held.rows.shape[0], TILE if held.rows.device.type == "cpu" else CUDA_TILE)
+    for start in range(0, len(order), tile):
+        index = order[start : start + tile]
+        with one_thread_each(), exact_products():
+            scores = _scores(query, index, held, tile, tile)
+        yield index, scores.cpu().numpy()[:, back]
+
+
 def tile_rows(gallery_rows: int, most: int) -> int:
     """Rows of a product against `gallery_rows` photos: `most`, fewer (a multiple of 8) for huge galleries."""
     return max(8, min(most, SCORE_BUDGET // (4 * gallery_rows) // 8 * 8))
