@@ -1,0 +1,210 @@
+"""`zssbir draw` under load, beside a program that loads the network for every query.
+
+python tests/bench/bench_draw.py [--photos 10000] [--queries 200] [--clients 50] [--hostile 10000]
+
+MobileNetV2 at 96 px with random weights over generated unit rows. Prints the time from the end of a stroke to the
+answer (the drawing of 640 px as PNG, over HTTP on this machine), the times of many clients at once, what hostile
+requests get, and memory; the last row is `zssbir search` as a new process for each drawing.
+"""
+
+import argparse
+import http.client
+import io
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+RECIPE = """
+name: bench
+method: {name: triplet, contrast_weight: 1.0}
+data: {root: ., size: 96, workers: 0}
+model: {backbone: mobilenetv2_100, weights: none, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}
+"""
+
+
+def make_run(folder: Path) -> Path:
+    """A run with random weights."""
+    from zssbir_cli.engine import checkpoint
+    from zssbir_cli.methods.table import build_method
+    from zssbir_cli.recipe.loader import load_recipe
+
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "run.json").write_text("{}")
+    recipe = load_recipe(folder / "recipe.yaml")
+    torch.manual_seed(0)
+    facts = {
+        "step": 1, "epoch": 1, "recipe": recipe.model_dump(mode="json"), "metrics": {}, "precision": "fp32",
+        "data": {"name": "bench", "identity": "0" * 16},
+    }  # fmt: skip
+    for name in ("best", "last"):
+        checkpoint.save(folder / "checkpoints" / name, build_method(recipe).retrieval_state(), None, facts)
+    return folder
+
+
+def make_gallery(path: Path, run: Path, photos: int) -> Path:
+    """An embeddings file of that many random unit rows."""
+    from zssbir_cli.data.embeddings import write_embeddings
+    from zssbir_cli.embedding.embedder import Embedder
+    from zssbir_cli.types import Modality
+
+    embedder = Embedder.open(run, torch.device("cpu"), workers=0)
+    width = embedder.embed_batch(torch.zeros(1, 3, 96, 96, dtype=torch.uint8), Modality.PHOTO).shape[1]
+    rng = np.random.default_rng(0)
+
+    def blocks() -> "object":
+        for a in range(0, photos, 4096):
+            rows = rng.standard_normal((min(4096, photos - a), width), np.float32)
+            yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    names = [f"{i:08d}.jpg" for i in range(photos)]
+    kind = np.full(photos, int(Modality.PHOTO), np.uint8)
+    return write_embeddings(path, blocks(), np.full(photos, -1, np.int32), kind, names, embedder.info())  # type: ignore[arg-type]
+
+
+def drawing(seed: int) -> bytes:
+    """A few strokes on a sheet of 640 px, as PNG."""
+    rng, image = random.Random(seed), Image.new("L", (640, 640), 255)
+    for _ in range(5):
+        points = [(rng.randint(40, 600), rng.randint(40, 600)) for _ in range(6)]
+        ImageDraw.Draw(image).line(points, fill=0, width=7)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def multipart(raw: bytes) -> tuple[bytes, dict[str, str]]:
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    return head + raw + b"\r\n--b--\r\n", {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def ask(port: int, body: bytes, headers: dict[str, str]) -> tuple[int, float]:
+    """Status and seconds of one search."""
+    start = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("POST", "/search", body, headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, time.perf_counter() - start
+
+
+def hostile(number: int) -> tuple[bytes, dict[str, str]]:
+    """A request that no honest client sends."""
+    rng = random.Random(number)
+    raw = bytearray(drawing(number % 20))
+    match number % 5:
+        case 0:
+            del raw[rng.randrange(len(raw)) :]
+        case 1:
+            raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+        case 2:
+            raw = bytearray(rng.randbytes(rng.randrange(2000)))
+        case 3:
+            return rng.randbytes(rng.randrange(500)), {"Content-Type": "application/json"}
+        case _:
+            values = [
+                "[[",
+                '{"strokes": [[[1e999, 0]]]}',
+                '{"like": -1}',
+                '{"strokes": 7}',
+                "null",
+                '{"k": []}',
+            ]
+            return rng.choice(values).encode(), {"Content-Type": "application/json"}
+    return multipart(bytes(raw))
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] * 1000
+
+
+def memory(process: int) -> int:
+    """Resident MiB of a process (Linux)."""
+    try:
+        text = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) // 1024  # type: ignore[index]
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", type=int, default=10_000)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--hostile", type=int, default=10_000)
+    parser.add_argument("--loads", type=int, default=3, help="queries of the program that loads anew")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        run = make_run(place / "runs" / "bench")
+        gallery = make_gallery(place / "gallery.h5", run, options.photos)
+        command = [sys.executable, "-m", "zssbir_cli"]
+        served = subprocess.Popen(
+            [*command, "draw", "--photos", str(gallery), "--run", str(run), "--port", "0", "--device", "cpu"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            measure(options, served)
+        finally:
+            served.terminate()
+            served.wait()
+        (place / "a.png").write_bytes(drawing(0))
+        times = []
+        for _ in range(options.loads):
+            start = time.perf_counter()
+            line = [*command, "search", str(place / "a.png"), "--photos", str(gallery), "--run", str(run)]
+            subprocess.run(line, check=True, capture_output=True, env={**os.environ})
+            times.append(time.perf_counter() - start)
+        print(f"a process per query: median {median(times) * 1000:.0f} ms")
+
+
+def measure(options: argparse.Namespace, served: "subprocess.Popen[str]") -> None:
+    """All that is asked of the running server."""
+    assert served.stderr is not None
+    port = 0
+    while not port:
+        line = served.stderr.readline()
+        if not line:
+            raise SystemExit("the server did not start")
+        if found := re.search(r"127\.0\.0\.1:(\d+)", line):
+            port = int(found[1])
+    bodies = [multipart(drawing(i)) for i in range(20)]
+    ask(port, *bodies[0])
+    before = memory(served.pid)
+    one = [ask(port, *bodies[i % 20])[1] for i in range(options.queries)]
+    print(
+        f"{options.photos:,} photos, one client: p50 {quantile(one, 0.5):.0f} ms, p95 {quantile(one, 0.95):.0f} ms"
+    )
+    with ThreadPoolExecutor(options.clients) as pool:
+        many = list(pool.map(lambda i: ask(port, *bodies[i % 20]), range(4 * options.clients)))
+    refused = sum(status != 200 for status, _ in many)
+    times = [seconds for _, seconds in many]
+    print(
+        f"{options.clients} clients at once: p50 {quantile(times, 0.5):.0f} ms, p95 {quantile(times, 0.95):.0f} ms, refused {refused}"
+    )
+    counts: dict[int, int] = {}
+    for i in range(options.hostile):
+        status, _ = ask(port, *hostile(i))
+        counts[status] = counts.get(status, 0) + 1
+    print(f"{options.hostile:,} hostile requests: {dict(sorted(counts.items()))}")
+    print(f"memory of the server: {before} MiB after the first query, {memory(served.pid)} MiB at the end")
+
+
+if __name__ == "__main__":
+    main()
