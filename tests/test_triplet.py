@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.table import build_method
+from zssbir_cli.methods.triplet.data import build as build_data
 from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, supervised_contrast
-from zssbir_cli.recipe.loader import parse_recipe
+from zssbir_cli.recipe.loader import load_recipe, parse_recipe
 from zssbir_cli.types import Modality
 
 RECIPE = """
@@ -132,3 +135,22 @@ def test_trained_run_beats_chance_and_loads_back(tiny_recipe: Path, tmp_path: Pa
     _, twin, _ = load_run(again.run, torch.device("cpu"))
     for name, value in method.state_dict().items():
         assert torch.equal(value, twin.state_dict()[name]), name
+
+
+def test_views_of_another_size_are_trained_on_than_retrieval_uses(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe, ["method.train_size=24"])
+    prepared = PreparedSet.open(recipe.data.root)
+    data = build_data(recipe, prepared)
+    row = tuple(int(v) for v in data.plan.batches(0)[0][0])
+    item = data.items[(0, 0, row)]
+    assert item["sketch"].shape == (1, 24, 24)
+    assert item["photo"].shape == (3, 24, 24)
+    method = build_method(recipe)
+    for size in (24, recipe.data.size):
+        assert method.embed(torch.zeros(2, 3, size, size, dtype=torch.uint8), Modality.PHOTO).shape[0] == 2
+
+
+def test_a_transformer_refuses_views_of_another_size(tiny_recipe: Path) -> None:
+    keys = ["method.train_size=48", "data.size=32", "model.backbone=vit_tiny_patch16_224"]
+    with pytest.raises(UsageError, match=r"method\.train_size 48: vit_tiny_patch16_224 takes images of data"):
+        build_method(load_recipe(tiny_recipe, keys))

@@ -64,6 +64,11 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
+    @property
+    def any_size(self) -> bool:
+        """Whether inputs may have any size: convolutional networks, without position embeddings."""
+        return not hasattr(self.backbone, "patch_embed")
+
     def forward(self, images: Tensor) -> Features:
         """uint8 [B, 1 or 3, H, W] -> `Features`."""
         return self.features(self.normalise(images))

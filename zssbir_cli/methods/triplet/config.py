@@ -30,6 +30,14 @@ class TripletConfig(BaseModel):
         description="Subtract the mean of its modality, measured on 256 training images of each without their labels, "
         "from every embedding: takes away what only tells sketches from photos.",
     )
+    train_size: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        description="Side of the views that are trained on, pixels; null: `data.size`, which retrieval always uses. "
+        "Smaller views make things look larger in training than in use, train faster, and retrieve better "
+        "(Touvron et al., FixRes, 2019). For convolutional backbones.",
+    )
     classes_per_batch: int | None = Field(
         None, ge=2, description="Different classes in a batch; null draws every row's class at random."
     )

@@ -22,4 +22,5 @@ def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
         seed=recipe.train.seed,
         classes_per_batch=recipe.method.classes_per_batch,
     )
-    return TrainData(plan, RowItems(sketches, photos, recipe.data, recipe.train.seed))
+    views = recipe.data.model_copy(update={"size": recipe.method.train_size or recipe.data.size})
+    return TrainData(plan, RowItems(sketches, photos, views, recipe.train.seed))

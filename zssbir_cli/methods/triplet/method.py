@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zssbir_cli.compute.distributed import gather
+from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.base import Batch, Method, Probe, StepOutput, measure_means
 from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, supervised_contrast
@@ -86,4 +87,9 @@ def build(recipe: Recipe, load_weights: bool = True) -> Triplet:
     """Build the method from a recipe."""
     assert isinstance(recipe.method, TripletConfig)
     encoder = build_encoder(recipe.model, recipe.data.size, load_weights)
+    if recipe.method.train_size not in (None, recipe.data.size) and not encoder.any_size:
+        raise UsageError(
+            f"method.train_size {recipe.method.train_size}: {recipe.model.backbone} takes images of data.size "
+            f"({recipe.data.size}) only; leave it out, or choose a convolutional backbone"
+        )
     return Triplet(encoder, recipe.method, recipe.model.projection)
