@@ -210,6 +210,27 @@ def test_hostile_user_files_are_data_errors(
         read_user_embeddings(path)
 
 
+@pytest.mark.parametrize("none", [-1, "-1"])
+def test_images_without_a_label_are_said_and_not_counted(tmp_path: Path, none: int | str) -> None:
+    arrays = dict(np.load(write_npz(tmp_path / "a.npz")))
+    for name in ("query_labels", "gallery_labels"):
+        number = {x: i if none == -1 else x for i, x in enumerate(sorted(set(arrays[name].tolist())))}
+        labels = [none if i % 5 == 0 else number[x] for i, x in enumerate(arrays[name].tolist())]
+        arrays[name] = np.array(labels)
+    np.savez(tmp_path / "b.npz", **arrays)
+    inputs = file_inputs(tmp_path / "b.npz")
+    assert len(inputs.classes) == 4
+    assert (len(inputs.query.labels), len(inputs.gallery.labels)) == (24 - 5, 36)
+    assert inputs.notes == (
+        "5 queries without a label (-1): not counted",
+        "8 photos without a label (-1): in the gallery, relevant to no query",
+    )
+    assert measure(inputs, k=(5,), device="cpu").metrics.relevant.max() <= 8
+    np.savez(tmp_path / "c.npz", **(arrays | {"query_labels": np.full(24, none)}))
+    with pytest.raises(DataError, match=r"c\.npz: no query has a label"):
+        file_inputs(tmp_path / "c.npz")
+
+
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, query=np.array([{}], object), gallery=0, query_labels=0, gallery_labels=0)

@@ -1,6 +1,7 @@
 """Search: exact against a plain sort, ties, memory maps, and the command with galleries of every kind."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from retrieval_helpers import make_run
 
+from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.retrieval import search as module
 from zssbir_cli.retrieval.search import search
@@ -265,10 +267,58 @@ def test_blank_broken_missing_sketches_and_photos(tmp_path: Path, run: Path, fol
         workflow.search_sketches([draw(tmp_path / "s.png")], tmp_path / "nothing", run=run)
 
 
-def test_approximate_index_measures_its_recall(tmp_path: Path, run: Path, folder: Path) -> None:
-    pytest.importorskip("faiss")
-    exact = workflow.search_sketches([draw(tmp_path / "s.png")], folder, run=run, k=3)
-    near = workflow.search_sketches([draw(tmp_path / "s.png")], folder, run=run, k=3, approximate=True)
-    assert near.recall is not None
-    assert near.recall >= 2 / 3
-    assert {h.source for h in near.found[0].hits} & {h.source for h in exact.found[0].hits}
+def test_a_photo_finds_more_like_itself_but_not_itself(tmp_path: Path, run: Path, folder: Path) -> None:
+    (folder / "copy.jpg").write_bytes((folder / "3.jpg").read_bytes())
+    result = workflow.search_sketches([], folder, run=run, k=3, like=[folder / "3.jpg"])
+    assert [len(f.hits) for f in result.found] == [3]
+    assert result.found[0].hits[0].source == "copy.jpg"
+    assert result.found[0].hits[0].score == pytest.approx(1, abs=1e-3)
+    assert "3.jpg" not in {h.source for h in result.found[0].hits}
+    both = workflow.search_sketches([draw(tmp_path / "s.png")], folder, run=run, k=3, like=[folder / "3.jpg"])
+    assert both.found[1] == result.found[0]
+    assert len(both.found[0].hits) == 3
+    workflow.write_result(both, tmp_path / "r.html")
+    with pytest.raises(UsageError, match="nothing to search for"):
+        workflow.search_sketches([], folder, run=run)
+    (tmp_path / "bad.jpg").write_bytes(b"nope")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        workflow.search_sketches([], folder, run=run, like=[tmp_path / "bad.jpg"])
+
+
+def test_nothing_above_the_least_score_is_said(tmp_path: Path, run: Path, folder: Path) -> None:
+    sketch = draw(tmp_path / "s.png")
+    scores = [h.score for h in workflow.search_sketches([sketch], folder, run=run).found[0].hits]
+    least = (scores[1] + scores[2]) / 2
+    some = workflow.search_sketches([sketch], folder, run=run, min_score=least).found[0]
+    assert [h.score for h in some.hits] == scores[:2]
+    assert some.note == ""
+    none = workflow.search_sketches([sketch], folder, run=run, min_score=1).found[0]
+    assert none.hits == ()
+    assert none.note == f"nothing above 1 (the best photo has {scores[0]:.3f})"
+    with pytest.raises(UsageError, match="--min-score 2"):
+        workflow.search_sketches([sketch], folder, run=run, min_score=2)
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "ABSOLUTE"])
+def test_names_of_a_gallery_do_not_lead_out_of_its_folder(
+    tmp_path: Path, run: Path, folder: Path, name: str
+) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes((folder / "0.jpg").read_bytes())
+    own = read_embeddings(embed(run, images=folder, out=tmp_path / "g.h5").files[0])
+    sources = [name.replace("ABSOLUTE", str(secret)), *own.sources[1:]]
+    write_embeddings(
+        tmp_path / "g.h5",
+        np.array(own.embedding),
+        own.label,
+        own.modality,
+        sources,
+        own.info,
+        stamps=own.stamps,
+    )
+    result = workflow.search_sketches([draw(tmp_path / "s.png")], tmp_path / "g.h5", run=run, k=6)
+    workflow.write_result(result, tmp_path / "out" / "r.html")
+    page = (tmp_path / "out" / "r.html").read_text()
+    assert len(re.findall(r'href="[^"]*photos/\d\.jpg"', page)) == 5
+    assert not re.search(r'href="[^"]*secret', page)
+    assert page.count("data:image/jpeg") == 6  # the drawing and five photos

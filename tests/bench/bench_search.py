@@ -1,4 +1,4 @@
-"""Exact search in a large memory-mapped gallery, against bare torch, faiss and an approximate index.
+"""Exact search in a large memory-mapped gallery, against bare torch and faiss's flat index.
 
     python tests/bench/bench_search.py [--rows 1000000] [--dim 768] [--dtype float32] [--folder /tmp]
 

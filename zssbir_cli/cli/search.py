@@ -9,7 +9,7 @@ from zssbir_cli.cli import options
 
 def search(
     sketches: list[Path] = typer.Argument(
-        ..., metavar="SKETCH", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
+        None, metavar="[SKETCH]", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
     ),
     gallery: Path = typer.Option(
         ...,
@@ -23,10 +23,11 @@ def search(
     ),
     run: options.Run = None,
     checkpoint: options.Checkpoint = "best",
-    approximate: bool = typer.Option(
-        False,
-        "--approximate",
-        help="Use an approximate index (extra `faiss`); its recall is measured and shown.",
+    like: list[Path] = typer.Option(
+        [], "--like", metavar="PHOTO", help="A photo to find more like, instead of a drawing, or beside it."
+    ),
+    min_score: float = typer.Option(
+        -1.0, "--min-score", metavar="X", help="Show no photo with a cosine below X (-1 to 1)."
     ),
     device: options.Device = "auto",
     workers: options.Workers = None,
@@ -46,8 +47,8 @@ def search(
     workflow.check_out(out)
     with shown() as progress:
         result = workflow.search_sketches(
-            sketches, gallery, run=run, runs=runs, which=checkpoint, k=k, device=device, workers=workers,
-            approximate=approximate, progress=progress,
+            sketches or [], gallery, run=run, runs=runs, which=checkpoint, k=k, like=like, min_score=min_score,
+            device=device, workers=workers, progress=progress,
         )  # fmt: skip
     if out is not None:
         workflow.write_result(result, out)
@@ -67,5 +68,3 @@ def search(
     for found in result.found:
         rows = [(h.rank, f"{h.score:.4f}", h.name, h.source) for h in found.hits]
         table(("", "cosine", "class", "photo"), rows, f"{found.sketch} in {result.photos:,} photos")
-    if result.recall is not None:
-        note(f"approximate index: {100 * result.recall:.1f} % of the exact top {k} found for these sketches")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Embeddings, Rows
-from zssbir_cli.data.embeddings_user import read_user_embeddings
+from zssbir_cli.data.embeddings_user import Pair, read_user_embeddings
 from zssbir_cli.data.prepared import Choice, PreparedSet
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.load import open_checkpoint
@@ -20,7 +20,7 @@ from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.engine.runs import RunChoice
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
-from zssbir_cli.names import find_class, suggestion
+from zssbir_cli.names import counted, find_class, suggestion
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
@@ -263,12 +263,12 @@ class _Source:
 def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:
     """Queries and gallery from a file of embeddings of any model. Errors: DataError, UsageError."""
     pair = read_user_embeddings(path)
-    q, g = np.ones(len(pair.query_labels), bool), np.ones(len(pair.gallery_labels), bool)
-    notes: tuple[str, ...] = ()
+    q, g = pair.query_labels >= 0, np.ones(len(pair.gallery_labels), bool)
+    notes = _unlabelled(path, pair)
     if classes:
         wanted = [_in_file(path, name, pair.classes) for name in classes]
         q, g = np.isin(pair.query_labels, wanted), np.isin(pair.gallery_labels, wanted)
-        notes = (f"only {len(set(wanted))} classes",)
+        notes += (f"only {counted(len(set(wanted)), 'class')}",)
         if not q.any() or not g.any():
             raise DataError(f"{path}: no queries or no photos of these classes")
     about = Provenance(
@@ -281,6 +281,18 @@ def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:
     query = Side(pair.query[q], pair.query_labels[q], _some(pair.query_sources, q))
     gallery = Side(pair.gallery[g], pair.gallery_labels[g], _some(pair.gallery_sources, g))
     return Inputs(query, gallery, pair.classes, about, notes)
+
+
+def _unlabelled(path: Path, pair: Pair) -> tuple[str, ...]:
+    """What to say of images without a label. DataError when no query has one."""
+    queries, photos = int((pair.query_labels < 0).sum()), int((pair.gallery_labels < 0).sum())
+    if queries == len(pair.query_labels):
+        raise DataError(
+            f"{path}: no query has a label; an evaluation needs the classes of queries and photos"
+        )
+    left_out = (f"{counted(queries, 'query')} without a label (-1): not counted",) if queries else ()
+    beside = f"{counted(photos, 'photo')} without a label (-1): in the gallery, relevant to no query"
+    return (*left_out, *((beside,) if photos else ()))
 
 
 def _in_file(path: Path, name: str, known: Sequence[str]) -> int:

@@ -33,6 +33,11 @@ def of_sketch(path: Path) -> UInt8:
     return _square(read_sketch(path), Modality.SKETCH)
 
 
+def of_photo(path: Path) -> UInt8:
+    """A photo file as a square thumbnail."""
+    return _square(read_photo(path), Modality.PHOTO)
+
+
 def of_gallery(gallery: Embeddings, rows: Sequence[int]) -> list[UInt8 | None]:
     """Thumbnails of rows of an embeddings file; None where the image is not there any more."""
     images = ((_image_of(gallery, row), Modality(int(gallery.modality[row]))) for row in rows)

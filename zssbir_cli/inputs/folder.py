@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zssbir_cli.data.images import decode_photo, decode_sketch
-from zssbir_cli.data.square import square_sketch
+from zssbir_cli.data.square import resize_photo, square_sketch
 from zssbir_cli.errors import DataError
 from zssbir_cli.prepare.clean import CleanOptions, clean
 from zssbir_cli.prepare.kinds import (
@@ -71,6 +71,19 @@ class SketchFiles(Dataset[Tensor]):
 
     def __getitem__(self, i: int) -> Tensor:
         return square_sketch(read_sketch(self.paths[i]), self.size, self.sketch_crop)
+
+
+class LoosePhotos(Dataset[Tensor]):
+    """Photo files of any supported kind as uint8 [3, size, size]."""
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return resize_photo(read_photo(self.paths[i]), self.size)
 
 
 def read_photo(path: Path) -> Tensor:

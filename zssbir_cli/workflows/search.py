@@ -1,4 +1,4 @@
-"""`zssbir search`: sketches against a gallery of photos, embedded once and reused."""
+"""`zssbir search`: sketches, or photos to find more like them, against a gallery that is embedded once and reused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from zssbir_cli.data.square import ink_box
 from zssbir_cli.embedding.folder import FolderResult
 from zssbir_cli.embedding.gallery import open_gallery
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.inputs.folder import SketchFiles, picture_files, read_sketch
+from zssbir_cli.inputs.folder import LoosePhotos, SketchFiles, picture_files, read_photo, read_sketch
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality
@@ -37,11 +37,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """A sketch and its photos, best first."""
+    """A query and its photos, best first. `modality`: whether `sketch` is a drawing, or a photo to find more like."""
 
     sketch: Path
     hits: tuple[Hit, ...]
     note: str = ""
+    modality: Modality = Modality.SKETCH
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,6 @@ class SearchResult:
     gallery: Embeddings
     found: tuple[Found, ...]
     photos: int
-    recall: float | None = None
-    """With an approximate index: its measured share of the exact results."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Files of the gallery's folder that cannot be read, and why."""
     folder: FolderResult | None = None
@@ -69,52 +68,70 @@ def search_sketches(
     runs: Path = Path("runs"),
     which: str = "best",
     k: int = 20,
+    like: Sequence[Path] = (),
+    min_score: float = -1.0,
     device: str = "auto",
     workers: int | None = None,
-    approximate: bool = False,
     progress: Progress = silent,
 ) -> SearchResult:
     """Find the `k` nearest photos of every sketch.
 
     gallery: an embeddings file (its model must be the run's), a prepared data set (its test photos), or any folder
     of photos (embedded on first use, then followed: only what is new or changed is embedded).
+    like: photos (or folders of them) to find more like; they do not find themselves.
+    min_score: the least cosine of a photo that is shown.
     Errors: DataError (broken or blank sketch, gallery of another model), UsageError, CheckpointError.
     """
+    if not -1 <= min_score <= 1:
+        raise UsageError(f"--min-score {min_score}: a cosine lies between -1 and 1")
+    if not sketches and not like:
+        raise UsageError("nothing to search for: give a drawing, or a photo with --like")
     paths, notes = _checked_sketches(sketches)
+    photos = [file for place in like for file in picture_files(place)]
+    for photo in photos:
+        read_photo(photo)  # a broken one is named before anything is embedded
     opened = open_gallery(
         gallery, choose_device(device), run=run, runs=runs, which=which, workers=workers, progress=progress
     )
     stored, (rows, start), data = opened.stored, opened.photos(), opened.embedder.recipe.data
-    queries = opened.embedder.embed(SketchFiles(paths, data.size, data.sketch_crop), Modality.SKETCH)
-    recall = None
-    if approximate:
-        from zssbir_cli.embedding.approximate import approximate_search
-
-        nearest, recall = approximate_search(stored, rows, queries, k)
-    else:
-        nearest = search(
-            queries,
-            rows,
-            k,
-            products=Precision.choose("auto", torch.device("cpu")).dtype,
-            progress=progress if len(rows) > SHOW_PROGRESS else silent,
+    vectors = [
+        opened.embedder.embed(images, modality)
+        for images, modality in (
+            (SketchFiles(paths, data.size, data.sketch_crop), Modality.SKETCH),
+            (LoosePhotos(photos, data.size), Modality.PHOTO),
         )
+        if len(images)
+    ]
+    nearest = search(
+        torch.cat(vectors), rows, k + bool(photos),
+        products=Precision.choose("auto", torch.device("cpu")).dtype,
+        progress=progress if len(rows) > SHOW_PROGRESS else silent,
+    )  # fmt: skip
     found = []
-    for i, path in enumerate(paths):
-        numbers = [start + int(r) for r in nearest.rows[i]]
-        hits = tuple(
-            Hit(
-                j + 1,
-                float(nearest.scores[i, j]),
-                row,
-                files.printable(stored.sources[row]),
-                _class_of(stored, row),
+    for i, path in enumerate([*paths, *photos]):
+        scored = zip((nearest.rows[i] + start).tolist(), nearest.scores[i].tolist(), strict=True)
+        modality = Modality.SKETCH if i < len(paths) else Modality.PHOTO
+        itself = path.resolve() if modality is Modality.PHOTO else None
+        best = [(row, score) for row, score in scored if itself is None or not _is(stored, row, itself)][:k]
+        hits = tuple(_hit(stored, j, *pair) for j, pair in enumerate(best, start=1) if pair[1] >= min_score)
+        note = notes[i] if i < len(notes) else ""
+        if best and not hits:
+            note = f"nothing above {min_score:g} (the best photo has {best[0][1]:.3f})" + (
+                note and f"; {note}"
             )
-            for j, row in enumerate(numbers)
-        )
-        found.append(Found(path, hits, notes[i]))
+        found.append(Found(path, hits, note, modality))
     skipped = opened.folder.skipped if opened.folder else ()
-    return SearchResult(stored, tuple(found), len(rows), recall, skipped, opened.folder, opened.note)
+    return SearchResult(stored, tuple(found), len(rows), skipped, opened.folder, opened.note)
+
+
+def _hit(stored: Embeddings, rank: int, row: int, score: float) -> Hit:
+    return Hit(rank, score, row, files.printable(stored.sources[row]), _class_of(stored, row))
+
+
+def _is(stored: Embeddings, row: int, file: Path) -> bool:
+    """Whether a row is of this very file."""
+    place = stored.file_of(row)
+    return place is not None and place.name == file.name and place.resolve() == file
 
 
 def _class_of(stored: Embeddings, row: int) -> str:
@@ -143,8 +160,7 @@ def result_json(result: SearchResult) -> dict[str, Any]:
         "photos": result.photos,
         "data_root": info.data_root,
         "checkpoint": info.checkpoint,
-        "exact": result.recall is None,
-        "recall_of_index": result.recall,
+        "exact": True,
         "sketches": [
             {
                 "sketch": str(f.sketch),

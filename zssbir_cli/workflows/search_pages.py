@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zssbir_cli.evaluation import pictures
+from zssbir_cli.types import Modality
 from zssbir_cli.viz.page import link, write_page
 from zssbir_cli.viz.sheet import Row, Tile, save_sheet
 
@@ -30,27 +31,24 @@ def write_search_page(result: "SearchResult", out: Path) -> Path:
 
 def _tiles(result: "SearchResult", found: "Found", out: Path) -> tuple[Tile, list[Tile]]:
     """A drawing and its photos, best first."""
-    root = Path(result.gallery.info.data_root)
     images = pictures.of_gallery(result.gallery, [h.row for h in found.hits])
     results = []
     for hit, image in zip(found.hits, images, strict=True):
-        original = root / hit.source
+        original = result.gallery.file_of(hit.row) if image is not None else None
         results.append(
             Tile(
                 image,
                 hit.name.replace("_", " ") or Path(hit.source).name,
                 f"{hit.score:.3f}",
                 hit.rank,
-                link=link(original, out) if image is not None and original.is_file() else "",
+                link=link(original, out) if original is not None and original.is_file() else "",
                 spare=f"photo {hit.row}",
             )
         )
-    query = Tile(pictures.of_sketch(found.sketch), found.sketch.name, mark="query", spare="drawing")
-    return query, results
+    picture = pictures.of_sketch if found.modality is Modality.SKETCH else pictures.of_photo
+    kind = "drawing" if found.modality is Modality.SKETCH else "photo"
+    return Tile(picture(found.sketch), found.sketch.name, mark="query", spare=kind), results
 
 
 def _about(result: "SearchResult") -> str:
-    kind = (
-        "exact search" if result.recall is None else f"approximate index, recall {result.recall:.3f} of exact"
-    )
-    return f"{result.photos:,} photos of {result.gallery.info.data_root or '?'}; {kind}; scores are cosines"
+    return f"{result.photos:,} photos of {result.gallery.info.data_root or '?'}; exact search; scores are cosines"
