@@ -14,6 +14,7 @@ pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
+expect.set_options(timeout=30_000)
 
 from zssbir_cli.embedding.gallery import open_gallery  # noqa: E402
 from zssbir_cli.web.live import LiveGallery  # noqa: E402
@@ -77,7 +78,7 @@ class Watched:
 
     def wait_for_hits(self, count: int) -> None:
         expect(self.page.locator("#hits li")).to_have_count(count, timeout=20_000)
-        expect(self.page.locator("#hits")).to_have_attribute("aria-busy", "false")
+        expect(self.page.locator("#hits")).to_have_attribute("aria-busy", "false", timeout=30_000)
 
     def stroke(self, *points: tuple[float, float]) -> None:
         """Draw a line through points in shares of the paper."""

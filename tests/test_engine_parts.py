@@ -64,7 +64,7 @@ def test_devices_and_precisions_that_are_not_there():
     ],
 )
 def test_bf16_on_a_cpu_follows_the_processor(monkeypatch, line, found):
-    monkeypatch.setattr(precision.Path, "read_text", lambda _: f"processor : 0\n{line}\n")
+    monkeypatch.setattr(precision.Path, "read_text", lambda *_: f"processor : 0\n{line}\n")
     monkeypatch.setattr(precision.platform, "machine", lambda: "x86_64")
     cpu_has_bf16.cache_clear()
     try:
@@ -111,7 +111,7 @@ def test_ema_follows_its_formula():
         expected = 0.0
         for n in range(12):
             module.weight.fill_(float(n))
-            ema.update()
+            ema.update(torch.tensor(0.0))
             decay = min(0.5, (1 + n) / (10 + n))
             expected = decay * expected + (1 - decay) * n
     assert float(ema.average["weight"]) == pytest.approx(expected)

@@ -181,10 +181,11 @@ def test_two_at_once_end_in_one_whole_set(tmp_path: Path) -> None:
 def test_read_only_sources_and_sets_work(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "own", photos=2, sketches=2)
     out = prepare(folder, tmp_path / "out").root
+    assert not prepare(folder, out).fresh  # what that needs is imported before the rights are gone
     for path in (out, *out.iterdir(), folder, *folder.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     for path in (tmp_path, *tmp_path.parents):
-        if path.name.startswith(("pytest", "test_")):
+        if path.name.startswith(("pytest", "popen", "test_")):
             path.chmod(0o755)
     assert as_nobody(folder, out) == "nothing to do"
     assert "new cannot be written: Permission denied" in as_nobody(folder, tmp_path / "new")
@@ -199,7 +200,7 @@ def as_nobody(folder: Path, out: Path) -> str:
         os.setuid(65534)
         try:
             answers.put("done" if prepare(folder, out).fresh else "nothing to do")
-        except DataError as error:
+        except Exception as error:
             answers.put(str(error))
 
     process = context.Process(target=child)

@@ -30,6 +30,7 @@ CPU = torch.device("cpu")
 
 
 def draw(out: Path, seed: int = 0, unseen: int | Sequence[str] = 12, val: int = 3) -> Path:
+    shutil.rmtree(out.with_name(out.name + "-pictures"), ignore_errors=True)  # of another split
     return demo_set(out, seed=seed, photos=3, sketches=2, unseen=unseen, val=val)
 
 
