@@ -12,6 +12,7 @@ from prepare_helpers import encode
 from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.square import square_sketch
 from zssbir_cli.prepare.clean import CleanOptions, clean
+from zssbir_cli.prepare.clean import drawing as pixels_of
 from zssbir_cli.prepare.ground import on_white
 from zssbir_cli.types import Modality
 
@@ -113,6 +114,35 @@ def test_a_drawing_on_white_keeps_its_bits() -> None:
         raw = encode(Image.fromarray(page), "PNG")
         assert clean(raw, Modality.SKETCH, CleanOptions()).data == raw
         assert np.array_equal(on_white(255 - page)[0], page)
+
+
+COLOURS = {
+    "blue on yellow": ((40, 60, 170), (240, 225, 110)), "yellow on white": ((255, 235, 90), (255, 255, 255)),
+    "red on green": ((205, 60, 60), (80, 120, 90)), "white on green": ((225, 225, 215), (50, 95, 70)),
+    "green on red": ((70, 150, 90), (200, 95, 90)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("colours", COLOURS)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_strokes_and_paper_of_any_colours(colours: str, kind: str) -> None:
+    ink, ground = (np.array(c, float) for c in COLOURS[colours])
+    share = drawing()[..., None] / 255.0
+    page = np.clip(np.rint(noise(share * ground + (1 - share) * ink, 2)), 0, 255).astype(np.uint8)
+    raw = encode(Image.fromarray(page), kind)
+    result = clean(raw, Modality.SKETCH, CleanOptions())
+    out = decode_sketch(np.frombuffer(result.data or b"", np.uint8))[0].numpy()
+    assert agreement(out, drawing()) > 0.97
+    assert np.array_equal(pixels_of(raw), out)
+
+
+def test_a_coloured_drawing_that_luminance_shows_keeps_its_bits() -> None:
+    page = np.dstack([np.where(drawing() < 128, 200, 255), drawing(), drawing()]).astype(np.uint8)
+    for kind in ("PNG", "JPEG"):
+        raw = encode(Image.fromarray(page), kind)
+        result = clean(raw, Modality.SKETCH, CleanOptions())
+        assert (result.data, result.note) == (raw, "")
+        assert np.array_equal(pixels_of(raw), decode_sketch(np.frombuffer(raw, np.uint8))[0].numpy())
 
 
 @pytest.mark.parametrize("level", [0, 128, 200, 255])

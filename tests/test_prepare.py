@@ -24,7 +24,7 @@ from zssbir_cli.workflows.prepare import Prepared, prepare_own
 
 def run(source: Path, out: Path, **options: object) -> Prepared:
     """`prepare_own` with options of all three kinds by name."""
-    clean = CleanOptions(**{k: options.pop(k) for k in ("size", "quick") if k in options})
+    clean = CleanOptions(**{k: options.pop(k) for k in ("size",) if k in options})
     kinds = ("dedup", "strict", "allow_leak", "workers")
     build = BuildOptions(clean, **{k: options.pop(k) for k in kinds if k in options})
     told = options.pop("told", [])

@@ -1,22 +1,25 @@
 """Every kind of bad or odd image: handled or left out with its name and a reason, never a crash."""
 
 import os
+import random
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 from prepare_helpers import encode, make_folder, photo, sketch
 
 from zssbir_cli.data.images import decode_photo, decode_sketch
+from zssbir_cli.data.jpeg import decode_jpeg
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
 from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import MAX_SIDE, CleanOptions, clean
+from zssbir_cli.prepare.clean import MAX_SIDE, CleanOptions, clean, photo_file
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import prepare_own
 
@@ -54,10 +57,9 @@ def ramp(mode: str = "RGB", side: int = 32) -> Image.Image:
     ],
 )
 def test_unusable_files_are_left_out_with_a_reason(raw: bytes, reason: str) -> None:
-    for quick in (False, True):
-        result = clean(raw, Modality.PHOTO, CleanOptions(quick=quick))
-        assert result.data is None
-        assert reason in result.note or "not an image" in result.note
+    result = clean(raw, Modality.PHOTO, CleanOptions())
+    assert result.data is None
+    assert reason in result.note or "not an image" in result.note
 
 
 def test_good_files_keep_their_bytes() -> None:
@@ -136,6 +138,63 @@ def test_exif_orientation_is_applied() -> None:
     assert stored(encode(image.resize((60, 30)), "JPEG", exif=tags), size=10).shape == (20, 10, 3)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_every_format_is_turned_upright(kind: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow without AVIF")
+    upright = Image.new("RGB", (128, 64), "white")
+    upright.paste((20, 30, 60), (8, 8, 14, 56))
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    raw = encode(upright.transpose(Image.Transpose.ROTATE_90), kind, exif=tags.tobytes())
+    for modality in Modality:
+        pixels = stored(raw, modality).astype(int)
+        assert pixels.shape[:2] == (64, 128)
+        assert pixels[30, 11, 0] < 100 < pixels[30, -11, 0]
+
+
+def damaged(raw: bytes, seed: int) -> bytes:
+    """The same JPEG with 64 other bytes somewhere in its compressed data; both ends stay."""
+    dice = random.Random(seed)
+    start = raw.rindex(b"\xff\xda") + 20
+    at = dice.randrange(start, len(raw) - 100)
+    return raw[:at] + bytes(dice.randrange(255) for _ in range(64)) + raw[at + 64 :]
+
+
+def test_jpegs_damaged_in_the_middle_are_left_out() -> None:
+    noisy = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8))
+    for modality, size in ((Modality.PHOTO, None), (Modality.PHOTO, 32), (Modality.SKETCH, None)):
+        for raw in (encode(noisy, "JPEG"), encode(noisy, "JPEG", progressive=True)):
+            assert clean(raw, modality, CleanOptions(size)).data
+            results = [clean(damaged(raw, i), modality, CleanOptions(size)) for i in range(20)]
+            left_out = [r for r in results if r.data is None]
+            assert len(left_out) > 15
+            assert all(r.note.startswith("does not decode: ") for r in left_out)
+            broken = next(i for i, r in enumerate(results) if "Corrupt JPEG" in r.note)
+            loose = np.frombuffer(photo_file(damaged(raw, broken)), np.uint8)
+            with pytest.raises(DataError, match="does not decode: Corrupt JPEG"):
+                decode_photo(loose, strict=True)
+
+
+def test_padding_before_the_end_of_a_jpeg_is_no_damage() -> None:
+    raw = photo(1)
+    for padded in (raw[:-2] + bytes(9) + raw[-2:], raw[:-2] + b"\xff" * 9 + raw[-2:]):
+        result = clean(padded, Modality.PHOTO, CleanOptions())
+        assert (result.data, result.note) == (padded, "")
+        assert np.array_equal(
+            decode_photo(np.frombuffer(padded, np.uint8), strict=True), stored(raw).transpose(2, 0, 1)
+        )
+
+
+def test_strict_decoding_gives_the_same_pixels() -> None:
+    for number in range(3):
+        raw = np.frombuffer(photo(number, side=61), np.uint8)
+        assert torch.equal(decode_photo(raw, strict=True), decode_photo(raw))
+        assert np.array_equal(decode_jpeg(raw, "GRAY"), decode_sketch(raw)[0].numpy())
+
+
 def test_enormous_images() -> None:
     big = stored(encode(Image.new("L", (3 * MAX_SIDE, 30), 200), "PNG"))
     assert big.shape == (10, MAX_SIDE, 3)
@@ -186,7 +245,7 @@ SEEDS += [encode(ramp(), "JPEG", progressive=True), encode(ramp("RGBA"), "PNG"),
     cut=st.integers(0, 4000),
     edits=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=6),
     sketchy=st.booleans(),
-    options=st.sampled_from([CleanOptions(), CleanOptions(16), CleanOptions(quick=True)]),
+    options=st.sampled_from([CleanOptions(), CleanOptions(16)]),
 )
 def test_damaged_files_never_crash_and_what_is_kept_decodes(
     seed: bytes, cut: int, edits: list[tuple[int, int]], sketchy: bool, options: CleanOptions
@@ -198,7 +257,7 @@ def test_damaged_files_never_crash_and_what_is_kept_decodes(
     result = clean(bytes(raw), Modality.SKETCH if sketchy else Modality.PHOTO, options)
     if result.data is None:
         assert result.note
-    elif not options.quick:
+    else:
         decode = decode_sketch if sketchy else decode_photo
         assert decode(np.frombuffer(result.data, np.uint8)).ndim == 3
 

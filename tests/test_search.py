@@ -322,3 +322,31 @@ def test_names_of_a_gallery_do_not_lead_out_of_its_folder(
     assert len(re.findall(r'href="[^"]*photos/\d\.jpg"', page)) == 5
     assert not re.search(r'href="[^"]*secret', page)
     assert page.count("data:image/jpeg") == 6  # the drawing and five photos
+
+
+def test_each_sketch_is_read_once_and_bad_ones_are_left_out(
+    tmp_path: Path, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sketches = tmp_path / "sketches"
+    sketches.mkdir()
+    draw(sketches / "a.png")
+    draw(sketches / "d.png")
+    Image.new("L", (30, 30), 255).save(sketches / "b.png")
+    (sketches / "c.png").write_bytes(b"nope")
+    (sketches / "._a.png").write_bytes(b"\0\5\26\7")
+    opened = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (opened.append(self.name), read(self))[1])
+    result = workflow.search_sketches([sketches], folder, run=run, k=1)
+    workflow.write_result(result, tmp_path / "o.html")
+    assert [f.sketch.name for f in result.found] == ["a.png", "d.png"]
+    assert [(p.name, why) for p, why in result.left_out] == [
+        ("b.png", "blank: no ink found"),
+        ("c.png", "not an image"),
+    ]
+    assert sorted(n for n in opened if (sketches / n).exists()) == ["a.png", "b.png", "c.png", "d.png"]
+    assert workflow.result_json(result)["left_out"][0]["reason"] == "blank: no ink found"
+    for name in ("a.png", "d.png"):
+        (sketches / name).unlink()
+    with pytest.raises(DataError, match=r"b.png: blank: no ink found; nothing is left .*1 more"):
+        workflow.search_sketches([sketches], folder, run=run)

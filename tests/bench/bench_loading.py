@@ -158,8 +158,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as out:
-        sketches, photos = _prepared(args.folder, Path(out) / "x", CleanOptions(quick=True))
-        square = _prepared(args.folder, Path(out) / "y", CleanOptions(args.size, quick=True, square=True))
+        sketches, photos = _prepared(args.folder, Path(out) / "x", CleanOptions())
+        square = _prepared(args.folder, Path(out) / "y", CleanOptions(args.size, square=True))
         for what, pair in (("as it is", (sketches, photos)), ("squared", square)):
             for images in pair:
                 read, both = decode_cost(images)

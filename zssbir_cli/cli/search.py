@@ -53,6 +53,8 @@ def search(
     if out is not None:
         workflow.write_result(result, out)
         note(f"written: {out}")
+    for path, reason in result.left_out:
+        note(f"{path}: {reason}; left out")
     for name, reason in result.skipped:
         note(f"skipped {name}: {reason}")
     if result.folder is not None and (result.folder.new or result.folder.changed or result.folder.gone):

@@ -15,7 +15,7 @@ from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.square import square_sketch
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import load_image
-from zssbir_cli.inputs.folder import read_photo, read_sketch
+from zssbir_cli.inputs.folder import read_photo
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.page import THUMB, square
 
@@ -28,14 +28,9 @@ def from_prepared(prepared: PreparedSet, place: tuple[Part, Modality, int]) -> U
     return _square(load_image(prepared.images(part, modality), number), modality)
 
 
-def of_sketch(path: Path) -> UInt8:
-    """A sketch file as a square thumbnail."""
-    return _square(read_sketch(path), Modality.SKETCH)
-
-
-def of_photo(path: Path) -> UInt8:
-    """A photo file as a square thumbnail."""
-    return _square(read_photo(path), Modality.PHOTO)
+def of_query(image: Tensor, modality: Modality) -> UInt8:
+    """A decoded sketch [1, H, W] or photo [3, H, W], uint8, as a square thumbnail."""
+    return _square(image, modality)
 
 
 def of_gallery(gallery: Embeddings, rows: Sequence[int]) -> list[UInt8 | None]:

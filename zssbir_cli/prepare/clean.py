@@ -9,6 +9,7 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -17,7 +18,9 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
+from zssbir_cli.prepare.colour import own_grey
 from zssbir_cli.prepare.ground import on_white
 from zssbir_cli.prepare.kinds import is_svg
 from zssbir_cli.prepare.pixels import UInt8, grey, orientation, rgb
@@ -58,64 +61,100 @@ class Cleaned(NamedTuple):
 
 @dataclass(frozen=True)
 class CleanOptions:
-    """`size`: bring the shorter side down to this many pixels (None = keep). `quick`: do not decode photos
-    that are stored as they are (whoever reads them next does). `square`: store network inputs of
+    """`size`: bring the shorter side down to this many pixels (None = keep). `square`: store network inputs of
     `size` x `size` pixels (`data.square`)."""
 
     size: int | None = None
-    quick: bool = False
     square: bool = False
 
 
-class _Skip(Exception):
-    """This image is left out; the message says why."""
+FAULTS = (
+    DataError,
+    Image.DecompressionBombError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    OverflowError,
+    # decoders of rare formats fail in any way on damaged files
+    MemoryError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+)
 
 
 def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
     """Check one image file and bring it to a form that every reader decodes. Never raises on bad input."""
     digest = hashlib.sha256(raw).digest()
+    square = options.size if options.square else None
+    size = options.size if square is None else None
     try:
-        if options.square and options.size is not None:
-            data, note = _clean(raw, modality, CleanOptions(quick=options.quick))
-            return Cleaned(squared(data, modality, options.size), note, digest)
-        data, note = _clean(raw, modality, options)
-        return Cleaned(data, note, digest)
-    except DataError as error:
-        return Cleaned(None, str(error), digest)
-    except _Skip as skip:
-        return Cleaned(None, str(skip), digest)
-    except Image.DecompressionBombError:
-        return Cleaned(None, "enormous: too many pixels", digest)
-    except UnidentifiedImageError:
-        return Cleaned(None, _unreadable(raw), digest)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError) as error:
-        return Cleaned(None, f"does not decode: {' '.join(str(error).split())[:120]}", digest)
-    except (
-        MemoryError,
-        IndexError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-        RuntimeError,
-    ) as error:
-        # decoders of rare formats fail in any way on damaged files
-        return Cleaned(None, f"does not decode: {type(error).__name__}", digest)
+        with _opened(raw, modality) as (image, data):
+            stored, note = (
+                _sketch(image, data, size) if modality is Modality.SKETCH else _photo(image, data, size)
+            )
+        return Cleaned(stored if square is None else squared(stored, modality, square), note, digest)
+    except FAULTS as error:
+        return Cleaned(None, _why(error, raw), digest)
 
 
-def _clean(raw: bytes, modality: Modality, options: CleanOptions) -> tuple[bytes, str]:
+def drawing(raw: bytes) -> UInt8:
+    """The pixels of a sketch's file as readers of a set decode what `clean` stored of it, uint8 [H, W].
+
+    Errors: DataError saying why it is no sketch.
+    """
+    try:
+        with _opened(raw, Modality.SKETCH) as (image, data):
+            return _drawn(image, data, None).pixels
+    except FAULTS as error:
+        raise DataError(_why(error, raw)) from None
+
+
+def photo_file(raw: bytes) -> bytes:
+    """What `clean` stores of a photo's file, not checked: whoever decodes it next (strictly) finds what is damaged.
+
+    Errors: DataError saying why it is no photo.
+    """
+    try:
+        with _opened(raw, Modality.PHOTO) as (image, data):
+            return _photo(image, data, None, check=False)[0]
+    except FAULTS as error:
+        raise DataError(_why(error, raw)) from None
+
+
+def _why(error: Exception, raw: bytes) -> str:
+    """Why an image is left out, in a line."""
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return "enormous: too many pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return _unreadable(raw)
+    spoken = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError)
+    words = " ".join(str(error).split())[:120] if isinstance(error, spoken) else ""
+    return f"does not decode: {words or type(error).__name__}"
+
+
+@contextlib.contextmanager
+def _opened(raw: bytes, modality: Modality) -> Iterator[tuple[Image.Image, bytes]]:
+    """An image that is not decoded yet and the bytes it is in (of an SVG: its rendering)."""
     if not raw:
-        raise _Skip("zero bytes")
+        raise DataError("zero bytes")
     if len(raw) > MAX_FILE_BYTES:
-        raise _Skip(f"enormous: over {MAX_FILE_BYTES >> 20} MiB")
+        raise DataError(f"enormous: over {MAX_FILE_BYTES >> 20} MiB")
     if is_svg(raw):
         if modality is Modality.PHOTO:
-            raise _Skip("an SVG drawing: taken as a sketch only")
+            raise DataError("an SVG drawing: taken as a sketch only")
         raw = rasterise(raw)
     with Image.open(io.BytesIO(raw), formats=formats()) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise _Skip(f"enormous: {image.width} x {image.height} pixels")
-        return (_sketch if modality is Modality.SKETCH else _photo)(image, raw, options)
+            raise DataError(f"enormous: {image.width} x {image.height} pixels")
+        yield image, raw
 
 
 @cache
@@ -141,62 +180,77 @@ def _unreadable(raw: bytes) -> str:
     return "not an image"
 
 
-def _photo(image: Image.Image, raw: bytes, options: CleanOptions) -> tuple[bytes, str]:
+def _photo(image: Image.Image, raw: bytes, size: int | None, *, check: bool = True) -> tuple[bytes, str]:
     """A photo's own bytes where every reader decodes them, else an RGB JPEG."""
-    target = _target(image.width, image.height, options.size)
+    target = _target(image.width, image.height, size)
     if target == image.size and is_plain(image, raw):
         end = _whole(raw)
-        if not options.quick:
-            if image.format == "JPEG":  # at an eighth of its size, which still reads every coefficient
-                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        if check and image.format == "JPEG":  # at an eighth of its size, which still reads every coefficient
+            decode_jpeg(raw[:end], "GRAY", factor=8)
+        elif check:
             image.load()
         return raw[:end], "" if end == len(raw) else TAIL_CUT
     note = _what_is_odd(image)
-    if image.format == "JPEG":
-        image.draft(None, (2 * target[0], 2 * target[1]))
-    plain = _resized(rgb(_loaded(image)), options.size)
+    plain = _resized(rgb(_loaded(image, raw, target)), size)
     out = io.BytesIO()
     plain.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue(), note
 
 
-def _sketch(image: Image.Image, raw: bytes, options: CleanOptions) -> tuple[bytes, str]:
+class _Drawn(NamedTuple):
+    """A sketch as dark ink on white, uint8 [H, W], what was done to it, and how many of the file's bytes hold it
+    just so (0 = it was changed)."""
+
+    pixels: UInt8
+    note: str
+    own: int
+
+
+def _sketch(image: Image.Image, raw: bytes, size: int | None) -> tuple[bytes, str]:
     """A sketch's own bytes where they are dark ink on white and every reader decodes them, else a grey PNG."""
-    keep = _target(image.width, image.height, options.size) == image.size and is_plain(image, raw)
+    drawn = _drawn(image, raw, size)
+    if drawn.own:
+        return raw[: drawn.own], drawn.note
+    out = io.BytesIO()
+    Image.fromarray(drawn.pixels).save(out, "PNG", compress_level=PNG_LEVEL)
+    return out.getvalue(), drawn.note
+
+
+def _drawn(image: Image.Image, raw: bytes, size: int | None) -> _Drawn:
+    keep = _target(image.width, image.height, size) == image.size and is_plain(image, raw)
     end = _whole(raw) if keep else 0
     note = "" if keep else _what_is_odd(image)
-    pixels = _own_grey(raw[:end]) if keep else grey(_loaded(image))
+    pixels, seen = own_grey(raw[:end], image.mode) if keep else grey(_loaded(image, raw))
     limited = np.asarray(_resized(Image.fromarray(pixels), None)) if max(pixels.shape) > MAX_SIDE else pixels
     white, done = on_white(limited)
     if int(white.min(initial=255)) > PALEST_INK:
-        raise _Skip("blank: no ink found")
-    if keep and not done:
-        return raw[:end], "" if end == len(raw) else TAIL_CUT
-    plain = _resized(Image.fromarray(white if done else pixels), options.size)
-    out = io.BytesIO()
-    plain.save(out, "PNG", compress_level=PNG_LEVEL)
-    return out.getvalue(), ", ".join(filter(None, (note, done)))
+        raise DataError("blank: no ink found")
+    if keep and not done and not seen:
+        return _Drawn(pixels, "" if end == len(raw) else TAIL_CUT, end)
+    small = np.asarray(_resized(Image.fromarray(white if done else pixels), size))
+    return _Drawn(small, ", ".join(filter(None, (note, seen, done))), 0)
 
 
-def _own_grey(raw: bytes) -> UInt8:
-    """A plain sketch as its readers will decode it."""
-    pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise _Skip("does not decode: damaged")
-    return np.asarray(pixels, np.uint8)
-
-
-def _loaded(image: Image.Image) -> Image.Image:
-    """The first frame."""
-    image.seek(0)
-    image.load()
-    return image
+def _loaded(image: Image.Image, raw: bytes, target: tuple[int, int] | None = None) -> Image.Image:
+    """The first frame; a JPEG of at least twice the target, where one is given."""
+    if raw[:2] != SIGNATURE or image.mode not in ("L", "RGB"):
+        image.seek(0)
+        image.load()
+        return image
+    width, height = target or image.size
+    spare = min(image.width / (2 * width), image.height / (2 * height))
+    factor = next((f for f in (8, 4, 2) if f <= spare), 1)
+    end = image_end(raw) or len(raw)
+    pixels = decode_jpeg(raw[:end], "GRAY" if image.mode == "L" else "RGB", factor=factor)
+    loaded = Image.fromarray(pixels)
+    loaded.info["exif"] = image.info.get("exif", b"")
+    return loaded
 
 
 def _whole(raw: bytes) -> int:
     end = image_end(raw)
     if end is None:
-        raise _Skip("does not decode: cut short or damaged")
+        raise DataError("does not decode: cut short or damaged")
     return end
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from zssbir_cli.prepare.colour import drawing_of
+
 UInt8 = npt.NDArray[np.uint8]
 ORIENTATION = 0x0112
 FULL_16_BIT = 65535.0
@@ -15,13 +17,16 @@ def orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def grey(image: Image.Image) -> UInt8:
-    """A loaded sketch, upright, uint8 [H, W]; what is transparent is laid under it as `_on_nothing` says."""
+def grey(image: Image.Image) -> tuple[UInt8, str]:
+    """A loaded sketch, upright, uint8 [H, W], and which channel it is, where one shows the strokes better than its
+    luminance ("" = luminance); what is transparent is laid under it as `_on_nothing` says."""
     image = _eight_bits(ImageOps.exif_transpose(image))
     if _has_alpha(image):
         pixels = np.asarray(image.convert("RGBA").convert("LA"))
-        return _on_nothing(pixels[..., 0], pixels[..., 1])
-    return np.asarray(image.convert("L"))
+        return _on_nothing(pixels[..., 0], pixels[..., 1]), ""
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L")), ""
+    return drawing_of(np.asarray(image.convert("RGB")))
 
 
 def rgb(image: Image.Image) -> Image.Image:

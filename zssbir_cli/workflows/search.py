@@ -1,20 +1,20 @@
 """`zssbir search`: sketches, or photos to find more like them, against a gallery that is embedded once and reused."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zssbir_cli import files
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.embeddings import Embeddings
-from zssbir_cli.data.square import ink_box
 from zssbir_cli.embedding.folder import FolderResult
 from zssbir_cli.embedding.gallery import open_gallery
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.inputs.folder import LoosePhotos, SketchFiles, picture_files, read_photo, read_sketch
+from zssbir_cli.inputs.queries import QueryInputs, read_queries
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality
@@ -41,8 +41,9 @@ class Found:
 
     sketch: Path
     hits: tuple[Hit, ...]
-    note: str = ""
-    modality: Modality = Modality.SKETCH
+    note: str
+    modality: Modality
+    image: Tensor = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class SearchResult:
     """What following the gallery's folder did."""
     note: str = ""
     """What the user should know of the gallery."""
+    left_out: tuple[tuple[Path, str], ...] = ()
+    """Queries that are broken or blank, and why."""
 
 
 def search_sketches(
@@ -80,48 +83,42 @@ def search_sketches(
     of photos (embedded on first use, then followed: only what is new or changed is embedded).
     like: photos (or folders of them) to find more like; they do not find themselves.
     min_score: the least cosine of a photo that is shown.
-    Errors: DataError (broken or blank sketch, gallery of another model), UsageError, CheckpointError.
+    Broken and blank queries are left out, with the reason in the result.
+    Errors: DataError (no query can be read, gallery of another model), UsageError, CheckpointError.
     """
     if not -1 <= min_score <= 1:
         raise UsageError(f"--min-score {min_score}: a cosine lies between -1 and 1")
     if not sketches and not like:
         raise UsageError("nothing to search for: give a drawing, or a photo with --like")
-    paths, notes = _checked_sketches(sketches)
-    photos = [file for place in like for file in picture_files(place)]
-    for photo in photos:
-        read_photo(photo)  # a broken one is named before anything is embedded
+    queries, left_out = read_queries(sketches, like)
     opened = open_gallery(
         gallery, choose_device(device), run=run, runs=runs, which=which, workers=workers, progress=progress
     )
     stored, (rows, start), data = opened.stored, opened.photos(), opened.embedder.recipe.data
     vectors = [
-        opened.embedder.embed(images, modality)
-        for images, modality in (
-            (SketchFiles(paths, data.size, data.sketch_crop), Modality.SKETCH),
-            (LoosePhotos(photos, data.size), Modality.PHOTO),
-        )
-        if len(images)
+        opened.embedder.embed(QueryInputs(some, data.size, data.sketch_crop), modality)
+        for modality in (Modality.SKETCH, Modality.PHOTO)
+        if (some := [q for q in queries if q.modality is modality])
     ]
     nearest = search(
-        torch.cat(vectors), rows, k + bool(photos),
+        torch.cat(vectors), rows, k + bool(like),
         products=Precision.choose("auto", torch.device("cpu")).dtype,
         progress=progress if len(rows) > SHOW_PROGRESS else silent,
     )  # fmt: skip
     found = []
-    for i, path in enumerate([*paths, *photos]):
+    for i, query in enumerate(queries):
         scored = zip((nearest.rows[i] + start).tolist(), nearest.scores[i].tolist(), strict=True)
-        modality = Modality.SKETCH if i < len(paths) else Modality.PHOTO
-        itself = path.resolve() if modality is Modality.PHOTO else None
+        itself = query.path.resolve() if query.modality is Modality.PHOTO else None
         best = [(row, score) for row, score in scored if itself is None or not _is(stored, row, itself)][:k]
         hits = tuple(_hit(stored, j, *pair) for j, pair in enumerate(best, start=1) if pair[1] >= min_score)
-        note = notes[i] if i < len(notes) else ""
+        note = query.note
         if best and not hits:
             note = f"nothing above {min_score:g} (the best photo has {best[0][1]:.3f})" + (
                 note and f"; {note}"
             )
-        found.append(Found(path, hits, note, modality))
+        found.append(Found(query.path, hits, note, query.modality, query.image))
     skipped = opened.folder.skipped if opened.folder else ()
-    return SearchResult(stored, tuple(found), len(rows), skipped, opened.folder, opened.note)
+    return SearchResult(stored, tuple(found), len(rows), skipped, opened.folder, opened.note, tuple(left_out))
 
 
 def _hit(stored: Embeddings, rank: int, row: int, score: float) -> Hit:
@@ -139,19 +136,6 @@ def _class_of(stored: Embeddings, row: int) -> str:
     return stored.info.classes[label] if 0 <= label < len(stored.info.classes) else ""
 
 
-def _checked_sketches(sketches: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Sketch files (folders are listed), each readable and with ink, and a note for what looks like a photo."""
-    paths = [file for place in sketches for file in picture_files(place)]
-    notes = []
-    for path in paths:
-        image = read_sketch(path)
-        if ink_box(image) is None:
-            raise DataError(f"{path}: the sketch is blank (no ink found); draw something or leave it out")
-        grey = float(((image > 40) & (image < 215)).float().mean())
-        notes.append("looks like a photo, not a drawing; searched all the same" if grey > 0.35 else "")
-    return paths, notes
-
-
 def result_json(result: SearchResult) -> dict[str, Any]:
     """Results as plain values."""
     info = result.gallery.info
@@ -161,6 +145,7 @@ def result_json(result: SearchResult) -> dict[str, Any]:
         "data_root": info.data_root,
         "checkpoint": info.checkpoint,
         "exact": True,
+        "left_out": [{"sketch": str(path), "reason": reason} for path, reason in result.left_out],
         "sketches": [
             {
                 "sketch": str(f.sketch),

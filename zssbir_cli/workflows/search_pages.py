@@ -45,9 +45,10 @@ def _tiles(result: "SearchResult", found: "Found", out: Path) -> tuple[Tile, lis
                 spare=f"photo {hit.row}",
             )
         )
-    picture = pictures.of_sketch if found.modality is Modality.SKETCH else pictures.of_photo
     kind = "drawing" if found.modality is Modality.SKETCH else "photo"
-    return Tile(picture(found.sketch), found.sketch.name, mark="query", spare=kind), results
+    return Tile(
+        pictures.of_query(found.image, found.modality), found.sketch.name, mark="query", spare=kind
+    ), results
 
 
 def _about(result: "SearchResult") -> str:
