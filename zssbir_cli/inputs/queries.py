@@ -20,7 +20,7 @@ LIKE_A_PHOTO = "looks like a photo, not a drawing; searched all the same"
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
+class QueryImage:
     """A file, its pixels and what the user should know of it: a sketch as dark ink on white, uint8 [1, H, W], or a
     photo, uint8 [3, H, W]."""
 
@@ -32,12 +32,12 @@ class Query:
 
 def read_queries(
     sketches: Sequence[Path], photos: Sequence[Path] = ()
-) -> tuple[list[Query], list[tuple[Path, str]]]:
+) -> tuple[list[QueryImage], list[tuple[Path, str]]]:
     """The queries of files and folders, sketches first, and those that are left out with the reason: broken or blank.
 
     Errors: DataError when a place does not exist or no query remains.
     """
-    queries: list[Query] = []
+    queries: list[QueryImage] = []
     left_out: list[tuple[Path, str]] = []
     for modality, places in ((Modality.SKETCH, sketches), (Modality.PHOTO, photos)):
         for path in [file for place in places for file in _existing(place)]:
@@ -52,14 +52,14 @@ def read_queries(
     return queries, left_out
 
 
-def _read(path: Path, modality: Modality) -> Query:
+def _read(path: Path, modality: Modality) -> QueryImage:
     if modality is Modality.PHOTO:
-        return Query(path, modality, read_photo(path))
+        return QueryImage(path, modality, read_photo(path))
     image = read_sketch(path)
     if ink_box(image) is None:
         raise DataError(BLANK)
     shaded = float(((image > 40) & (image < 215)).float().mean())
-    return Query(path, modality, image, LIKE_A_PHOTO if shaded > SHADED else "")
+    return QueryImage(path, modality, image, LIKE_A_PHOTO if shaded > SHADED else "")
 
 
 def _existing(place: Path) -> list[Path]:
@@ -71,7 +71,7 @@ def _existing(place: Path) -> list[Path]:
 class QueryInputs(Dataset[Tensor]):
     """Queries of one modality as network inputs, uint8 [1 or 3, size, size]."""
 
-    def __init__(self, queries: Sequence[Query], size: int, sketch_crop: bool = True) -> None:
+    def __init__(self, queries: Sequence[QueryImage], size: int, sketch_crop: bool = True) -> None:
         self.queries, self.size, self.sketch_crop = queries, size, sketch_crop
 
     def __len__(self) -> int:
