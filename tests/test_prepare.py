@@ -177,7 +177,7 @@ def test_classes_match_across_spellings(tmp_path: Path) -> None:
         ({"val_classes": 7}, "at least 2 are needed"),
         ({"val_classes": -1}, "--val-classes -1"),
         ({"size": 3}, "--size 3"),
-        ({"subset": 0}, "--subset 0"),
+        ({"subset": 0}, "--per-class 0"),
     ],
 )
 def test_bad_options_name_themselves(

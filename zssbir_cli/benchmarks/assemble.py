@@ -153,7 +153,7 @@ def _parts(
 def _subset(
     chosen: list[tuple[Kind, Entry, Part]], choices: Choices, label: int
 ) -> list[tuple[Kind, Entry, Part]]:
-    """At most `--subset` images of a class per part and modality, drawn by seed."""
+    """At most `--per-class` images of a class per part and modality, drawn by seed."""
     if choices.subset is None:
         return chosen
     left: Counter[tuple[Part, Modality]] = Counter()

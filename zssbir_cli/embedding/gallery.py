@@ -66,7 +66,7 @@ def open_gallery(
         embedder = Embedder.open(owner, device, which=checkpoint, workers=workers)
         return Gallery(embedder, stored, note=_differing(stored, embedder, gallery))
     if not gallery.is_dir():
-        raise UsageError(f"--gallery {gallery}: no such file or folder")
+        raise UsageError(f"--photos {gallery}: no such file or folder")
     chosen = find_run(run, runs, which)
     embedder = Embedder.open(chosen.path, device, which=chosen.which, workers=workers)
     if (gallery / "manifest.json").is_file():
@@ -86,7 +86,7 @@ def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:
     if other:
         raise DataError(
             f"{path}: made with another {', '.join(other)} than the run has now; embed the photos again with "
-            "`zssbir embed --images`"
+            "`zssbir embed --photos`"
         )
     names = sorted(n for n in ours["versions"] if ours["versions"][n] != theirs["versions"].get(n))
     return f"{path} was made with another version of {', '.join(names)}; scores may differ slightly"
@@ -109,7 +109,7 @@ def _owner(stored: Embeddings, path: Path, run: str | Path | None, runs: Path) -
     raise DataError(
         f"{path}: made with the weights {stored.info.checkpoint[:12]} of run {stored.info.run or '?'} (recipe "
         f"{stored.info.recipe or '?'}), which {candidate} does not have; {advice}, or embed the photos again with "
-        f"`zssbir embed --images`"
+        f"`zssbir embed --photos`"
     )
 
 

@@ -35,7 +35,7 @@ class Choices:
         for option, value, least in (
             ("--val-classes", self.val_classes, 0),
             ("--holdout", self.holdout, 0),
-            ("--subset", self.subset, 1),
+            ("--per-class", self.subset, 1),
             ("--seed", self.seed, 0),
             ("--size", self.build.clean.size, SMALLEST_SQUARE if self.build.clean.square else 16),
             ("--workers", self.build.workers, 0),

@@ -57,10 +57,10 @@ def embed(
     if unknown := [p for p in parts if p not in list(Part)]:
         raise UsageError(f"--part {unknown[0]}: one of {', '.join(Part)}")
     if images is not None and (parts or data):
-        raise UsageError("--images embeds a folder of photos: leave out --part and --data")
+        raise UsageError("--photos embeds a folder of photos: leave out --part and --data")
     if images is None and (out or half):
         raise UsageError(
-            "--out and --half are for --images: the parts of a data set have their places in the run"
+            "--out and --half are for --photos: the parts of a data set have their places in the run"
         )
     chosen = choose_device(device)
     with distributed.session(chosen):
