@@ -6,7 +6,7 @@ from prepare_helpers import tiny_png
 
 from zssbir_cli.benchmarks.layouts import Kind, published_path
 from zssbir_cli.benchmarks.splits import CLASSES
-from zssbir_cli.prepare.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import BuildOptions, Choices
 from zssbir_cli.workflows.prepare import Prepared, prepare_benchmark
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import CleanOptions
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.workflows.prepare import prepare_demo
 

@@ -16,7 +16,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import RowItems, item_rng
 from zssbir_cli.inputs.sampling import ClassIndex, RowPlan
 from zssbir_cli.inputs.transforms import Crop, crop_image, crop_map, jitter_color, jitter_sketch, sample_crop
-from zssbir_cli.prepare.clean import CleanOptions, clean
+from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 

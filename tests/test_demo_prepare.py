@@ -19,9 +19,9 @@ from zssbir_cli.demo import CLASSES, draw_photo, draw_sketch
 from zssbir_cli.demo.pictures import RECORD, Look, _jobs, draw_pictures, draw_roles
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import Lock
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import CleanOptions
-from zssbir_cli.prepare.roles import Unseen
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions
+from zssbir_cli.preparation.roles import Unseen
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.prepare import prepare_own
 
@@ -116,7 +116,7 @@ def test_a_killed_run_is_continued_with_what_is_whole(pictures: Path, tmp_path: 
     folder = tmp_path / "pictures"
     code = (
         "import sys; from pathlib import Path; from zssbir_cli.demo.pictures import *\n"
-        "from zssbir_cli.prepare.roles import Unseen\n"
+        "from zssbir_cli.preparation.roles import Unseen\n"
         "draw_pictures(Path(sys.argv[1]), draw_roles(3, Unseen(draw=13), 5), "
         "Look(seed=3, size=32, photos=2, sketches=1))"
     )

@@ -27,7 +27,7 @@ from zssbir_cli.embedding.folder import FolderResult, PhotoFiles
 from zssbir_cli.embedding.listing import list_photos
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.folder import read_photo, read_sketch
-from zssbir_cli.prepare.svg import rasterise
+from zssbir_cli.preparation.svg import rasterise
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.embed import embed
 

@@ -11,9 +11,9 @@ from prepare_helpers import encode
 
 from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.square import square_sketch
-from zssbir_cli.prepare.clean import CleanOptions, clean
-from zssbir_cli.prepare.clean import drawing as pixels_of
-from zssbir_cli.prepare.ground import on_white
+from zssbir_cli.preparation.clean import CleanOptions, clean
+from zssbir_cli.preparation.clean import drawing as pixels_of
+from zssbir_cli.preparation.ground import on_white
 from zssbir_cli.types import Modality
 
 Float = np.ndarray

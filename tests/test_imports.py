@@ -48,7 +48,7 @@ def show(path: Path) -> str:
 
 ROOMS = (
     "cli", "workflows", "web", "evaluation", "embedding", "engine", "methods", "inputs", "benchmarks", "demo",
-    "prepare", "models", "compute", "data", "retrieval", "viz", "recipe", "config", "files", "names", "progress", "types", "errors",
+    "preparation", "models", "compute", "data", "retrieval", "viz", "recipe", "config", "files", "names", "progress", "types", "errors",
 )  # fmt: skip
 """A room may import those after it, never one before it: so there are no circles. `config` stands for
 `methods/*/config.py` (the recipe's part of a method), the last five for files at the top."""

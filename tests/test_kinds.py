@@ -10,7 +10,7 @@ from zssbir_cli.embedding.folder import PhotoFiles
 from zssbir_cli.embedding.listing import list_photos
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import picture_files
-from zssbir_cli.prepare.kinds import is_junk, is_picture_head, is_picture_name, may_be_picture
+from zssbir_cli.preparation.kinds import is_junk, is_picture_head, is_picture_name, may_be_picture
 
 PICTURE = Image.radial_gradient("L").resize((40, 30))
 

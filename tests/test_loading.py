@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.inputs.datasets import EvalImages, RowItems
-from zssbir_cli.prepare.choices import Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.prepare import prepare_own

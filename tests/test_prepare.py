@@ -14,9 +14,9 @@ from prepare_helpers import CLASSES, files_of, make_folder, make_zip, photo, ske
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import CleanOptions
-from zssbir_cli.prepare.verify import verify
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions
+from zssbir_cli.preparation.verify import verify
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.info import contact_sheet, describe
 from zssbir_cli.workflows.prepare import Prepared, prepare_own
@@ -272,7 +272,7 @@ def test_a_full_disk_and_a_busy_folder_are_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from zssbir_cli.files import Lock
-    from zssbir_cli.prepare import build as module
+    from zssbir_cli.preparation import build as module
 
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(DataError, match="MiB are free"):

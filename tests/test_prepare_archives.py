@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from prepare_helpers import files_of, make_folder, make_zip, photo, sketch
 
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare import archives
-from zssbir_cli.prepare.archives import open_source
-from zssbir_cli.prepare.choices import Choices
+from zssbir_cli.preparation import archives
+from zssbir_cli.preparation.archives import open_source
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.workflows.prepare import prepare_own
 
 CASES = int(os.environ.get("ZSSBIR_FUZZ", "150"))
@@ -182,7 +182,7 @@ def test_what_a_killed_run_unpacked_is_removed_and_what_is_in_use_is_not(tmp_pat
     with py7zr.SevenZipFile(tmp_path / "own.7z", "w") as archive:
         archive.writeall(make_folder(tmp_path / "own"), "own")
     script = (
-        "import os, signal, sys; from zssbir_cli.prepare.archives import open_source\n"
+        "import os, signal, sys; from zssbir_cli.preparation.archives import open_source\n"
         "source = open_source(sys.argv[1]); source.scan(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "own.7z")], check=False)

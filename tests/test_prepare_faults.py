@@ -18,8 +18,8 @@ from prepare_helpers import CLASSES, files_of, make_folder
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.shards import ShardWriter, read_index
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.choices import Choices
-from zssbir_cli.prepare.verify import verify
+from zssbir_cli.preparation.choices import Choices
+from zssbir_cli.preparation.verify import verify
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.prepare import Prepared, prepare_own
 
@@ -149,7 +149,7 @@ def test_an_interrupted_run_never_mixes_old_and_new_files(tmp_path: Path) -> Non
     out = tmp_path / "out"
     script = (
         "import sys, os, signal; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
-        "from zssbir_cli.prepare import build\n"
+        "from zssbir_cli.preparation import build\n"
         "build.write_manifest = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from test_prepare_faults import prepare; prepare(Path(sys.argv[1]), Path(sys.argv[2]))"
     )

@@ -18,8 +18,8 @@ from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.jpeg import decode_jpeg
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import MAX_SIDE, CleanOptions, clean, photo_file
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import MAX_SIDE, CleanOptions, clean, photo_file
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import prepare_own
 

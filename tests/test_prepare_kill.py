@@ -10,9 +10,9 @@ from prepare_helpers import CLASSES, files_of, make_folder
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.shards import ShardWriter
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare import build as build_module
-from zssbir_cli.prepare import reading
-from zssbir_cli.prepare.choices import Choices
+from zssbir_cli.preparation import build as build_module
+from zssbir_cli.preparation import reading
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.workflows.prepare import prepare_own
 
 

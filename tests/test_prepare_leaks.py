@@ -10,8 +10,8 @@ from prepare_helpers import CLASSES, make_folder, photo
 from zssbir_cli.data.manifest import read_manifest
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.verify import verify
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.verify import verify
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.prepare import Prepared, prepare_own
 

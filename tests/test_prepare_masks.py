@@ -11,9 +11,9 @@ from prepare_helpers import encode, make_folder, photo
 
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import CleanOptions
-from zssbir_cli.prepare.verify import verify
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions
+from zssbir_cli.preparation.verify import verify
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.prepare import prepare_own
 

@@ -12,8 +12,8 @@ from prepare_helpers import CLASSES, make_folder, photo, sketch
 from zssbir_cli.data.manifest import Manifest, read_manifest
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.roles import Unseen, read_unseen
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.roles import Unseen, read_unseen
 from zssbir_cli.types import Role
 from zssbir_cli.workflows.prepare import prepare_own
 

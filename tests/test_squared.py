@@ -21,9 +21,9 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages, RowItems
 from zssbir_cli.inputs.views import Crops
 from zssbir_cli.methods.ama.data import AmaItems
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import CleanOptions, clean, squared
-from zssbir_cli.prepare.verify import verify
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions, clean, squared
+from zssbir_cli.preparation.verify import verify
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.info import describe

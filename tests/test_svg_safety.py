@@ -10,7 +10,7 @@ from PIL import Image
 
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import read_sketch
-from zssbir_cli.prepare.svg import harmless, rasterise
+from zssbir_cli.preparation.svg import harmless, rasterise
 
 NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 40 40"'
 LINE = '<path d="M4 4L36 16" stroke="black" stroke-width="2"/>'
@@ -38,7 +38,7 @@ HOSTILE = {
 def test_bombs_are_refused_and_the_process_lives(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.svg").write_text(HOSTILE[name])
     code = (
-        "import sys; from pathlib import Path; from zssbir_cli.prepare.svg import rasterise\n"
+        "import sys; from pathlib import Path; from zssbir_cli.preparation.svg import rasterise\n"
         "from zssbir_cli.errors import DataError\n"
         "try: rasterise(Path(sys.argv[1]).read_bytes())\nexcept DataError as e: print('refused', e)"
     )

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from zssbir_cli.data.square import square_sketch
-from zssbir_cli.prepare.colour import drawing_of
-from zssbir_cli.prepare.ground import on_white
+from zssbir_cli.preparation.colour import drawing_of
+from zssbir_cli.preparation.ground import on_white
 
 Array = np.ndarray
 SIZE = 96

@@ -34,8 +34,8 @@ from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.square import resize_photo, square_sketch
 from zssbir_cli.inputs.datasets import RowItems
 from zssbir_cli.inputs.sampling import RowPlan
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import CleanOptions
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part

@@ -25,9 +25,9 @@ from pathlib import Path
 
 from full_layouts import Painter
 
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import CleanOptions, clean
-from zssbir_cli.prepare.reading import available_cores
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions, clean
+from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import prepare_own
 

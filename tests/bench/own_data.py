@@ -21,7 +21,7 @@ from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.load import load_run, load_start
 from zssbir_cli.methods.base import Method
-from zssbir_cli.prepare.choices import Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.retrieval.metrics import CONVENTIONS, evaluate
 from zssbir_cli.types import Modality, Part

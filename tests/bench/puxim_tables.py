@@ -30,8 +30,8 @@ from zssbir_cli.data.scores import write_scores
 from zssbir_cli.embedding.load import load_run, load_start
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.puxim.method import Puxim
-from zssbir_cli.prepare.choices import BuildOptions, Choices
-from zssbir_cli.prepare.clean import CleanOptions
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate

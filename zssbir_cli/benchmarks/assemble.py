@@ -12,11 +12,11 @@ from zssbir_cli.benchmarks.lists import TEST, TRAIN, Lists, file_key
 from zssbir_cli.benchmarks.splits import Split, repair
 from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.names import readable
-from zssbir_cli.prepare.choices import Choices
-from zssbir_cli.prepare.kinds import is_picture_name
-from zssbir_cli.prepare.layout import PART_OF_ROLE
-from zssbir_cli.prepare.plan import Items
-from zssbir_cli.prepare.sources import Source
+from zssbir_cli.preparation.choices import Choices
+from zssbir_cli.preparation.kinds import is_picture_name
+from zssbir_cli.preparation.layout import PART_OF_ROLE
+from zssbir_cli.preparation.plan import Items
+from zssbir_cli.preparation.sources import Source
 from zssbir_cli.types import Modality, Part, Role
 
 Folder = tuple[int, str, bool]  # source number, folder's path, whether of `_ready` files

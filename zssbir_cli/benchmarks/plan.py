@@ -13,10 +13,10 @@ from zssbir_cli.benchmarks.splits import Split
 from zssbir_cli.data.manifest import OLD_MARK, ClassInfo, Leak
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import readable
-from zssbir_cli.prepare.choices import Choices
-from zssbir_cli.prepare.leaks import refuse
-from zssbir_cli.prepare.plan import GROUP_OF, PreparePlan
-from zssbir_cli.prepare.sources import Source
+from zssbir_cli.preparation.choices import Choices
+from zssbir_cli.preparation.leaks import refuse
+from zssbir_cli.preparation.plan import GROUP_OF, PreparePlan
+from zssbir_cli.preparation.sources import Source
 from zssbir_cli.types import Modality, Part, Role
 
 

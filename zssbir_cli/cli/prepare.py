@@ -8,8 +8,8 @@ import typer
 from zssbir_cli.cli import options
 
 if TYPE_CHECKING:
-    from zssbir_cli.prepare.carry import Prepared
-    from zssbir_cli.prepare.choices import Choices
+    from zssbir_cli.preparation.carry import Prepared
+    from zssbir_cli.preparation.choices import Choices
 
 
 Unseen = Annotated[
@@ -115,8 +115,8 @@ def prepare(
 
     Example: zssbir prepare pictures --unseen 5   (pictures/sketch/<class>/* and pictures/photo/<class>/*)
     """
-    from zssbir_cli.prepare.choices import BuildOptions, Choices
-    from zssbir_cli.prepare.clean import CleanOptions
+    from zssbir_cli.preparation.choices import BuildOptions, Choices
+    from zssbir_cli.preparation.clean import CleanOptions
 
     if show_list:
         options.allow_only(context, "--list", "show_list")
@@ -174,7 +174,7 @@ def _show(result: "Prepared") -> None:
     """The summary of a prepared set, on stdout."""
     from zssbir_cli.cli.console import note, table
     from zssbir_cli.cli.info import show_published
-    from zssbir_cli.prepare.journal import REPORT_NAME
+    from zssbir_cli.preparation.journal import REPORT_NAME
     from zssbir_cli.workflows.info import describe
 
     found = describe(result.root)
@@ -223,7 +223,7 @@ def _show_splits() -> None:
 def _verify(root: Path, workers: int) -> None:
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.errors import DataError
-    from zssbir_cli.prepare.verify import verify
+    from zssbir_cli.preparation.verify import verify
 
     with shown() as bar:
         verdict = verify(root, workers, bar)

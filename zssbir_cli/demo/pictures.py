@@ -18,8 +18,8 @@ from zssbir_cli.demo.photo import draw_photo
 from zssbir_cli.demo.sketch import draw_sketch
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import readable
-from zssbir_cli.prepare.roles import Unseen, assign_roles
-from zssbir_cli.prepare.whole import image_end
+from zssbir_cli.preparation.roles import Unseen, assign_roles
+from zssbir_cli.preparation.whole import image_end
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Role
 

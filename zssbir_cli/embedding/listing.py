@@ -13,7 +13,7 @@ import numpy.typing as npt
 from zssbir_cli.data.embeddings import CONTENT_BYTES, Embeddings, FileStamps, Skipped
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import describe_files, pictures_of
-from zssbir_cli.prepare.sources import FolderSource
+from zssbir_cli.preparation.sources import FolderSource
 
 Int64 = npt.NDArray[np.int64]
 UNSURE_NS = 2_000_000_000

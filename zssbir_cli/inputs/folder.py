@@ -9,15 +9,15 @@ from torch import Tensor
 
 from zssbir_cli.data.images import decode_photo
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.clean import drawing, photo_file
-from zssbir_cli.prepare.kinds import (
+from zssbir_cli.preparation.clean import drawing, photo_file
+from zssbir_cli.preparation.kinds import (
     HEAD_BYTES,
     is_picture_head,
     is_picture_name,
     may_be_picture,
     suffix,
 )
-from zssbir_cli.prepare.sources import FolderSource
+from zssbir_cli.preparation.sources import FolderSource
 
 
 def pictures_of(source: FolderSource) -> list[str]:

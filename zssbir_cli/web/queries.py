@@ -17,7 +17,7 @@ from torch import Tensor
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.square import ink_box, resize_photo, square_sketch
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.clean import CleanOptions, clean
+from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.types import Modality
 from zssbir_cli.web.live import LiveGallery, Query
 

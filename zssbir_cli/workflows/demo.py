@@ -22,7 +22,7 @@ from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.errors import UsageError, ZssbirError
 from zssbir_cli.files import write_json
 from zssbir_cli.inputs.datasets import EvalImages, load_image
-from zssbir_cli.prepare.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import BuildOptions, Choices
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe

@@ -25,7 +25,7 @@ from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
 from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.models.surgery_clip import OFFLINE, SurgeryClip, load_surgery_clip, similarity
-from zssbir_cli.prepare.clean import CleanOptions, clean
+from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.masks import MaskPicture, save_masks
 

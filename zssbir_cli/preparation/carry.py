@@ -12,12 +12,12 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import Lock, Locked, file_sha256, reason
 from zssbir_cli.names import readable
-from zssbir_cli.prepare.build import build_set
-from zssbir_cli.prepare.choices import BuildOptions
-from zssbir_cli.prepare.journal import LOCK, WORK, Journal, is_ours
-from zssbir_cli.prepare.leaks import refuse
-from zssbir_cli.prepare.plan import PreparePlan
-from zssbir_cli.prepare.reading import available_cores, content_of
+from zssbir_cli.preparation.build import build_set
+from zssbir_cli.preparation.choices import BuildOptions
+from zssbir_cli.preparation.journal import LOCK, WORK, Journal, is_ours
+from zssbir_cli.preparation.leaks import refuse
+from zssbir_cli.preparation.plan import PreparePlan
+from zssbir_cli.preparation.reading import available_cores, content_of
 from zssbir_cli.progress import Progress
 
 Say = Callable[[str], None]

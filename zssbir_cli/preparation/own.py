@@ -6,11 +6,11 @@ from pathlib import Path
 from zssbir_cli.data.manifest import name_fault
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import file_part, readable
-from zssbir_cli.prepare.choices import Choices
-from zssbir_cli.prepare.layout import find_images, to_items
-from zssbir_cli.prepare.plan import PreparePlan
-from zssbir_cli.prepare.roles import assign_roles, read_unseen
-from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
+from zssbir_cli.preparation.choices import Choices
+from zssbir_cli.preparation.layout import find_images, to_items
+from zssbir_cli.preparation.plan import PreparePlan
+from zssbir_cli.preparation.roles import assign_roles, read_unseen
+from zssbir_cli.preparation.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Role
 
 

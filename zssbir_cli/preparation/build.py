@@ -19,13 +19,13 @@ from zssbir_cli.data.shards import Shard, ShardWriter, read_digests, read_index
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason, write_text
 from zssbir_cli.names import counted, listed, readable
-from zssbir_cli.prepare.choices import BuildOptions
-from zssbir_cli.prepare.clean import Cleaned, clean
-from zssbir_cli.prepare.journal import REPORT_NAME, Journal, ShardRecord
-from zssbir_cli.prepare.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
-from zssbir_cli.prepare.masks import NOTE, Mask, fit_mask, told
-from zssbir_cli.prepare.plan import GROUPS, PreparePlan
-from zssbir_cli.prepare.reading import UNREADABLE, Content, later_copies, read_items
+from zssbir_cli.preparation.choices import BuildOptions
+from zssbir_cli.preparation.clean import Cleaned, clean
+from zssbir_cli.preparation.journal import REPORT_NAME, Journal, ShardRecord
+from zssbir_cli.preparation.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
+from zssbir_cli.preparation.masks import NOTE, Mask, fit_mask, told
+from zssbir_cli.preparation.plan import GROUPS, PreparePlan
+from zssbir_cli.preparation.reading import UNREADABLE, Content, later_copies, read_items
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from zssbir_cli.data.manifest import name_fault
 from zssbir_cli.errors import UsageError
-from zssbir_cli.prepare.clean import GROUND, SMALLEST_SQUARE, CleanOptions
+from zssbir_cli.preparation.clean import GROUND, SMALLEST_SQUARE, CleanOptions
 
 
 @dataclass(frozen=True)

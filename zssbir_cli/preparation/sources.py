@@ -18,7 +18,7 @@ from zssbir_cli.data.manifest import SourceInfo
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
 from zssbir_cli.names import readable
-from zssbir_cli.prepare.kinds import is_junk
+from zssbir_cli.preparation.kinds import is_junk
 
 MAX_FILE_BYTES = 256 << 20
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z")

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from zssbir_cli.prepare.colour import drawing_of
+from zssbir_cli.preparation.colour import drawing_of
 
 UInt8 = npt.NDArray[np.uint8]
 ORIENTATION = 0x0112

@@ -10,8 +10,8 @@ from typing import Any
 
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import STALE_SECONDS, Lock, Locked, file_sha256
-from zssbir_cli.prepare.archives import broken, check_bomb, member_path
-from zssbir_cli.prepare.sources import MAX_FILE_BYTES, FolderSource
+from zssbir_cli.preparation.archives import broken, check_bomb, member_path
+from zssbir_cli.preparation.sources import MAX_FILE_BYTES, FolderSource
 
 
 class SevenZipSource(FolderSource):

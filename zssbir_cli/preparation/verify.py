@@ -10,8 +10,8 @@ from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.shards import content_digest
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import file_sha256
-from zssbir_cli.prepare.leaks import find_image_leaks
-from zssbir_cli.prepare.reading import available_cores
+from zssbir_cli.preparation.leaks import find_image_leaks
+from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
 

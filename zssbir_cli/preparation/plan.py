@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.data.manifest import ClassInfo, Leak
-from zssbir_cli.prepare.sources import Paths, Source
+from zssbir_cli.preparation.sources import Paths, Source
 from zssbir_cli.types import Modality, Part
 
 # Test parts come first, so that dropping repeated images keeps the test copy.

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from zssbir_cli.prepare.ruled import without_lines
+from zssbir_cli.preparation.ruled import without_lines
 
 UInt8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]

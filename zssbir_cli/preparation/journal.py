@@ -12,7 +12,7 @@ from zssbir_cli import __version__
 from zssbir_cli.data.manifest import MANIFEST_NAME, SHARD_PATTERN, ShardInfo
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import file_sha256, write_json, write_text
-from zssbir_cli.prepare.leaks import Note
+from zssbir_cli.preparation.leaks import Note
 
 WORK = ".work"
 LOCK = ".lock"

@@ -17,8 +17,8 @@ from typing import IO, Any
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import file_sha256, reason
 from zssbir_cli.names import readable
-from zssbir_cli.prepare.kinds import is_junk
-from zssbir_cli.prepare.sources import (
+from zssbir_cli.preparation.kinds import is_junk
+from zssbir_cli.preparation.sources import (
     ARCHIVE_SUFFIXES,
     MAX_FILE_BYTES,
     FolderSource,
@@ -283,7 +283,7 @@ def open_source(path: str | Path) -> Source:
     if name.endswith(".zip"):
         return ZipSource(path)
     if name.endswith(".7z"):
-        from zssbir_cli.prepare.sevenzip import SevenZipSource
+        from zssbir_cli.preparation.sevenzip import SevenZipSource
 
         return SevenZipSource(path)
     if name.endswith(".tar"):

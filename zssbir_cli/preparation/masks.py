@@ -14,10 +14,10 @@ from zssbir_cli.data.images import encode_mask
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
 from zssbir_cli.names import class_key, counted, readable
-from zssbir_cli.prepare.clean import FORMATS
-from zssbir_cli.prepare.plan import PreparePlan
-from zssbir_cli.prepare.reading import UNREADABLE
-from zssbir_cli.prepare.sources import Source
+from zssbir_cli.preparation.clean import FORMATS
+from zssbir_cli.preparation.plan import PreparePlan
+from zssbir_cli.preparation.reading import UNREADABLE
+from zssbir_cli.preparation.sources import Source
 
 MASK_FOLDERS = ("mask", "masks")
 NOTE = "mask left out"

@@ -20,13 +20,13 @@ from PIL import Image, UnidentifiedImageError
 
 from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.colour import own_grey
-from zssbir_cli.prepare.ground import on_white
-from zssbir_cli.prepare.kinds import is_svg
-from zssbir_cli.prepare.pixels import UInt8, grey, orientation, rgb
-from zssbir_cli.prepare.sources import MAX_FILE_BYTES
-from zssbir_cli.prepare.svg import rasterise
-from zssbir_cli.prepare.whole import image_end
+from zssbir_cli.preparation.colour import own_grey
+from zssbir_cli.preparation.ground import on_white
+from zssbir_cli.preparation.kinds import is_svg
+from zssbir_cli.preparation.pixels import UInt8, grey, orientation, rgb
+from zssbir_cli.preparation.sources import MAX_FILE_BYTES
+from zssbir_cli.preparation.svg import rasterise
+from zssbir_cli.preparation.whole import image_end
 from zssbir_cli.types import Modality
 
 MAX_PIXELS = 100_000_000

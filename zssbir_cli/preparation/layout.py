@@ -13,10 +13,10 @@ import numpy as np
 from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.errors import DataError
 from zssbir_cli.names import class_key, counted, listed, readable
-from zssbir_cli.prepare.kinds import is_picture_name, may_be_picture
-from zssbir_cli.prepare.masks import MASK_FOLDERS, MaskFiles
-from zssbir_cli.prepare.plan import Items
-from zssbir_cli.prepare.sources import ARCHIVE_SUFFIXES, Source
+from zssbir_cli.preparation.kinds import is_picture_name, may_be_picture
+from zssbir_cli.preparation.masks import MASK_FOLDERS, MaskFiles
+from zssbir_cli.preparation.plan import Items
+from zssbir_cli.preparation.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Modality, Part, Role
 
 MODALITY_OF_FOLDER = {

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.errors import DataError
-from zssbir_cli.prepare.plan import GROUPS, PreparePlan
+from zssbir_cli.preparation.plan import GROUPS, PreparePlan
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
 
