@@ -7,7 +7,7 @@ import pytest
 from benchmark_helpers import layout, run
 from prepare_helpers import make_zip, sketch
 
-from zssbir_cli.benchmarks.counts import AMBIGUITY_COUNTS, SKETCHY_COUNTS, TUBERLIN_COUNTS
+from zssbir_cli.benchmarks.compare import published_counts
 from zssbir_cli.benchmarks.layouts import Kind, match
 from zssbir_cli.benchmarks.splits import CLASSES, SPLITS, get_split, repair
 from zssbir_cli.data.prepared import PreparedSet
@@ -48,23 +48,24 @@ def test_the_two_sketchy_25_share_four_classes() -> None:
 
 
 def test_class_counts_add_up_to_the_published_table() -> None:
+    sketchy, tuberlin = published_counts("sketchy"), published_counts("tuberlin")
     for name in ("sketchy-25", "sketchy-21"):
         split = SPLITS[name]
-        sums = [
-            sum(SKETCHY_COUNTS[c][k] - d for c in side)
-            for side, d in ((split.seen, 50), (split.unseen, 0))
-            for k in (0,)
+        sketches = [
+            sum(sketchy[c]["sketches"] - held for c in side)
+            for side, held in ((split.seen, 50), (split.unseen, 0))
         ]
-        photos = [sum(SKETCHY_COUNTS[c][1] for c in side) for side in (split.seen, split.unseen)]
+        photos = [sum(sketchy[c]["photos"] for c in side) for side in (split.seen, split.unseen)]
         p = split.published
-        assert [*sums, *photos] == [p.train_sketches, p.test_sketches, p.train_photos, p.test_photos]
-    gallery = [SKETCHY_COUNTS[c][1] for c in SPLITS["sketchy-25"].unseen]
+        assert [*sketches, *photos] == [p.train_sketches, p.test_sketches, p.train_photos, p.test_photos]
+    gallery = [sketchy[c]["photos"] for c in SPLITS["sketchy-25"].unseen]
     assert (min(gallery), max(gallery)) == (378, 800)
-    assert sum(s for s, _ in SKETCHY_COUNTS.values()) == 75_481
-    assert sum(p - 100 for _, p in SKETCHY_COUNTS.values()) == 73_002
-    assert sum(p for _, p in TUBERLIN_COUNTS.values()) == 27_989
-    assert sum(AMBIGUITY_COUNTS.values()) == 934
-    assert sum(AMBIGUITY_COUNTS[c] for c in SPLITS["sketchy-ambiguity"].seen) == 802
+    assert sum(c["sketches"] for c in sketchy.values()) == 75_481
+    assert sum(c["photos"] - 100 for c in sketchy.values()) == 73_002
+    assert sum(c["photos"] for c in tuberlin.values()) == 27_989
+    ambiguity = {name: c["ambiguity_photos"] for name, c in sketchy.items() if "ambiguity_photos" in c}
+    assert (len(ambiguity), sum(ambiguity.values())) == (50, 934)
+    assert sum(ambiguity[c] for c in SPLITS["sketchy-ambiguity"].seen) == 802
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ from benchmark_helpers import layout, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zssbir_cli.benchmarks.classes import AMBIGUITY_50_TRAIN
+from zssbir_cli.benchmarks.compare import published_counts
 from zssbir_cli.benchmarks.lists import find_faults, read_lists, read_rows
 from zssbir_cli.benchmarks.splits import CLASSES, SPLITS
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.info import describe
 
+AMBIGUITY_50 = sorted(name for name, c in published_counts("sketchy").items() if "ambiguity_photos" in c)
 CASES = int(os.environ.get("ZSSBIR_FUZZ", "200"))
 
 
@@ -69,10 +70,10 @@ def ambiguity(tmp_path: Path) -> Path:
     """Lists with the two faults of the published high-ambiguity lists: test classes, and other ids."""
     folder = tmp_path / "ambiguity"
     folder.mkdir()
-    (folder / "cname_cid.txt").write_text("".join(f"{n} {i}\r\n" for i, n in enumerate(AMBIGUITY_50_TRAIN)))
+    (folder / "cname_cid.txt").write_text("".join(f"{n} {i}\r\n" for i, n in enumerate(AMBIGUITY_50)))
     zero = SPLITS["sketchy-25"].unseen
     (folder / "cname_cid_zero.txt").write_text("".join(f"{n} {i}\n" for i, n in enumerate(zero)))
-    rows = "".join(f"ambiguity\\{n}\\ext_1.jpg {i}\r\n" for i, n in enumerate(AMBIGUITY_50_TRAIN))
+    rows = "".join(f"ambiguity\\{n}\\ext_1.jpg {i}\r\n" for i, n in enumerate(AMBIGUITY_50))
     (folder / "all_photo_filelist_train.txt").write_text(rows)
     return folder
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from zssbir_cli.benchmarks.counts import SKETCHY_COUNTS, TUBERLIN_COUNTS
+from zssbir_cli.benchmarks.compare import published_counts
 from zssbir_cli.benchmarks.layouts import Kind, published_path
 from zssbir_cli.benchmarks.splits import CLASSES
 
@@ -35,12 +35,14 @@ def plan(dataset: str, scale: float) -> Iterator[tuple[Kind, str, str]]:
 
 def counts(dataset: str, name: str) -> dict[Kind, int]:
     """Images per kind of a class."""
-    if dataset == "sketchy":
-        sketches, photos = SKETCHY_COUNTS[name]
-        return {Kind.SKETCH: sketches, Kind.PHOTO: 100, Kind.EXTEND: photos - 100}
+    known = published_counts(dataset).get(name)
+    if dataset == "sketchy" and known:
+        return {Kind.SKETCH: known["sketches"], Kind.PHOTO: 100, Kind.EXTEND: known["photos"] - 100}
     if dataset == "tuberlin":
-        known = TUBERLIN_COUNTS.get(name)
-        return {Kind.SKETCH: 80, Kind.PHOTO: known[1] if known else 802 + (CLASSES[dataset].index(name) < 90)}
+        return {
+            Kind.SKETCH: 80,
+            Kind.PHOTO: known["photos"] if known else 802 + (CLASSES[dataset].index(name) < 90),
+        }
     return {Kind.SKETCH: 3000, Kind.PHOTO: 1855}
 
 

@@ -1,14 +1,13 @@
 """Where a benchmark's files are: in the usual places, or on the web (tried in turn), or a clear message."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from zssbir_cli.benchmarks.download import DownloadFailed, download
+from zssbir_cli.benchmarks.download import DownloadFailed, Say, download
+from zssbir_cli.benchmarks.splits import read_table
 from zssbir_cli.errors import DataError
 
 RAW = Path("data/raw")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -27,82 +26,11 @@ class File:
         return self.url or f"https://drive.google.com/file/d/{self.drive}/view"
 
 
-# Ways to a complete data set, best first. No source publishes checksums; what was seen is recorded.
 WAYS: dict[str, tuple[tuple[File, ...], ...]] = {
-    "sketchy": (
-        (
-            File(
-                "Sketchy.zip",
-                "sketches, photos and EXTEND (repack of ZSE-SBIR)",
-                drive="11GAr0jrtowTnR3otyQbNMSLPeHyvecdP",
-            ),
-        ),
-        (
-            File(
-                "dataset.zip",
-                "Sketchy and TU-Berlin (repack of SAKE)",
-                url="https://www.cs.jhu.edu/~qliu24/ZSSBIR/dataset.zip",
-            ),
-        ),
-        (
-            File(
-                "sketchy-256x256.7z",
-                "sketches and photos (the authors)",
-                drive="0B7ISyeE8QtDdTjE1MG9Gcy1kSkE",
-            ),
-            File(
-                "EXTEND_image_sketchy.zip",
-                "EXTEND photos (Liu et al. 2017)",
-                drive="0B2U-hnwRkpRrdGZKTzkwbkEwVkk",
-            ),
-        ),
-    ),
-    "tuberlin": (
-        (
-            File(
-                "TUBerlin.zip",
-                "sketches and photos (repack of ZSE-SBIR)",
-                drive="12VV40j5Nf4hNBfFy0AhYEtql1OjwXAUC",
-            ),
-        ),
-        (
-            File(
-                "dataset.zip",
-                "Sketchy and TU-Berlin (repack of SAKE)",
-                url="https://www.cs.jhu.edu/~qliu24/ZSSBIR/dataset.zip",
-            ),
-        ),
-        (
-            File(
-                "sketches_png.zip",
-                "sketches (the authors)",
-                url="https://cybertron.cg.tu-berlin.de/eitz/projects/classifysketch/sketches_png.zip",
-            ),
-            File("ImageResized.zip", "photos (Zhang et al. 2016)", drive="0B2U-hnwRkpRrMFVvTmFQa3dmSUk"),
-        ),
-    ),
-    "quickdraw": (
-        (
-            File(
-                "QuickDraw_sketches_final.zip",
-                "sketches (the authors)",
-                url="https://datasets.cvc.uab.es/QuickDraw/QuickDraw_sketches_final.zip",
-            ),
-            File(
-                "QuickDraw_images_final.zip",
-                "photos (the authors)",
-                url="https://datasets.cvc.uab.es/QuickDraw/QuickDraw_images_final.zip",
-            ),
-        ),
-        (
-            File(
-                "QuickDraw.zip",
-                "sketches and photos (repack of ZSE-SBIR)",
-                drive="1EZ8xWRzCi8JcKiFtciD2PwguofC785gK",
-            ),
-        ),
-    ),
+    dataset: tuple(tuple(File(**file) for file in way) for way in ways)
+    for dataset, ways in read_table("downloads.yaml").items()
 }
+"""Ways to a complete data set, best first."""
 FOLDERS = {
     "sketchy": ("Sketchy", "sketchy"),
     "tuberlin": ("TUBerlin", "TU-Berlin", "tuberlin"),

@@ -1,9 +1,11 @@
-"""The named splits: unseen classes, papers that use them, published counts."""
+"""The named splits: unseen classes, papers that use them, published counts. They are listed in `splits.yaml`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from zssbir_cli.benchmarks import classes as c
-from zssbir_cli.benchmarks.classes import MISSPELT
+import yaml
+
 from zssbir_cli.errors import UsageError
 from zssbir_cli.names import class_key, readable, suggestion
 
@@ -12,10 +14,10 @@ from zssbir_cli.names import class_key, readable, suggestion
 class Counts:
     """Images of a split as published; None = not published."""
 
-    train_sketches: int | None
-    train_photos: int | None
-    test_sketches: int | None
-    test_photos: int | None
+    train_sketches: int | None = None
+    train_photos: int | None = None
+    test_sketches: int | None = None
+    test_photos: int | None = None
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Split:
     seen: tuple[str, ...]
     papers: str
     holdout: int = 0
-    published: Counts = field(default_factory=lambda: Counts(None, None, None, None))
+    published: Counts = Counts()
     exact_train: bool = True  # the published training counts are exact, not rounded
     needs_lists: bool = False
     list_order: tuple[str, ...] = ()  # training classes in the order of the published lists (= their ids)
@@ -39,85 +41,33 @@ class Split:
         return tuple(sorted(self.unseen + self.seen))
 
 
-def _rest(all_names: tuple[str, ...], unseen: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in all_names if name not in unseen)
+def read_table(name: str) -> Any:
+    """A YAML file beside this one."""
+    return yaml.safe_load(Path(__file__).with_name(name).read_text("utf-8"))
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", ")) if text else ()
+
+
+def _split(name: str, dataset: str, known: tuple[str, ...], entry: dict[str, Any]) -> Split:
+    unseen = _names(entry.pop("unseen"))
+    seen = _names(entry.pop("seen", "")) or known
+    published, order = Counts(**entry.pop("published", {})), _names(entry.pop("list_order", ""))
+    rest = tuple(n for n in seen if n not in unseen)
+    return Split(name, dataset, unseen, rest, published=published, list_order=order, **entry)
+
+
+_TABLE = read_table("splits.yaml")
+DATASETS: tuple[str, ...] = tuple(_TABLE)
+DEFAULT_SPLIT: dict[str, str] = {d: table["default"] for d, table in _TABLE.items()}
+_DEFAULTS = {d: table["splits"][table["default"]] for d, table in _TABLE.items()}
+CLASSES = {d: _names(split["unseen"]) + _names(split["seen"]) for d, split in _DEFAULTS.items()}
 SPLITS: dict[str, Split] = {
-    split.name: split
-    for split in (
-        Split(
-            "sketchy-25",
-            "sketchy",
-            c.SKETCHY_25_TEST,
-            c.SKETCHY_25_TRAIN,
-            "ZSIH (Shen et al. 2018), SAKE, TVT, ZSE-SBIR, TLT, SpLIP, PuXIM",
-            50,
-            Counts(55_252, 68_401, 15_229, 17_101),
-            list_order=c.SKETCHY_25_TRAIN,
-        ),
-        Split(
-            "sketchy-21",
-            "sketchy",
-            c.SKETCHY_21_TEST,
-            _rest(c.SKETCHY, c.SKETCHY_21_TEST),
-            "CVAE (Yelamarthi et al. 2018), SAKE, TVT, ZSE-SBIR, CLIP-AT, SketchFusion",
-            50,
-            Counts(57_587, 72_949, 12_694, 12_553),
-        ),
-        Split(
-            "sketchy-25-sempcyc",
-            "sketchy",
-            c.SKETCHY_25_SEMPCYC_TEST,
-            _rest(c.SKETCHY, c.SKETCHY_25_SEMPCYC_TEST),
-            "SEM-PCYC (Dutta and Akata 2019) and its descendants",
-            50,
-        ),
-        Split(
-            "sketchy-ambiguity",
-            "sketchy",
-            c.SKETCHY_25_TEST,
-            _rest(c.AMBIGUITY_50_TRAIN, c.SKETCHY_25_TEST),
-            "PuXIM (high semantic ambiguity), without its nine test classes",
-            50,
-            Counts(None, 802, 15_229, 17_101),
-            needs_lists=True,
-            list_order=c.SKETCHY_25_TRAIN,
-        ),
-        Split(
-            "tuberlin-30",
-            "tuberlin",
-            c.TUBERLIN_30_TEST,
-            c.TUBERLIN_30_TRAIN,
-            "ZSIH, SAKE, TVT, ZSE-SBIR, CLIP-AT, TLT, SpLIP, PuXIM",
-            10,
-            Counts(15_400, 176_500, 2_400, 27_989),
-            list_order=c.TUBERLIN_30_TRAIN,
-        ),
-        Split(
-            "tuberlin-30-sempcyc",
-            "tuberlin",
-            c.TUBERLIN_30_SEMPCYC_TEST,
-            _rest(c.TUBERLIN, c.TUBERLIN_30_SEMPCYC_TEST),
-            "SEM-PCYC, MA-ZS-SBIR",
-            10,
-        ),
-        Split(
-            "quickdraw-30",
-            "quickdraw",
-            c.QUICKDRAW_30_TEST,
-            c.QUICKDRAW_30_TRAIN,
-            "Doodle to Search (Dey et al. 2019), SAKE, TVT, ZSE-SBIR, TLT, SpLIP",
-            0,
-            Counts(236_000, 150_000, 92_291, 54_151),
-            exact_train=False,
-            list_order=c.QUICKDRAW_30_TRAIN,
-        ),
-    )
+    name: _split(name, d, CLASSES[d], entry)
+    for d, table in _TABLE.items()
+    for name, entry in table["splits"].items()
 }
-DEFAULT_SPLIT = {"sketchy": "sketchy-25", "tuberlin": "tuberlin-30", "quickdraw": "quickdraw-30"}
-DATASETS = tuple(DEFAULT_SPLIT)
-CLASSES = {"sketchy": c.SKETCHY, "tuberlin": c.TUBERLIN, "quickdraw": c.QUICKDRAW}
 
 
 def get_split(dataset: str, name: str | None) -> Split:
@@ -142,7 +92,9 @@ def _key(name: str) -> str:
     return class_key(readable(name)).replace(" ", "")
 
 
-_BY_KEY = {d: {_key(n): n for n in names} | MISSPELT[d] for d, names in CLASSES.items()}
+_BY_KEY: dict[str, dict[str, str]] = {
+    d: {_key(n): n for n in CLASSES[d]} | table["misspelt"] for d, table in _TABLE.items()
+}
 
 
 def repair(dataset: str, folder: str) -> str | None:
@@ -155,4 +107,4 @@ def source_of(name: str) -> str:
     split = SPLITS.get(name)
     if split is not None:
         return f"{split.dataset} --split {name}"
-    return name if name in ("demo", *(s.dataset for s in SPLITS.values())) else f"PICTURES --name {name}"
+    return name if name in ("demo", *DATASETS) else f"PICTURES --name {name}"
