@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.data.manifest import ClassInfo, Leak
-from zssbir_cli.preparation.sources import Paths, Source
+from zssbir_cli.preparation.sources import Source, packed
 from zssbir_cli.types import Modality, Part
 
 # Test parts come first, so that dropping repeated images keeps the test copy.
@@ -26,7 +26,7 @@ GROUP_OF = {pair: number for number, pair in enumerate(GROUPS)}
 class Items:
     """Images to write, as columns (a benchmark has half a million). `paths` are what `/source` will say."""
 
-    paths: Paths = field(default_factory=Paths)
+    paths: list[str] = field(default_factory=list)
     source: "array[int]" = field(default_factory=lambda: array("h"))
     entry: "array[int]" = field(default_factory=lambda: array("i"))
     label: "array[int]" = field(default_factory=lambda: array("i"))
@@ -91,7 +91,7 @@ class PreparePlan:
     def _by_path(self) -> npt.NDArray[np.int64]:
         """The place of each item among the sorted paths."""
         place = np.empty(len(self.items), np.int64)
-        place[sorted(range(len(place)), key=list(self.items.paths).__getitem__)] = np.arange(len(place))
+        place[sorted(range(len(place)), key=self.items.paths.__getitem__)] = np.arange(len(place))
         return place
 
     def order(self) -> npt.NDArray[np.int64]:
@@ -123,7 +123,7 @@ class PreparePlan:
         facts = [self.name, self.split, classes, self.options]
         digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
         items = self.items
-        columns = (items.source, items.entry, items.label, items.group, items.size, *items.paths.columns())
+        columns = (items.source, items.entry, items.label, items.group, items.size, *packed(items.paths))
         for column in columns:
             digest.update(column)
         if max(items.mask, default=-1) >= 0:

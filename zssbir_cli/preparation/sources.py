@@ -10,9 +10,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import overload
 
 from zssbir_cli.data.manifest import SourceInfo
 from zssbir_cli.errors import DataError
@@ -24,39 +22,13 @@ MAX_FILE_BYTES = 256 << 20
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z")
 
 
-class Paths(Sequence[str]):
-    """A growing list of short texts in one run of bytes: half of what as many strings take (a benchmark has half
-    a million)."""
-
-    def __init__(self) -> None:
-        self._bytes, self._ends = bytearray(), array("q", [0])
-
-    def append(self, path: str) -> None:
-        """Add one."""
-        self._bytes += path.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, i: int) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        return self._bytes[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogatepass")
-
-    def __iter__(self) -> Iterator[str]:
-        for start, end in pairwise(self._ends):
-            yield self._bytes[start:end].decode("utf-8", "surrogatepass")
-
-    def columns(self) -> tuple[bytearray, "array[int]"]:
-        """What determines the list: all bytes, and where each text ends."""
-        return self._bytes, self._ends
+def packed(texts: Sequence[str]) -> tuple[bytearray, "array[int]"]:
+    """A list of texts for a digest: all bytes, and where each text ends."""
+    together, ends = bytearray(), array("q", [0])
+    for text in texts:
+        together += text.encode("utf-8", "surrogatepass")
+        ends.append(len(together))
+    return together, ends
 
 
 @dataclass
@@ -64,7 +36,7 @@ class Listing:
     """The files of a source: relative paths with `/`, and sizes in bytes. `times`: what changes when a file is
     written or replaced (mtime + ctime in ns; 0 in archives)."""
 
-    paths: Paths = field(default_factory=Paths)
+    paths: list[str] = field(default_factory=list)
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
     times: "array[int]" = field(default_factory=lambda: array("q"))
 
@@ -108,9 +80,8 @@ class Source(ABC):
 
     def state(self) -> str:
         """Digest of names, sizes and times; another one when a file may have changed since."""
-        paths, ends = self.listing.paths.columns()
         digest = hashlib.sha256(repr(_size_and_time(self.path.stat()) if self.path.is_file() else 0).encode())
-        for column in (paths, ends, self.listing.sizes, self.listing.times):
+        for column in (*packed(self.listing.paths), self.listing.sizes, self.listing.times):
             digest.update(column)
         return digest.hexdigest()
 
