@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.errors import UsageError
-from zssbir_cli.names import class_key, file_part, find_class, same_class, suggestion
+from zssbir_cli.names import class_key, file_part, find_class, suggestion
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,7 @@ def test_spellings_of_one_class(one: str, other: str) -> None:
 
 def test_names_that_differ_in_marks_or_symbols_are_classes_of_their_own() -> None:
     names = ["C", "C++", "C#", "मिल", "मेल", "กิน", "กัน", "1_1", "11", "🐱", "🐶", "a+", "---", "&"]
-    assert same_class(names) == []
     assert len({class_key(n) for n in names}) == len(names)
-
-
-def test_collisions_are_listed() -> None:
-    assert same_class(["t-shirt", "cup", "T_Shirt", "cup"]) == [["T_Shirt", "t-shirt"]]
 
 
 def test_the_exact_name_wins() -> None:

@@ -31,14 +31,6 @@ def class_key(name: str) -> str:
     return " ".join("".join(spaced).split()) or folded
 
 
-def same_class(names: Iterable[str]) -> list[list[str]]:
-    """Groups of different names that have one key, each sorted; [] when every name is a class of its own."""
-    groups: dict[str, set[str]] = {}
-    for name in names:
-        groups.setdefault(class_key(name), set()).add(name)
-    return [sorted(group) for group in groups.values() if len(group) > 1]
-
-
 def find_class(wanted: str, known: Sequence[str]) -> str | None:
     """The class that is meant: the name itself, else the only one with its key; None when there is none.
 

@@ -1,10 +1,12 @@
-"""How a long pass tells its caller how far it is: one kind of callable for the whole package."""
+"""How a long pass reports to its caller: one kind of callable for the whole package."""
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, items done, items in all); first with 0 items done, so that the caller can
 say what has begun."""
+Say = Callable[[str], None]
+"""Called with a line for the user."""
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -9,12 +9,12 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from zssbir_cli.files import file_sha256, write_json
+from zssbir_cli.progress import Say
 
 TIMEOUT_S = 30
 ATTEMPTS = 5
@@ -22,7 +22,6 @@ BLOCK = 1 << 20
 HEADROOM = 256 << 20
 MOST_BYTES = 64 << 30
 """No benchmark's file is larger; a server that sends more is not believed."""
-Say = Callable[[str], None]
 
 
 class DownloadFailed(Exception):

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from zssbir_cli.benchmarks.download import DownloadFailed, Say, download
+from zssbir_cli.benchmarks.download import DownloadFailed, download
 from zssbir_cli.benchmarks.splits import read_table
 from zssbir_cli.errors import DataError
+from zssbir_cli.progress import Say
 
 RAW = Path("data/raw")
 

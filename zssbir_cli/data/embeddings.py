@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli import files
-from zssbir_cli.data.hdf5 import UInt64, differing_rows, new_file, open_sealed, row_sums
+from zssbir_cli.arrays import Array, Ints, UInt8, UInt64
+from zssbir_cli.data.hdf5 import differing_rows, new_file, open_sealed, row_sums
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality
 
@@ -28,8 +29,6 @@ MAP_ROWS = sys.platform != "win32"
 """Windows cannot replace a file that is mapped; there, rows are read into memory."""
 CONTENT_BYTES = 16
 Rows = npt.NDArray[np.floating]
-Int64 = npt.NDArray[np.int64]
-UInt8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ class FileStamps:
     """By what a folder's files are known again: `size` in bytes, `mtime_ns`, `ctime_ns`, all int64 [N], and
     `content`, the first 16 bytes of the sha256 of each, uint8 [N, 16]."""
 
-    size: Int64
-    mtime_ns: Int64
-    ctime_ns: Int64
+    size: Ints
+    mtime_ns: Ints
+    ctime_ns: Ints
     content: UInt8
 
 
@@ -100,7 +99,7 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.label)
 
-    def rows_of(self, modality: Modality) -> Int64:
+    def rows_of(self, modality: Modality) -> Ints:
         """Row numbers of the sketches or the photos, ascending."""
         return np.flatnonzero(self.modality == int(modality))
 
@@ -134,7 +133,7 @@ def write_embeddings(
     """
     blocks = [embedding] if isinstance(embedding, np.ndarray) else embedding
     names = [s.encode("utf-8", "surrogateescape") for s in sources]
-    arrays: dict[str, npt.NDArray[np.generic]] = {
+    arrays: dict[str, Array] = {
         "label": np.asarray(label, np.int32),
         "modality": np.asarray(modality, np.uint8),
     }
@@ -193,9 +192,7 @@ def _have_direction(rows: Rows) -> npt.NDArray[np.bool_]:
     return good
 
 
-def _digest(
-    arrays: dict[str, npt.NDArray[np.generic]], names: Iterable[bytes], texts: dict[str, str], skipped: str
-) -> str:
+def _digest(arrays: dict[str, Array], names: Iterable[bytes], texts: dict[str, str], skipped: str) -> str:
     """sha256 of all that an embeddings file holds; of the rows, through their checksums."""
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
     for name in sorted(arrays):
@@ -276,7 +273,7 @@ def _mapped(path: Path, data: h5py.Dataset) -> Rows:
     return np.memmap(path, data.dtype, "r", offset, data.shape)
 
 
-def _numbers(path: Path, data: h5py.Dataset) -> npt.NDArray[np.generic]:
+def _numbers(path: Path, data: h5py.Dataset) -> Array:
     if data.dtype.kind not in "iu":  # reading other types from a damaged file could crash the HDF5 library
         raise DataError(f"{path}: damaged, {data.name} holds no integers; run `zssbir embed` again")
     return np.asarray(data[()])

@@ -9,14 +9,11 @@ from typing import BinaryIO, cast
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from zssbir_cli import files
+from zssbir_cli.arrays import Array, Ints, UInt64
 from zssbir_cli.data.seal import check_seal, seal
 from zssbir_cli.errors import DataError
-
-UInt64 = npt.NDArray[np.uint64]
-Array = npt.NDArray[np.generic]
 
 
 @contextmanager
@@ -124,7 +121,7 @@ def _weights(count: int) -> UInt64:
     return (z ^ (z >> np.uint64(31))) | np.uint64(1)
 
 
-def differing_rows(rows: Array, sums: UInt64, block: int = 4096) -> npt.NDArray[np.int64]:
+def differing_rows(rows: Array, sums: UInt64, block: int = 4096) -> Ints:
     """Numbers of the rows that are not what their checksums say; reads each row once."""
     bad = [
         a + np.flatnonzero(row_sums(rows[a : a + block]) != sums[a : a + block])

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 def decode_photo(buffer: UInt8, *, strict: bool = False) -> Tensor:

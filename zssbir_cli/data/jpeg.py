@@ -3,12 +3,10 @@
 import re
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.errors import DataError
-
-UInt8 = npt.NDArray[np.uint8]
 
 SIGNATURE = b"\xff\xd8"
 _HARMLESS = ("Invalid SOS parameters", "Warning: unknown JFIF", "Unknown Adobe color transform")

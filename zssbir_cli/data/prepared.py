@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zssbir_cli.arrays import Ints, UInt8
 from zssbir_cli.data.manifest import Manifest, read_manifest
 from zssbir_cli.data.open_files import OpenFiles
 from zssbir_cli.data.shards import ShardIndex, read_index, read_sources
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
 from zssbir_cli.types import Modality, Part
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 class ImageSet:
@@ -77,7 +76,7 @@ class ImageSet:
         self,
         shard: int,
         at: int,
-        offsets: npt.NDArray[np.int64],
+        offsets: Ints,
         crc32: npt.NDArray[np.uint32] | None,
         row: int,
     ) -> UInt8:
@@ -103,12 +102,12 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ImageRows:
     """Some images of a part: their numbers in it, ascending."""
 
     part: Part
     modality: Modality
-    index: npt.NDArray[np.int64]
+    index: Ints
 
 
 class PreparedSet:

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli import files
-from zssbir_cli.data.hdf5 import UInt64, differing_rows, new_file, open_sealed, row_sums
+from zssbir_cli.arrays import Float32, UInt64
+from zssbir_cli.data.hdf5 import differing_rows, new_file, open_sealed, row_sums
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.errors import DataError
 
@@ -51,7 +52,7 @@ class Scores:
             self._map = np.memmap(self.path, np.float16, "r", self._at, self._shape)
         return self._map
 
-    def read(self, i: int) -> npt.NDArray[np.float32]:
+    def read(self, i: int) -> Float32:
         """The map of training photo `i`, float32 [h, w]."""
         return np.asarray(self.maps[i], np.float32)
 

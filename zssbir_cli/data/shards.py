@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from zssbir_cli.arrays import Array, Ints, UInt8
 from zssbir_cli.data.manifest import FORMAT_VERSION, READABLE_VERSIONS, ShardInfo
 from zssbir_cli.data.seal import check_seal, seal
 from zssbir_cli.errors import DataError
@@ -29,9 +30,7 @@ from zssbir_cli.types import Modality, Part
 SHARD_BYTES = 32 << 20
 SHARD_IMAGES = 16384
 CHECKSUMS = ("crc32", "mask_crc32")
-UInt8 = npt.NDArray[np.uint8]
 UInt32 = npt.NDArray[np.uint32]
-Int64 = npt.NDArray[np.int64]
 
 
 class _Blobs:
@@ -45,7 +44,7 @@ class _Blobs:
         self.ends.append(len(self.bytes))
         self.crc32.append(zlib.crc32(data))
 
-    def arrays(self, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
+    def arrays(self, prefix: str = "") -> dict[str, Array]:
         return {
             f"{prefix}blob": np.frombuffer(self.bytes, np.uint8),
             f"{prefix}offsets": np.asarray(self.ends, np.int64),
@@ -105,7 +104,7 @@ class Shard:
             file_sha256=hashlib.sha256(image).hexdigest(),
         )
 
-    def _file_image(self, arrays: dict[str, npt.NDArray[np.generic]], digest: str) -> bytes:
+    def _file_image(self, arrays: dict[str, Array], digest: str) -> bytes:
         """The HDF5 file's bytes, made in memory: the library crashes the process when it cannot write to disk."""
         room = self.size + len(self._masks.bytes) + 256 * len(self) + (1 << 16)
         with h5py.File(self.path.name, "w", driver="core", backing_store=False, block_size=room) as file:
@@ -187,7 +186,7 @@ class ShardWriter:
             self.finish()
 
 
-def _digest(arrays: dict[str, npt.NDArray[np.generic]], sources: list[str]) -> str:
+def _digest(arrays: dict[str, Array], sources: list[str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays.keys() - set(CHECKSUMS)):
         array = np.ascontiguousarray(arrays[name])
@@ -203,14 +202,14 @@ class ShardIndex:
 
     path: Path
     blob_at: int
-    offsets: Int64
+    offsets: Ints
     labels: npt.NDArray[np.int32]
-    modality: npt.NDArray[np.uint8]
+    modality: UInt8
     part: str
     sha256: str
     crc32: UInt32 | None
     mask_at: int
-    mask_offsets: Int64 | None
+    mask_offsets: Ints | None
     mask_crc32: UInt32 | None
 
 
@@ -283,7 +282,7 @@ def _contiguous(path: Path, dataset: h5py.Dataset) -> tuple[int, int]:
     return int(at), int(size)
 
 
-def _checked_offsets(path: Path, raw: npt.NDArray[np.generic], n: int, size: int, shortest: int = 1) -> Int64:
+def _checked_offsets(path: Path, raw: Array, n: int, size: int, shortest: int = 1) -> Ints:
     offsets = np.asarray(raw, np.int64)
     good = offsets.shape == (n + 1,) and n > 0 and offsets[0] == 0 and offsets[-1] == size
     if not good or bool((np.diff(offsets) < shortest).any()):
@@ -299,7 +298,7 @@ def read_texts(dataset: h5py.Dataset) -> list[bytes]:
     return list(dataset[()])
 
 
-def _numbers(dataset: h5py.Dataset) -> npt.NDArray[np.generic]:
+def _numbers(dataset: h5py.Dataset) -> Array:
     """All of a dataset of integers. Raises ValueError for any other type, as `read_texts` does."""
     if dataset.dtype.kind not in "iu":
         raise ValueError(f"{dataset.name} holds no integers")

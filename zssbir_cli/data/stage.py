@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from zssbir_cli import files
+from zssbir_cli.arrays import Array
 from zssbir_cli.errors import DataError
 
-Array = npt.NDArray[np.generic]
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 

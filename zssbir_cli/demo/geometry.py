@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-Points = npt.NDArray[np.float64]
+from zssbir_cli.arrays import Floats
+
+Points = Floats
 """A polyline or polygon, [N, 2]."""
 
 PointList = Sequence[tuple[float, float]] | Points

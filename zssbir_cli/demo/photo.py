@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.demo.backdrop import litter, room, table_top
 from zssbir_cli.demo.classes import CLASSES, draw_instance
 from zssbir_cli.demo.geometry import Dice, Piece, Points, ellipse, extent, smooth
@@ -24,7 +25,7 @@ class Scene:
     """photo: uint8 [H, W, 3]; mask: bool [H, W], the visible pixels of the object; clutter: bool [H, W],
     the visible pixels of the distractors."""
 
-    photo: npt.NDArray[np.uint8]
+    photo: UInt8
     mask: npt.NDArray[np.bool_]
     clutter: npt.NDArray[np.bool_]
 
@@ -35,7 +36,7 @@ def draw_photo(
     size: int = 128,
     ambiguity: float = 0.2,
     others: Sequence[str] = CLASSES,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+) -> tuple[UInt8, npt.NDArray[np.bool_]]:
     """A photo of a new random instance of class `name`.
 
     ambiguity: 0 = no things of other classes in the picture, 1 = five, nearly as large as the object; the
@@ -235,7 +236,7 @@ def _foreground(d: Dice, canvas: Picture, cover: Plane) -> tuple[Picture, Plane]
     return mix(canvas, colour, veil), veil
 
 
-def _exposed(canvas: Picture, d: Dice) -> npt.NDArray[np.uint8]:
+def _exposed(canvas: Picture, d: Dice) -> UInt8:
     """Exposure, contrast, vignette and sensor noise; then 8 bits."""
     n = canvas.shape[0]
     axis = np.linspace(-1, 1, n, dtype=np.float32) ** 2

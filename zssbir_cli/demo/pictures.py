@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from zssbir_cli import __version__, files
+from zssbir_cli.arrays import Array
 from zssbir_cli.demo.classes import CLASSES
 from zssbir_cli.demo.photo import draw_photo
 from zssbir_cli.demo.sketch import draw_sketch
@@ -185,6 +185,6 @@ def _is_whole(path: Path) -> bool:
     return image_end(data) == len(data)
 
 
-def _save(path: Path, pixels: npt.NDArray[np.generic], kind: str, **options: int) -> None:
+def _save(path: Path, pixels: Array, kind: str, **options: int) -> None:
     with files.replacing(path, durable=False) as partial:
         Image.fromarray(pixels).save(partial, kind, **options)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from zssbir_cli.arrays import Floats, UInt8
 from zssbir_cli.demo.classes import draw_instance
 from zssbir_cli.demo.geometry import Dice, Piece, Points, resample, tube
 
@@ -68,7 +68,7 @@ def random_hand(d: Dice) -> Hand:
     )
 
 
-def draw_sketch(name: str, rng: np.random.Generator, size: int = 128) -> npt.NDArray[np.uint8]:
+def draw_sketch(name: str, rng: np.random.Generator, size: int = 128) -> UInt8:
     """A sketch of a new random instance of class `name`: uint8 [size, size], dark ink on white (255).
 
     All ink lies inside the frame with a margin. Raises UsageError for an unknown class.
@@ -92,7 +92,7 @@ class _Job:
 
     points: Points
     ink: bool
-    width: npt.NDArray[np.float64] | float = 0.0
+    width: Floats | float = 0.0
 
 
 def _posed(parts: list[Piece], d: Dice) -> list[Piece]:
@@ -187,7 +187,7 @@ def _stroke(piece: Points, hand: Hand, d: Dice) -> _Job:
     return _Job(points, ink=True, width=width)
 
 
-def _curve(at: npt.NDArray[np.float64], knots: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _curve(at: Floats, knots: Floats) -> Floats:
     """Smooth interpolation (cosine) of values at integer knots."""
     low = np.minimum(at.astype(int), len(knots) - 2)
     t = (1 - np.cos((at - low) * np.pi)) / 2
@@ -223,7 +223,7 @@ def _fit(jobs: list[_Job], hand: Hand, d: Dice, size: int) -> list[_Job]:
     return [moved(job) for job in jobs]
 
 
-def _paint(jobs: list[_Job], hand: Hand, rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
+def _paint(jobs: list[_Job], hand: Hand, rng: np.random.Generator, size: int) -> UInt8:
     side = size * _SUPERSAMPLE
     canvas = Image.new("L", (side, side), 255)
     draw = ImageDraw.Draw(canvas)
@@ -244,7 +244,7 @@ def _paint(jobs: list[_Job], hand: Hand, rng: np.random.Generator, size: int) ->
     return np.asarray(np.rint(255 - cover * (255 - hand.ink)), dtype=np.uint8)
 
 
-def _pen(draw: ImageDraw.ImageDraw, points: Points, width: npt.NDArray[np.float64], tone: int = 0) -> None:
+def _pen(draw: ImageDraw.ImageDraw, points: Points, width: Floats, tone: int = 0) -> None:
     """A line of varying width with round joints and ends."""
     p, r = points.tolist(), (width / 2).tolist()
     for a, b, ra, rb in zip(p, p[1:], r, r[1:], strict=False):

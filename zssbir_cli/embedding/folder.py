@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zssbir_cli.arrays import Array
 from zssbir_cli.compute import distributed
 from zssbir_cli.data.embeddings import (
     CONTENT_BYTES,
@@ -26,7 +27,7 @@ from zssbir_cli.data.embeddings import (
 )
 from zssbir_cli.data.hdf5 import differing_rows
 from zssbir_cli.data.square import resize_photo
-from zssbir_cli.data.stage import Array, Stage
+from zssbir_cli.data.stage import Stage
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.listing import PhotoListing, Update, file_content, list_photos, what_to_embed
 from zssbir_cli.errors import DataError

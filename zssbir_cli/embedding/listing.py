@@ -8,14 +8,13 @@ from hashlib import file_digest
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.data.embeddings import CONTENT_BYTES, Embeddings, FileStamps, Skipped
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import describe_files, pictures_of
 from zssbir_cli.preparation.sources import FolderSource
 
-Int64 = npt.NDArray[np.int64]
 UNSURE_NS = 2_000_000_000
 """A file that changed so shortly before it was listed may change again without another time stamp."""
 
@@ -26,7 +25,7 @@ class PhotoListing:
 
     root: Path
     names: tuple[str, ...]
-    stamps: Int64
+    stamps: Ints
 
     def __len__(self) -> int:
         return len(self.names)
@@ -40,7 +39,7 @@ class Update:
     `todo`: numbers of those to embed. Counts are for the user.
     """
 
-    row: Int64
+    row: Ints
     lost: dict[int, Skipped]
     todo: tuple[int, ...]
     new: int
@@ -77,7 +76,7 @@ def _stamp(path: str, sure: int) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def stamps_of(found: FileStamps | Sequence[Skipped]) -> Int64:
+def stamps_of(found: FileStamps | Sequence[Skipped]) -> Ints:
     """size, mtime_ns and ctime_ns, int64 [N, 3]."""
     if isinstance(found, FileStamps):
         return np.stack([found.size, found.mtime_ns, found.ctime_ns], 1)
@@ -93,7 +92,7 @@ def file_content(path: Path) -> bytes:
         return b""
 
 
-def what_to_embed(listing: PhotoListing, old: Embeddings | None, damaged: Int64) -> Update:
+def what_to_embed(listing: PhotoListing, old: Embeddings | None, damaged: Ints) -> Update:
     """What to keep of `old` (rows in `damaged` are not kept) and what to embed.
 
     A photo is known by name, size and times; where these differ, by its content, which is read only if a file of that
@@ -135,9 +134,9 @@ def _still_lost(listing: PhotoListing, skipped: Sequence[Skipped]) -> dict[int, 
 def _by_content(
     listing: PhotoListing,
     stamps: FileStamps,
-    free: Int64,
-    by_name: Int64,
-    row: Int64,
+    free: Ints,
+    by_name: Ints,
+    row: Ints,
     lost: dict[int, Skipped],
 ) -> tuple[int, int]:
     """Fill `row` for photos that have the content of a free row; how many were moved, and how many only touched."""

@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings, write_embeddings
-from zssbir_cli.data.prepared import Choice, PreparedSet
+from zssbir_cli.data.prepared import ImageRows, PreparedSet
 from zssbir_cli.data.shards import content_digest
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.embedding.embedder import Embedder
@@ -28,12 +28,12 @@ def embed_part(
 
     Errors: DataError: the part is empty, a shard is damaged, the disk is full.
     """
-    whole = [Choice(part, m, np.arange(len(prepared.images(part, m)), dtype=np.int64)) for m in Modality]
+    whole = [ImageRows(part, m, np.arange(len(prepared.images(part, m)), dtype=np.int64)) for m in Modality]
     return _Job(embedder, prepared, whole, "", progress).result(force)
 
 
 def embed_choice(
-    embedder: Embedder, prepared: PreparedSet, choice: Choice, *, progress: Progress = silent
+    embedder: Embedder, prepared: PreparedSet, choice: ImageRows, *, progress: Progress = silent
 ) -> Embeddings:
     """Embeddings of some images of a part, as `embed_part`; one row per number of `choice.index`, in that order."""
     drawn = hashlib.sha256(np.ascontiguousarray(choice.index, np.int64).tobytes()).hexdigest()[:16]
@@ -55,7 +55,7 @@ class _Job:
 
     embedder: Embedder
     prepared: PreparedSet
-    choices: list[Choice]
+    choices: list[ImageRows]
     selection: str
     progress: Progress
 
@@ -100,7 +100,7 @@ class _Job:
                         f"{file} is damaged: its checksum is not the manifest's; prepare the set again"
                     )
 
-    def stage(self, choice: Choice) -> Stage:
+    def stage(self, choice: ImageRows) -> Stage:
         """The finished batches of one choice."""
         e = self.embedder
         key = {
@@ -109,7 +109,7 @@ class _Job:
         }  # fmt: skip
         return Stage(self.path, key)
 
-    def batches(self, choice: Choice) -> list[range]:
+    def batches(self, choice: ImageRows) -> list[range]:
         """Places in `choice.index` of each batch."""
         total, size = len(choice.index), self.embedder.batch
         return [range(a, min(a + size, total)) for a in range(0, total, size)]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from zssbir_cli.arrays import Floats, Ints
+
 RESAMPLES = 2000
 LEVEL = 0.95
 
@@ -20,9 +20,7 @@ class Interval:
     high: float
 
 
-def resampled_means(
-    values: Floats, groups: npt.NDArray[np.int64] | None, seed: int = 0, resamples: int = RESAMPLES
-) -> Floats:
+def resampled_means(values: Floats, groups: Ints | None, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
     """Bootstrap means of columns of per-query values.
 
     Args:
@@ -45,7 +43,7 @@ def resampled_means(
     return out
 
 
-def intervals(values: Floats, groups: npt.NDArray[np.int64] | None, seed: int = 0) -> list[Interval]:
+def intervals(values: Floats, groups: Ints | None, seed: int = 0) -> list[Interval]:
     """Interval of the mean of each column: the percentiles of `resampled_means`, widened about the mean by
     sqrt(n / (n - 1)) t / z for n resampled units. Without that the interval over 12 classes covers
     less than it says (tests/test_bootstrap.py simulates it); with thousands of queries it changes nothing."""
@@ -82,7 +80,7 @@ class Difference:
 
 
 def paired_difference(
-    a: Floats, b: Floats, groups: npt.NDArray[np.int64], seed: int = 0, resamples: int = 10_000
+    a: Floats, b: Floats, groups: Ints, seed: int = 0, resamples: int = 10_000
 ) -> Difference:
     """Compare per-query values a and b, float64 [Q], of the same queries in the same order.
 

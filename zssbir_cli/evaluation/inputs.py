@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Embeddings, Rows
 from zssbir_cli.data.embeddings_user import Pair, read_user_embeddings
-from zssbir_cli.data.prepared import Choice, PreparedSet
+from zssbir_cli.data.prepared import ImageRows, PreparedSet
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.load import open_checkpoint
 from zssbir_cli.embedding.own import DataOfRun, data_of_run, leak_lines
@@ -23,8 +24,6 @@ from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
 from zssbir_cli.names import counted, find_class, suggestion
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ class _Source:
         self._embedder: Embedder | None = None
         self._open: dict[Part, Embeddings] = {}
 
-    def side(self, choices: Sequence[Choice]) -> Side:
+    def side(self, choices: Sequence[ImageRows]) -> Side:
         """The images of several choices, one after the other."""
         rows, labels, sources, places = [], [], [], []
         for choice in choices:
@@ -236,7 +235,7 @@ class _Source:
         """In which precision the images were embedded; all of them where files differ."""
         return " and ".join(sorted(self._precisions))
 
-    def _rows(self, choice: Choice) -> tuple[Embeddings, Ints]:
+    def _rows(self, choice: ImageRows) -> tuple[Embeddings, Ints]:
         """Embeddings that hold a choice, and its rows in them. Parts of the test protocols are kept whole."""
         if choice.part not in (Part.TEST, Part.VAL):
             found = embed_choice(self.embedder, self.prepared, choice, progress=self.progress)

@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.embeddings import Embeddings
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.square import square_sketch
@@ -18,8 +18,6 @@ from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.inputs.folder import read_photo
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.page import THUMB, square
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 def from_prepared(prepared: PreparedSet, place: tuple[Part, Modality, int]) -> UInt8:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from zssbir_cli.data.prepared import Choice
+from zssbir_cli.data.prepared import ImageRows
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Modality, Part
 
-Ints = npt.NDArray[np.int64]
 Stock = Mapping[tuple[Part, Modality], npt.NDArray[np.integer]]
 """Labels of every image that there is, by part and modality."""
 SHARE = 0.2
@@ -35,8 +34,8 @@ class Task:
 
     name: str
     description: str
-    queries: tuple[Choice, ...]
-    gallery: tuple[Choice, ...]
+    queries: tuple[ImageRows, ...]
+    gallery: tuple[ImageRows, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -68,13 +67,13 @@ def build_task(name: str, stock: Stock, seed: int = 0) -> Task:
     return Task(name, PROTOCOLS[name], (queries, *more_queries), (gallery, *more_gallery), notes)
 
 
-def _all(stock: Stock, part: Part, modality: Modality) -> Choice:
-    return Choice(part, modality, np.arange(len(stock.get((part, modality), ())), dtype=np.int64))
+def _all(stock: Stock, part: Part, modality: Modality) -> ImageRows:
+    return ImageRows(part, modality, np.arange(len(stock.get((part, modality), ())), dtype=np.int64))
 
 
 def _seen(
-    name: str, stock: Stock, queries: Choice, gallery: Choice, rng: np.random.Generator
-) -> tuple[list[Choice], list[Choice], tuple[str, ...]]:
+    name: str, stock: Stock, queries: ImageRows, gallery: ImageRows, rng: np.random.Generator
+) -> tuple[list[ImageRows], list[ImageRows], tuple[str, ...]]:
     """Choices of seen sketches and photos that join, and what to know about them."""
     photos, trained_photos = _pool(stock, Modality.PHOTO)
     notes = ["the seen photos of the gallery were training images"] if trained_photos else []
@@ -97,25 +96,25 @@ def _seen(
     return [_of(stock, sketches, classes)], [_of(stock, photos, classes)], tuple(notes)
 
 
-def _pool(stock: Stock, modality: Modality) -> tuple[Choice, bool]:
+def _pool(stock: Stock, modality: Modality) -> tuple[ImageRows, bool]:
     """Seen images of a modality: the hold-out ones if there are any, else those of training (second value)."""
     held = _all(stock, Part.HOLDOUT, modality)
     return (held, False) if len(held.index) else (_all(stock, Part.TRAIN, modality), True)
 
 
-def _labels(stock: Stock, choice: Choice) -> npt.NDArray[np.integer]:
+def _labels(stock: Stock, choice: ImageRows) -> npt.NDArray[np.integer]:
     return np.asarray(stock[choice.part, choice.modality]) if len(choice.index) else np.empty(0, np.int64)
 
 
-def _sample(pool: Choice, count: int | None, rng: np.random.Generator) -> Choice:
+def _sample(pool: ImageRows, count: int | None, rng: np.random.Generator) -> ImageRows:
     if count is None or count >= len(pool.index):
         return pool
-    return Choice(pool.part, pool.modality, np.sort(rng.choice(pool.index, count, replace=False)))
+    return ImageRows(pool.part, pool.modality, np.sort(rng.choice(pool.index, count, replace=False)))
 
 
-def _of(stock: Stock, pool: Choice, classes: npt.NDArray[np.integer]) -> Choice:
+def _of(stock: Stock, pool: ImageRows, classes: npt.NDArray[np.integer]) -> ImageRows:
     index = np.flatnonzero(np.isin(_labels(stock, pool), classes)).astype(np.int64)
-    return Choice(pool.part, pool.modality, index)
+    return ImageRows(pool.part, pool.modality, index)
 
 
 def restrict(
@@ -126,7 +125,7 @@ def restrict(
         return task
     rng = np.random.default_rng(seed)
 
-    def cut(choice: Choice) -> Choice:
+    def cut(choice: ImageRows) -> ImageRows:
         labels = _labels(stock, choice)[choice.index]
         keep = np.isin(labels, classes) if classes is not None else np.ones(len(labels), bool)
         index = choice.index[keep]
@@ -135,7 +134,7 @@ def restrict(
             groups = [index[of_class == c] for c in np.unique(of_class)]
             chosen = [rng.choice(g, min(per_class, len(g)), replace=False) for g in groups]
             index = np.sort(np.concatenate(chosen)) if chosen else index
-        return Choice(choice.part, choice.modality, index)
+        return ImageRows(choice.part, choice.modality, index)
 
     notes = list(task.notes)
     if per_class is not None:

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure as Drawing
 
 from zssbir_cli import files
+from zssbir_cli.arrays import Ints
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.evaluation.measure import Evaluation
@@ -29,7 +30,6 @@ SHOWN = 5
 """Best and worst queries that are shown, and photos of each: 10."""
 WIDE = 40
 """Classes from which on the confusion matrix takes a page's whole width."""
-Ints = npt.NDArray[np.int64]
 
 
 def write_report(evaluation: Evaluation, folder: Path, progress: Progress = silent) -> Path:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.inputs import Inputs, Side
@@ -16,8 +16,6 @@ from zssbir_cli.retrieval.metrics import Metrics
 from zssbir_cli.retrieval.precision import values_of_groups
 
 TIES = ("expected", "trec")
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 def evaluate_trec(qrels: Path, run: Path, ties: str = "expected", k: Sequence[int] = DEFAULT_K) -> Evaluation:

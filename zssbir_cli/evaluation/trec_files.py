@@ -13,8 +13,8 @@ from typing import IO, Any
 from urllib.parse import quote
 
 import numpy as np
-import numpy.typing as npt
 
+from zssbir_cli.arrays import Floats, Ints
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.inputs import Inputs, Side
 from zssbir_cli.files import reason, replacing
@@ -26,8 +26,6 @@ RUN = ("query", "Q0", "document", "rank", "score", "tag")
 TAG = "zssbir"
 KEPT = "".join(map(chr, range(33, 127))).replace("%", "")
 """Characters that stand for themselves in a name; others are written as in a URL (%20)."""
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

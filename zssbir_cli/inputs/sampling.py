@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.errors import DataError
-
-Ints = npt.NDArray[np.int64]
 
 
 class ClassIndex:

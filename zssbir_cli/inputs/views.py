@@ -20,6 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zssbir_cli.arrays import Float32
+
 Image = npt.NDArray[Any]  # uint8 [H, W, C]
 Affine = npt.NDArray[Any]
 Rng = np.random.Generator
@@ -142,7 +144,7 @@ def color_jitter(image: Image, rng: Rng, strength: float = 1.0) -> Image:
     return cv2.transform(image, matrix)
 
 
-def jitter_matrix(mean: npt.NDArray[np.float32], rng: Rng, strength: float = 1.0) -> npt.NDArray[np.float32]:
+def jitter_matrix(mean: Float32, rng: Rng, strength: float = 1.0) -> Float32:
     """Brightness, contrast, saturation and hue in random order as an affine map of RGB, float32 [3, 4].
 
     mean: the crop's mean colour [3], 0-255. Factors are uniform in 1 +- 0.4, 1 +- 0.4, 1 +- 0.2; the hue

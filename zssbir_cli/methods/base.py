@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, TypedDict
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.models.centring import SAMPLE, Centring
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.types import Modality
@@ -81,7 +80,7 @@ class Plan(Protocol):
         """Global batches per epoch."""
         ...
 
-    def batches(self, epoch: int) -> npt.NDArray[np.int64]:
+    def batches(self, epoch: int) -> Ints:
         """Rows of image indices, [steps, global batch, columns]; what a column means is the method's."""
         ...
 

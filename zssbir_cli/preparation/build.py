@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from zssbir_cli import __version__
+from zssbir_cli.arrays import Ints
 from zssbir_cli.data.manifest import Leak, Manifest, ShardInfo, write_manifest
 from zssbir_cli.data.shards import Shard, ShardWriter, read_digests, read_index
 from zssbir_cli.errors import DataError
@@ -201,7 +201,7 @@ def _copies(plan: PreparePlan, groups: list[_Group], options: BuildOptions, prog
     return _Copies(None, seen)
 
 
-def _unsettled(plan: PreparePlan, groups: list[_Group]) -> npt.NDArray[np.int64]:
+def _unsettled(plan: PreparePlan, groups: list[_Group]) -> Ints:
     """Item numbers still to do, in writing order."""
     order = plan.order()
     group = np.asarray(plan.items.group)[order]

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,7 @@ from zssbir_cli.preparation.journal import LOCK, WORK, Journal, is_ours
 from zssbir_cli.preparation.leaks import refuse
 from zssbir_cli.preparation.plan import PreparePlan
 from zssbir_cli.preparation.reading import available_cores, content_of
-from zssbir_cli.progress import Progress
-
-Say = Callable[[str], None]
+from zssbir_cli.progress import Progress, Say
 
 
 @dataclass(frozen=True)

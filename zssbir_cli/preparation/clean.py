@@ -18,12 +18,13 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.colour import own_grey
 from zssbir_cli.preparation.ground import on_white
 from zssbir_cli.preparation.kinds import is_svg
-from zssbir_cli.preparation.pixels import UInt8, grey, orientation, rgb
+from zssbir_cli.preparation.pixels import grey, orientation, rgb
 from zssbir_cli.preparation.sources import MAX_FILE_BYTES
 from zssbir_cli.preparation.svg import rasterise
 from zssbir_cli.preparation.whole import image_end

@@ -2,12 +2,10 @@
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
-
-UInt8 = npt.NDArray[np.uint8]
 
 COLOURED = 40
 """Spread of red, green and blue (0-255) that is a colour, no tint of a scanner or a lamp."""

@@ -10,12 +10,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from zssbir_cli.arrays import Float32, UInt8
 from zssbir_cli.preparation.ruled import without_lines
-
-UInt8 = npt.NDArray[np.uint8]
-Float = npt.NDArray[np.float32]
 
 WHITE = 248
 """From here on a pixel is white paper."""
@@ -132,7 +129,7 @@ def _is_light_on_dark(small: UInt8) -> bool:
     return light > float(np.maximum(-rest - noise, 0).sum())
 
 
-def _ground(small: UInt8) -> Float:
+def _ground(small: UInt8) -> Float32:
     """The paper's brightness behind the strokes, on the reduced image: a smooth surface times what is left of
     shadows when the strokes are closed."""
     surface = _surface(small)
@@ -146,7 +143,7 @@ def _ground(small: UInt8) -> Float:
     return np.asarray(smooth * surface, np.float32)
 
 
-def _surface(small: UInt8) -> Float:
+def _surface(small: UInt8) -> Float32:
     """The quadratic surface that most of the paper lies on (least squares, what is far off weighted down); 1
     everywhere when it lies on none, as under a shadow with an edge."""
     height, width = small.shape
@@ -168,7 +165,7 @@ def _disc(side: int) -> UInt8:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 
 
-def _darkness(grey: UInt8, ground: Float) -> Float:
+def _darkness(grey: UInt8, ground: Float32) -> Float32:
     """How much darker than its ground each pixel is: 0 = paper, 1 = black; negative where the noise is lighter."""
     height, width = grey.shape
     full = cv2.resize(ground, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -176,7 +173,7 @@ def _darkness(grey: UInt8, ground: Float) -> Float:
     return np.asarray(1 - ratio / max(float(np.median(ratio)), 0.1), np.float32)
 
 
-def _inked(dark: Float) -> UInt8:
+def _inked(dark: Float32) -> UInt8:
     """Darkness -> dark ink on white: the strokes that stand out of the noise, with their soft edges."""
     over = dark[dark > 0]
     noise = 1.4826 * float(np.median(over)) if len(over) else 0.0

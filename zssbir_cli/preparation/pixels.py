@@ -1,12 +1,11 @@
 """Pixels of any kind of image file -> the same upright 8-bit picture, whatever the container."""
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.preparation.colour import drawing_of
 
-UInt8 = npt.NDArray[np.uint8]
 ORIENTATION = 0x0112
 FULL_16_BIT = 65535.0
 

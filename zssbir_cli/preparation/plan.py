@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.data.manifest import ClassInfo, Leak
 from zssbir_cli.preparation.sources import Source, packed
 from zssbir_cli.types import Modality, Part
@@ -82,19 +82,19 @@ class PreparePlan:
         entry = self.items.mask[item]
         return None if entry < 0 else self.sources[self.items.source[item]].read(entry)
 
-    def rank(self) -> npt.NDArray[np.int64]:
+    def rank(self) -> Ints:
         """Item numbers by group (test first), class and path."""
         items = self.items
         return np.lexsort((self._by_path, np.asarray(items.label), np.asarray(items.group)))
 
     @cached_property
-    def _by_path(self) -> npt.NDArray[np.int64]:
+    def _by_path(self) -> Ints:
         """The place of each item among the sorted paths."""
         place = np.empty(len(self.items), np.int64)
         place[sorted(range(len(place)), key=self.items.paths.__getitem__)] = np.arange(len(place))
         return place
 
-    def order(self) -> npt.NDArray[np.int64]:
+    def order(self) -> Ints:
         """Item numbers in writing order: their rank; sources that cannot be read at random come in their own
         order, each after the sources before it."""
         if not self.sequential:

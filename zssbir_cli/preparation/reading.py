@@ -13,8 +13,8 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.plan import GROUPS, PreparePlan
 from zssbir_cli.progress import Progress, silent
@@ -29,12 +29,11 @@ UNREADABLE = b"\0" * 32
 """Stands for the digest of a file that cannot be read."""
 
 T = TypeVar("T")
-Items = npt.NDArray[np.int64]
 Chunk = tuple[list[int], list[bytes] | None]
 
 
 def read_items(
-    plan: PreparePlan, todo: Items, workers: int, use: Callable[[int, bytes | DataError], T]
+    plan: PreparePlan, todo: Ints, workers: int, use: Callable[[int, bytes | DataError], T]
 ) -> Iterator[tuple[list[int], list[T]]]:
     """Chunks of item numbers, in the order of `todo`, with what `use` makes of each item's number and bytes (or
     of the error in their place). A bounded number of chunks is under way."""
@@ -70,7 +69,7 @@ def _use_chunk(
     return results
 
 
-def _feed(plan: PreparePlan, todo: Items) -> Iterator[Chunk]:
+def _feed(plan: PreparePlan, todo: Ints) -> Iterator[Chunk]:
     """Items in chunks of bounded bytes; with their bytes where the source must be read in order."""
     items, start = plan.items, 0
     while start < len(todo):

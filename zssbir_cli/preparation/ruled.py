@@ -2,9 +2,8 @@
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Float = npt.NDArray[np.float32]
+from zssbir_cli.arrays import Float32
 
 SLOPES = (0.0, -0.005, 0.005, -0.01, 0.01, -0.015, 0.015, -0.02, 0.02, -0.03, 0.03)
 """Inclinations that are tried: a sheet is seldom scanned quite straight."""
@@ -12,7 +11,7 @@ FAINTEST_LINE = 0.03
 FEWEST_LINES = 4
 
 
-def without_lines(dark: Float) -> Float | None:
+def without_lines(dark: Float32) -> Float32 | None:
     """Darkness of a drawing on its ground, [H, W] (0 = paper, 1 = black) -> the same without ruled lines, None when
     there are none.
 
@@ -23,7 +22,7 @@ def without_lines(dark: Float) -> Float | None:
     return rows if columns is None else np.ascontiguousarray(columns.T)
 
 
-def _without_rows(dark: Float) -> Float | None:
+def _without_rows(dark: Float32) -> Float32 | None:
     slope = max(SLOPES, key=lambda s: _sharpness(dark, s))
     pad = int(abs(slope) * dark.shape[1] / 2) + 2
     tall = cv2.copyMakeBorder(dark, pad, pad, 0, 0, cv2.BORDER_CONSTANT, value=0)
@@ -37,7 +36,7 @@ def _without_rows(dark: Float) -> Float | None:
     return np.asarray(np.where(lines > 0, np.minimum(dark, bridged), rest), np.float32)
 
 
-def _model(level: Float) -> Float | None:
+def _model(level: Float32) -> Float32 | None:
     """Darkness of the lines, row by row, from the rows' medians; None when they are not regular."""
     candidates = level[level > FAINTEST_LINE]
     if len(candidates) < FEWEST_LINES:
@@ -60,12 +59,12 @@ def _model(level: Float) -> Float | None:
     return np.asarray(cv2.dilate(model[:, None], np.ones((3, 1), np.uint8)).ravel(), np.float32)
 
 
-def _sharpness(dark: Float, slope: float) -> float:
+def _sharpness(dark: Float32, slope: float) -> float:
     level = np.median(_sheared(dark, slope)[:, :: max(1, dark.shape[1] // 64)], axis=1)
     return float((np.maximum(level, 0) ** 2).sum())
 
 
-def _sheared(dark: Float, slope: float) -> Float:
+def _sheared(dark: Float32, slope: float) -> Float32:
     """Every column moved down by `slope` times its distance from the middle."""
     if slope == 0:
         return dark

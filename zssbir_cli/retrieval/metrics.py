@@ -32,13 +32,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zssbir_cli.arrays import Floats, Ints
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.precision import VALUES_PER_CUT
 from zssbir_cli.retrieval.ranking import Labels, Rows, rank_values, sort_gallery
 
 CONVENTIONS = ("voc", "plain", "hits", "trec")
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Metrics:
 
     k: tuple[int, ...]
     gallery: int
-    query_labels: npt.NDArray[np.int64]
-    relevant: npt.NDArray[np.int64]
+    query_labels: Ints
+    relevant: Ints
     notes: tuple[str, ...]
     recall_levels: Floats
     curve: Floats
@@ -184,7 +184,7 @@ def evaluate(
     )  # fmt: skip
 
 
-def _labels(labels: Labels) -> npt.NDArray[np.int64]:
+def _labels(labels: Labels) -> Ints:
     array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if array.dtype.kind not in "iu":
         raise DataError(f"labels must be integers, not {array.dtype}")
@@ -194,8 +194,8 @@ def _labels(labels: Labels) -> npt.NDArray[np.int64]:
 def _check(
     query: Rows,
     gallery: Rows,
-    labels_q: npt.NDArray[np.int64],
-    labels_g: npt.NDArray[np.int64],
+    labels_q: Ints,
+    labels_g: Ints,
     k: Sequence[int],
 ) -> None:
     if any(x < 1 for x in k):
@@ -219,9 +219,9 @@ def _check(
 
 
 def _notes(
-    labels_q: npt.NDArray[np.int64],
-    labels_g: npt.NDArray[np.int64],
-    relevant: npt.NDArray[np.int64],
+    labels_q: Ints,
+    labels_g: Ints,
+    relevant: Ints,
     k: Sequence[int],
     names: Sequence[str],
 ) -> tuple[str, ...]:

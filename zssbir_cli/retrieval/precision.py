@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from zssbir_cli.arrays import Floats, Ints
 
 VALUES_PER_CUT = 4
 """Columns per cut: AP `voc`, AP `plain`, AP `hits`, hits among the first k."""

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from zssbir_cli.arrays import Floats
 
 
 def pca(rows: npt.NDArray[np.floating]) -> Floats:

@@ -18,14 +18,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zssbir_cli.arrays import Float32, Floats, Ints
 from zssbir_cli.errors import DataError
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.precision import VALUES_PER_CUT, values_of_groups, values_of_ranks
 
 Rows = npt.NDArray[np.floating] | Tensor
 Labels = npt.NDArray[np.integer] | Tensor
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 TILE = 256
 """Rows of one matrix product on a CPU. Always the same (the last tile is padded), because a product of
@@ -141,7 +140,7 @@ def rank_values(
 
 def score_rows(
     query: Rows, query_labels: Ints, gallery: Rows, gallery_labels: Ints, device: str | torch.device = "cpu"
-) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
+) -> Iterator[tuple[Ints, Float32]]:
     """The scores that `rank_values` ranks by, in blocks: numbers of queries int64 [B], and cosines float32 [B, G] in
     the order of the gallery. Errors: DataError as `unit_rows`."""
     held = sort_gallery(gallery, gallery_labels, torch.device(device))
@@ -209,9 +208,7 @@ SortedKeys = tuple[Callable[[int], npt.NDArray[np.int32]], Ints, Ints]
 are tied with an irrelevant photo."""
 
 
-def _sorted_cpu(
-    scores: npt.NDArray[np.float32], where: tuple[int, int], scratch: npt.NDArray[np.int32]
-) -> SortedKeys:
+def _sorted_cpu(scores: Float32, where: tuple[int, int], scratch: npt.NDArray[np.int32]) -> SortedKeys:
     """Turn scores [B, G] into keys in place, mark the positives, sort every row (numpy sorts by SIMD).
 
     A float32 in (-2, 2) keeps its order as the integer 2 * magnitude with the sign of the score: equal scores

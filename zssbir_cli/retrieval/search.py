@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zssbir_cli.arrays import Float32, Ints
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.ranking import as_tensor, exact_products
@@ -24,8 +25,8 @@ class Neighbours:
     """Nearest photos, best first: `rows` int64 [Q, k] (numbers in the gallery), `scores` float32 [Q, k] (cosines).
     Equal scores stand in the order of the gallery."""
 
-    rows: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
+    rows: Ints
+    scores: Float32
 
 
 def search(
@@ -119,7 +120,7 @@ class _Best:
         self.query = self.row = np.empty(0, np.int64)
         self.score = np.empty(0, np.float32)
 
-    def near(self, scores: Tensor, slack: float) -> npt.NDArray[np.int64]:
+    def near(self, scores: Tensor, slack: float) -> Ints:
         """Flat places in scanned scores [B, Q], each off by at most `slack`, that could be among the best."""
         queries = len(self.unit)
         if len(self.score) == queries * self.k:
@@ -129,7 +130,7 @@ class _Best:
             least = torch.topk(scores.T.contiguous(), most, sorted=False).values.amin(1) - slack
         return np.flatnonzero(~(scores < least - slack).numpy())
 
-    def add(self, near: npt.NDArray[np.int64], start: int) -> None:
+    def add(self, near: Ints, start: int) -> None:
         """Take in places found by `near` in the block of gallery rows from `start` on."""
         row, query = np.divmod(near, len(self.unit))
         query, row = np.concatenate([self.query, query]), np.concatenate([self.row, row + start])
@@ -140,7 +141,7 @@ class _Best:
         best = order[np.arange(len(order)) - np.searchsorted(ranked, ranked) < self.k]
         self.query, self.row, self.score = query[best], row[best], score[best]
 
-    def _exact(self, query: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def _exact(self, query: Ints, row: Ints) -> Float32:
         """Cosines [n], computed in float64."""
         score = np.empty(len(row), np.float32)
         for a in range(0, len(row), TILE_ROWS):

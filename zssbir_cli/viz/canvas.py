@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from zssbir_cli import files
+from zssbir_cli.arrays import Array
 from zssbir_cli.errors import DataError, UsageError
 
 INK = (32, 36, 44)
@@ -18,10 +18,9 @@ HIT = (0, 138, 94)
 MISS = (205, 62, 40)
 
 Colour = tuple[int, int, int]
-UInt8 = npt.NDArray[np.uint8]
 
 
-def to_image(pixels: npt.NDArray[np.generic], side: int) -> Image.Image:
+def to_image(pixels: Array, side: int) -> Image.Image:
     """uint8 [H, W], [H, W, 1] or [H, W, 3] -> an RGB image that fits into a white square of `side` pixels.
 
     Raises UsageError for another shape or type.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from zssbir_cli.arrays import Float32, UInt8
 from zssbir_cli.viz.page import write_page
 from zssbir_cli.viz.sheet import Row, Tile, save_sheet
 
@@ -27,7 +28,6 @@ MEANING = {
 """The pictures of a row and what they show."""
 COLUMNS = tuple(MEANING)
 _SCALE = "Score: dark blue = low, yellow = high; features: blue = low, yellow = high; grey = masked."
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class MaskPicture:
     their first principal component, as they are and normalised token by token. truth: bool [H, W] or None.
     """
 
-    photo: npt.NDArray[np.uint8]
+    photo: UInt8
     title: str
     note: str
-    scores: Floats
+    scores: Float32
     keep: npt.NDArray[np.bool_]
-    features: Floats
-    normalised: Floats
+    features: Float32
+    normalised: Float32
     truth: npt.NDArray[np.bool_] | None = None
 
 
-def panels(picture: MaskPicture, side: int = 224) -> list[npt.NDArray[np.uint8]]:
+def panels(picture: MaskPicture, side: int = 224) -> list[UInt8]:
     """The six images of `COLUMNS`, uint8 [h, w, 3], each with the photo's aspect ratio and longer side `side`."""
     size = _fit(picture.photo.shape[1], picture.photo.shape[0], side)
     photo = np.asarray(Image.fromarray(picture.photo).resize(size, Image.Resampling.LANCZOS))
@@ -100,15 +100,15 @@ def _fit(width: int, height: int, side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _unit(values: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> Floats:
+def _unit(values: npt.NDArray[Any], like: npt.NDArray[Any] | None = None) -> Float32:
     """Values on 0-1 by the range of `like` (default: themselves); the top 8 % saturate, so that one loud patch does
     not darken all others."""
     low, high = np.percentile(values if like is None else like, (1, 92))
-    scaled: Floats = np.clip((values - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
+    scaled: Float32 = np.clip((values - low) / max(high - low, 1e-9), 0, 1).astype(np.float32)
     return scaled
 
 
-def _smooth(values: Floats, size: tuple[int, int]) -> Floats:
+def _smooth(values: Float32, size: tuple[int, int]) -> Float32:
     image = Image.fromarray(values, mode="F").resize(size, Image.Resampling.BICUBIC)
     return np.clip(np.asarray(image, np.float32), 0, 1)
 
@@ -120,12 +120,12 @@ def _blocks(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]
     return np.asarray(values[rows][:, columns])
 
 
-def _coloured(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+def _coloured(values: npt.NDArray[Any], name: str) -> UInt8:
     colours = matplotlib.colormaps[name](values)[..., :3]
     return np.asarray(np.rint(colours * 255), np.uint8)
 
 
-def _outlined(image: npt.NDArray[np.uint8], truth: npt.NDArray[np.bool_], size: tuple[int, int]) -> Any:
+def _outlined(image: UInt8, truth: npt.NDArray[np.bool_], size: tuple[int, int]) -> Any:
     """The image with the true object's outline in white."""
     mask = np.asarray(Image.fromarray(truth).resize(size, Image.Resampling.NEAREST))
     inner = mask.copy()

@@ -18,8 +18,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from zssbir_cli import files
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.errors import DataError
-from zssbir_cli.viz.canvas import UInt8
 
 THUMB = 160
 """Side of a thumbnail in pixels."""

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from zssbir_cli import files
+from zssbir_cli.arrays import Floats
 from zssbir_cli.viz.fonts import drawable, families
 
-Floats = npt.NDArray[np.float64]
 INK, SOFT, LINE, BLUE, ORANGE = "#1c2330", "#5d6778", "#dde2ea", "#2b5fb3", "#e07b20"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.edgecolor": SOFT, "axes.labelcolor": INK,

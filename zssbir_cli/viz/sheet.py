@@ -8,6 +8,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.errors import UsageError
 from zssbir_cli.viz.canvas import (
     HIT,
@@ -17,7 +18,6 @@ from zssbir_cli.viz.canvas import (
     PAPER,
     RULE,
     Colour,
-    UInt8,
     badge,
     save_image,
     to_image,

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.load import load_run, load_start
@@ -248,7 +248,7 @@ def _unit(vectors: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vectors.float(), dim=1)
 
 
-def _pixels(image: Tensor) -> npt.NDArray[np.uint8]:
+def _pixels(image: Tensor) -> UInt8:
     """uint8 [1 or 3, H, W] -> [H, W] or [H, W, 3]."""
     return np.ascontiguousarray(image[0].numpy() if image.shape[0] == 1 else image.permute(1, 2, 0).numpy())
 

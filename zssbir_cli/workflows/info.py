@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
+from zssbir_cli.arrays import UInt8
 from zssbir_cli.benchmarks.compare import compare_counts, differing_classes
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.summary import count_classes, summarise
@@ -111,6 +111,6 @@ def contact_sheet(
     )
 
 
-def _pixels(images: ImageSet, number: int) -> npt.NDArray[np.uint8]:
+def _pixels(images: ImageSet, number: int) -> UInt8:
     """An image as uint8 [H, W, 1 or 3]."""
     return load_image(images, number).permute(1, 2, 0).numpy()

@@ -13,14 +13,14 @@ from zssbir_cli.demo.pictures import Look, draw_pictures, draw_roles
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import counted, readable, suggestion
 from zssbir_cli.preparation.archives import open_source
-from zssbir_cli.preparation.carry import Prepared, Say, carry_out, check_free
+from zssbir_cli.preparation.carry import Prepared, carry_out, check_free
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.own import check_given_once, default_name, plan_own
 from zssbir_cli.preparation.plan import PreparePlan
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.preparation.roles import read_unseen
 from zssbir_cli.preparation.sources import Source
-from zssbir_cli.progress import Progress, silent
+from zssbir_cli.progress import Progress, Say, silent
 from zssbir_cli.types import Role
 
 DEMO_UNSEEN = "13"

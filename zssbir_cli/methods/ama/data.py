@@ -4,10 +4,10 @@ AMA."""
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import check_crop, item_rng, load_image, sketch_input
@@ -28,14 +28,14 @@ class UnpairedPlan:
     steps_per_epoch: int
     seed: int
 
-    def batches(self, epoch: int) -> npt.NDArray[np.int64]:
+    def batches(self, epoch: int) -> Ints:
         """Rows of epoch `epoch`: int64 [steps, batch, 2]; passes go on from epoch to epoch."""
         shape = (self.steps_per_epoch, self.batch_size)
         return np.stack(
             [self._column(epoch, n, i).reshape(shape) for i, n in enumerate((self.sketches, self.photos))], -1
         )
 
-    def _column(self, epoch: int, count: int, stream: int) -> npt.NDArray[np.int64]:
+    def _column(self, epoch: int, count: int, stream: int) -> Ints:
         rows = self.steps_per_epoch * self.batch_size
         first, last = epoch * rows // count, ((epoch + 1) * rows - 1) // count
         passes = [
