@@ -104,7 +104,7 @@ def test_a_strangers_h5_and_a_missing_file_are_named(tmp_path: Path) -> None:
 
 
 def follow(run: Path, folder: Path, **options: object) -> FolderResult:
-    result = embed(run, images=folder, workers=0, batch=4, **options).folder  # type: ignore[arg-type]
+    result = embed(run, photos=folder, workers=0, batch=4, **options).folder  # type: ignore[arg-type]
     assert result is not None
     return result
 
@@ -210,7 +210,7 @@ def count(self, name, **arrays):
     if len(done) == int(sys.argv[4]):
         os.kill(os.getpid(), int(sys.argv[5]))
 Stage.put = count
-embed(Path(sys.argv[1]), images=Path(sys.argv[2]), out=Path(sys.argv[3]), workers=0, batch=4)
+embed(Path(sys.argv[1]), photos=Path(sys.argv[2]), out=Path(sys.argv[3]), workers=0, batch=4)
 """
 
 

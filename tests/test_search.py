@@ -244,7 +244,7 @@ def test_gallery_of_another_model_is_refused_and_says_why(
     tmp_path: Path, run: Path, folder: Path, tiny_recipe: Path
 ) -> None:
     other = make_run(tmp_path / "runs" / "two", tiny_recipe, seed=1)
-    file = embed(run, images=folder, out=tmp_path / "g.h5").files[0]
+    file = embed(run, photos=folder, out=tmp_path / "g.h5").files[0]
     sketch = draw(tmp_path / "s.png")
     assert workflow.search_sketches([sketch], file, k=2).found[0].hits
     with pytest.raises(DataError, match=r"g\.h5: made with the weights .* which .*two does not have"):
@@ -305,7 +305,7 @@ def test_names_of_a_gallery_do_not_lead_out_of_its_folder(
 ) -> None:
     secret = tmp_path / "secret.jpg"
     secret.write_bytes((folder / "0.jpg").read_bytes())
-    own = read_embeddings(embed(run, images=folder, out=tmp_path / "g.h5").files[0])
+    own = read_embeddings(embed(run, photos=folder, out=tmp_path / "g.h5").files[0])
     sources = [name.replace("ABSOLUTE", str(secret)), *own.sources[1:]]
     write_embeddings(
         tmp_path / "g.h5",

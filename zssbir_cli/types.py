@@ -1,6 +1,10 @@
 """The words every package shares: modality, part, role. Imports nothing heavy."""
 
 from enum import IntEnum, StrEnum
+from pathlib import Path
+
+AnyPath = str | Path
+"""What the Python API takes for a file or a folder."""
 
 
 class Modality(IntEnum):

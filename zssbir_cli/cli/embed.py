@@ -45,7 +45,7 @@ def embed(
     chosen = find_run(run, runs, checkpoint)
     with shown() as progress:
         result = run_embed(
-            chosen.path, checkpoint=chosen.which, images=images, out=out, half=half, data=data, parts=part,
+            chosen.path, checkpoint=chosen.which, photos=images, out=out, half=half, data=data, parts=part,
             force=force, device=device, precision=precision, workers=workers, batch=batch, progress=progress,
         )  # fmt: skip
     if not distributed.is_main():

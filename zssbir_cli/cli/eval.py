@@ -71,8 +71,6 @@ def evaluate(
     Example: zssbir eval --split zs --run latest
     """
     from zssbir_cli.cli.display import progress as shown
-    from zssbir_cli.engine.runs import find_run
-    from zssbir_cli.evaluation.inputs import Options
     from zssbir_cli.workflows import eval as workflow
 
     _refuse_idle(context)
@@ -85,14 +83,21 @@ def evaluate(
             outcome = workflow.evaluate_ranking(qrels, run, ties, k=k, out=out)
         elif embeddings is not None:
             outcome = workflow.evaluate_file(
-                embeddings, only, k=k, device=device, out=out, report=report, export=export, progress=progress
+                embeddings,
+                classes=only,
+                k=k,
+                device=device,
+                out=out,
+                report=report,
+                export=export,
+                progress=progress,
             )
         else:
-            chosen = find_run(run, runs, checkpoint)
-            how = Options(data, only, per_class, seed, device, precision, workers)
             outcome = workflow.evaluate_run(
-                chosen, split, how, k=k, out=out, report=report, export=export, progress=progress
-            )
+                run, split=split, checkpoint=checkpoint, runs=runs, data=data, classes=only, per_class=per_class,
+                seed=seed, k=k, out=out, report=report, export=export, device=device, precision=precision,
+                workers=workers, progress=progress,
+            )  # fmt: skip
     _print_outcome(outcome, json_)
 
 

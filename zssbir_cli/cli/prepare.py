@@ -9,7 +9,6 @@ from zssbir_cli.cli import options
 
 if TYPE_CHECKING:
     from zssbir_cli.preparation.carry import Prepared
-    from zssbir_cli.preparation.choices import Choices
 
 
 Unseen = Annotated[
@@ -115,9 +114,6 @@ def prepare(
 
     Example: zssbir prepare pictures --unseen 5   (pictures/sketch/<class>/* and pictures/photo/<class>/*)
     """
-    from zssbir_cli.preparation.choices import BuildOptions, Choices
-    from zssbir_cli.preparation.clean import CleanOptions
-
     if show_list:
         options.allow_only(context, "--list", "show_list")
         _show_splits()
@@ -127,47 +123,18 @@ def prepare(
     else:
         if source == ["demo"]:
             options.allow_only(context, "`prepare demo`", *OF_THE_DEMO)
-        build = BuildOptions(CleanOptions(size, square=square), dedup, strict, allow_leak, workers)
-        choices = Choices(unseen, val_classes, holdout, subset, seed, build)
-        _show(_prepare(source or [], name, out, split, given or [], lists or [], choices, ambiguity))
+        from zssbir_cli.cli.console import note
+        from zssbir_cli.cli.display import progress as shown
+        from zssbir_cli.workflows.prepare import prepare as run_prepare
 
-
-def _prepare(
-    source: list[str],
-    name: str | None,
-    out: Path | None,
-    split: str | None,
-    given: list[Path],
-    lists: list[Path],
-    choices: "Choices",
-    ambiguity: float | None,
-) -> "Prepared":
-    """The right workflow for the source."""
-    from zssbir_cli.benchmarks.splits import DATASETS
-    from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.display import progress as shown
-    from zssbir_cli.errors import UsageError
-    from zssbir_cli.workflows.prepare import prepare_benchmark, prepare_demo, prepare_own
-
-    if not source:
-        raise UsageError(
-            "prepare what? demo, sketchy, tuberlin, quickdraw, or a folder or archive of your own"
-        )
-    dataset = source[0] if len(source) == 1 and source[0] in DATASETS else None
-    if dataset is None and (split or given or lists):
-        raise UsageError("--split, --from and --lists go with sketchy, tuberlin or quickdraw")
-    if ambiguity is not None and source != ["demo"]:
-        raise UsageError("--ambiguity goes with `zssbir prepare demo` only")
-    with shown() as bar:
-        if dataset is not None:
-            return prepare_benchmark(
-                dataset, split=split, paths=given, lists=lists, name=name, out=out, choices=choices,
-                say=note, progress=bar,
+        with shown() as bar:
+            result = run_prepare(
+                source or [], out=out, name=name, unseen=unseen, val_classes=val_classes, holdout=holdout,
+                per_class=subset, seed=seed, size=size, square=square, split=split, files=given or [],
+                lists=lists or [], ambiguity=ambiguity, dedup=dedup, strict=strict, allow_leak=allow_leak,
+                workers=workers, say=note, progress=bar,
             )  # fmt: skip
-        if source == ["demo"]:
-            return prepare_demo(out, name=name, choices=choices, ambiguity=ambiguity, say=note, progress=bar)
-        paths = [Path(s) for s in source]
-        return prepare_own(paths, name=name, out=out, choices=choices, say=note, progress=bar)
+        _show(result)
 
 
 def _show(result: "Prepared") -> None:

@@ -47,7 +47,7 @@ def search(
     workflow.check_out(out)
     with shown() as progress:
         result = workflow.search_sketches(
-            sketches or [], gallery, run=run, runs=runs, which=checkpoint, k=k, like=like, min_score=min_score,
+            sketches or [], gallery, run=run, runs=runs, checkpoint=checkpoint, k=k, like=like, min_score=min_score,
             device=device, workers=workers, progress=progress,
         )  # fmt: skip
     if out is not None:

@@ -67,9 +67,10 @@ def train(
     Example: zssbir train --recipe mobilenet --data data/mine
     """
     _check_modes(context, check=check, profile=profile is not None, resume=resume is not None)
-    loaded = _load(recipe, [*(set_ or ()), *_root(data)], resume, runs)
     from zssbir_cli.cli.display import progress
+    from zssbir_cli.workflows.recipes import choose_recipe
 
+    loaded = choose_recipe(recipe, data=data, settings=set_ or (), resume=resume, runs=runs)
     with progress("train: loading PyTorch and the data") as display:
         from zssbir_cli.cli.train_progress import TrainHooks, print_profile
         from zssbir_cli.workflows import train as workflow
@@ -100,61 +101,6 @@ def _check_modes(context: typer.Context, *, check: bool, profile: bool, resume: 
         options.allow_only(context, "--profile", *recipe, "resume", "runs", "profile")
     elif resume:
         options.allow_only(context, "--resume", *recipe, "resume", "runs", "overfit", "tensorboard")
-
-
-def _root(data: Path | None) -> list[str]:
-    """--data as an override of the recipe."""
-    import json
-
-    return [] if data is None else [f"data.root={json.dumps(str(data))}"]
-
-
-def _load(recipe: str | None, overrides: list[str], resume: str | None, runs: Path) -> "Recipe":
-    """The checked recipe, whose data set is there; before torch is loaded."""
-    from zssbir_cli.errors import UsageError
-    from zssbir_cli.recipe.loader import find_recipe, load_recipe
-
-    if resume is not None:
-        from zssbir_cli.engine.runs import find_run
-
-        find_run(resume, runs)  # what is no run is refused
-    if recipe is not None:
-        loaded = load_recipe(find_recipe(recipe), overrides)
-    elif resume is not None:
-        loaded = _resumed(resume, runs, overrides)
-    else:
-        raise UsageError("give --recipe NAME (see `zssbir recipes`), or --resume RUN")
-    _find_data(loaded.data.root)
-    return loaded
-
-
-def _resumed(resume: str, runs: Path, overrides: list[str]) -> "Recipe":
-    """The recipe of a run; where its file is damaged, the one in its checkpoint."""
-    from zssbir_cli.engine.runs import find_run
-    from zssbir_cli.errors import UsageError
-    from zssbir_cli.recipe.loader import load_recipe
-
-    file = find_run(resume, runs).path / "recipe.yaml"
-    try:
-        load_recipe(file)
-    except UsageError:
-        from zssbir_cli.workflows.train import resumed_recipe
-
-        return resumed_recipe(resume, runs, overrides)
-    return load_recipe(file, overrides)
-
-
-def _find_data(root: str) -> None:
-    """Refuse a recipe whose data set is not there, with the command that makes it."""
-    from zssbir_cli.benchmarks.splits import source_of
-    from zssbir_cli.errors import DataError
-
-    folder = Path(root).expanduser()
-    if not (folder / "manifest.json").is_file():
-        raise DataError(
-            f"{folder}: no prepared data set here; run `zssbir prepare {source_of(folder.name)}` first, or name yours "
-            "with --data FOLDER (the recipe's data.root)"
-        )
 
 
 def _show_check(recipe: "Recipe", found: "CheckOutcome") -> None:

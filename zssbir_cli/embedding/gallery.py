@@ -49,6 +49,7 @@ def open_gallery(
     run: str | Path | None = None,
     runs: Path = Path("runs"),
     which: str = "best",
+    embedder: Embedder | None = None,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Gallery:
@@ -57,18 +58,21 @@ def open_gallery(
     Args:
         gallery: an embeddings file, a prepared set (its test photos), or a folder of photos.
         run, which: whose weights, as `find_run` takes them; default: those that made the file, or the latest run under `runs`.
+        embedder: the weights, where they are open already.
 
     Errors: UsageError (no such gallery), DataError (damaged, of other weights), CheckpointError.
     """
     if gallery.is_file():
         stored = read_embeddings(gallery)
-        owner, checkpoint = _owner(stored, gallery, run, runs)
-        embedder = Embedder.open(owner, device, which=checkpoint, workers=workers)
+        owner, checkpoint = _owner(stored, gallery, embedder.run if embedder else run, runs)
+        if embedder is None or embedder.checkpoint.sha256 != stored.info.checkpoint:
+            embedder = Embedder.open(owner, device, which=checkpoint, workers=workers)
         return Gallery(embedder, stored, note=_differing(stored, embedder, gallery))
     if not gallery.is_dir():
         raise UsageError(f"--photos {gallery}: no such file or folder")
-    chosen = find_run(run, runs, which)
-    embedder = Embedder.open(chosen.path, device, which=chosen.which, workers=workers)
+    if embedder is None:
+        chosen = find_run(run, runs, which)
+        embedder = Embedder.open(chosen.path, device, which=chosen.which, workers=workers)
     if (gallery / "manifest.json").is_file():
         return Gallery(
             embedder, embed_part(embedder, PreparedSet.open(gallery), Part.TEST, progress=progress)

@@ -72,7 +72,11 @@ def photo_of(raw: bytes, path: Path) -> Tensor:
 
 def read_sketch(path: Path) -> Tensor:
     """A sketch file, SVG included, as dark ink on white, uint8 [1, H, W]. DataError naming the file."""
-    raw = _read(path)
+    return sketch_of(_read(path), path)
+
+
+def sketch_of(raw: bytes, path: Path) -> Tensor:
+    """The bytes of a sketch file as dark ink on white, uint8 [1, H, W]. DataError naming the file."""
     try:
         return torch.from_numpy(np.require(drawing(raw), requirements=["C", "W"]))[None]
     except DataError as error:

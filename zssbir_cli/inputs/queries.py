@@ -1,16 +1,27 @@
 """The queries of a search: each file is read and decoded once, for its check, the network and the result's picture."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from zssbir_cli.data.square import ink_box, resize_photo, square_sketch
 from zssbir_cli.errors import DataError
-from zssbir_cli.inputs.folder import picture_files, read_photo, read_sketch
-from zssbir_cli.types import Modality
+from zssbir_cli.files import reason
+from zssbir_cli.inputs.folder import photo_of, picture_files, read_photo, read_sketch, sketch_of
+from zssbir_cli.types import AnyPath, Modality
+
+Picture = AnyPath | Image.Image | npt.NDArray[np.uint8]
+"""A file, a PIL image, or uint8 [H, W] or [H, W, 3]."""
+Pictures = Picture | Sequence[Picture]
+"""One or several; a folder stands for the pictures below it, in sorted order."""
 
 BLANK = "blank: no ink found"
 SHADED = 0.12
@@ -31,18 +42,24 @@ class QueryImage:
 
 
 def read_queries(
-    sketches: Sequence[Path], photos: Sequence[Path] = ()
+    sketches: Pictures, photos: Pictures = ()
 ) -> tuple[list[QueryImage], list[tuple[Path, str]]]:
-    """The queries of files and folders, sketches first, and those that are left out with the reason: broken or blank.
+    """The queries, sketches first, and those that are left out with the reason: broken or blank. A picture that is no
+    file is called by its kind and number (`sketch 1`).
 
     Errors: DataError when a place does not exist or no query remains.
     """
     queries: list[QueryImage] = []
     left_out: list[tuple[Path, str]] = []
     for modality, places in ((Modality.SKETCH, sketches), (Modality.PHOTO, photos)):
-        for path in [file for place in places for file in _existing(place)]:
+        for number, picture in enumerate(expand(places), 1):
+            path = (
+                Path(picture)
+                if isinstance(picture, str | Path)
+                else Path(f"{modality.name.lower()} {number}")
+            )
             try:
-                queries.append(_read(path, modality))
+                queries.append(_read(picture, path, modality))
             except DataError as error:
                 left_out.append((path, str(error).removeprefix(f"{path}: ")))
     if not queries:
@@ -52,14 +69,38 @@ def read_queries(
     return queries, left_out
 
 
-def _read(path: Path, modality: Modality) -> QueryImage:
+def _read(picture: Picture, path: Path, modality: Modality) -> QueryImage:
+    raw = None if isinstance(picture, str | Path) else _png(picture, path)
     if modality is Modality.PHOTO:
-        return QueryImage(path, modality, read_photo(path))
-    image = read_sketch(path)
+        return QueryImage(path, modality, read_photo(path) if raw is None else photo_of(raw, path))
+    image = read_sketch(path) if raw is None else sketch_of(raw, path)
     if ink_box(image) is None:
         raise DataError(BLANK)
     shaded = float(((image > 40) & (image < 215)).float().mean())
     return QueryImage(path, modality, image, LIKE_A_PHOTO if shaded > SHADED else "")
+
+
+def _png(picture: Any, path: Path) -> bytes:
+    """A picture in memory as the file it could have been read from. DataError for what is no picture."""
+    try:
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", compress_level=1)
+    except (AttributeError, TypeError, ValueError, OSError) as error:
+        raise DataError(
+            f"{path}: give a file, a PIL image, or uint8 [H, W] or [H, W, 3] ({reason(error)})"
+        ) from None
+    return buffer.getvalue()
+
+
+def expand(pictures: Pictures) -> list[Picture]:
+    """One or several pictures as a list, folders as their files. Errors: DataError: no such file."""
+    if isinstance(pictures, str | Path | Image.Image | np.ndarray):
+        pictures = [pictures]
+    found: list[Picture] = []
+    for picture in pictures:
+        found += _existing(Path(picture)) if isinstance(picture, str | Path) else [picture]
+    return found
 
 
 def _existing(place: Path) -> list[Path]:

@@ -10,9 +10,10 @@ from zssbir_cli.embedding.embedder import BATCH, Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
 from zssbir_cli.embedding.own import data_of_run
 from zssbir_cli.embedding.parts import embed_part
+from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import UsageError
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.types import Part
+from zssbir_cli.types import AnyPath, Part
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class Embedded:
 
 
 def embed(
-    run: Path,
+    run: AnyPath | None = None,
     *,
     checkpoint: str = "best",
-    images: Path | None = None,
-    out: Path | None = None,
+    runs: AnyPath = "runs",
+    photos: AnyPath | None = None,
+    out: AnyPath | None = None,
     half: bool = False,
-    data: Path | None = None,
+    data: AnyPath | None = None,
     parts: Sequence[str] = (),
     force: bool = False,
     device: str = "auto",
@@ -42,8 +44,8 @@ def embed(
     """Embed a folder of photos, or parts of a prepared set; what is up to date is kept, unless `force`.
 
     Args:
-        run, checkpoint: whose weights.
-        images: a folder of photos. Its file (`out`, default: one in the run's folder) follows the folder: photos it
+        run, checkpoint: whose weights (default: the latest run under `runs`, see `find_run`).
+        photos: a folder of photos. Its file (`out`, default: one in the run's folder) follows the folder: photos it
             knows keep their rows, and a pass that is killed continues.
         half: store a folder's rows as float16.
         data, parts: a prepared set (default: the run's own) and its parts (default: all but train).
@@ -51,27 +53,33 @@ def embed(
 
     Errors: UsageError, DataError (no photos, a damaged set, disk full), CheckpointError.
 
-    >>> embed(Path("runs/latest"), images=Path("photos")).folder  # doctest: +SKIP
-    FolderResult(path=..., images=100038, new=50, changed=3, moved=0, gone=12, kept=99935, skipped=())
+    >>> zssbir.embed(photos="photos").folder.new
+    5
+    >>> zssbir.embed(photos="photos").folder.kept
+    5
     """
     if unknown := [p for p in parts if p not in list(Part)]:
         raise UsageError(f"--part {unknown[0]}: one of {', '.join(Part)}")
-    if images is not None and (parts or data):
+    if photos is not None and (parts or data):
         raise UsageError("--photos embeds a folder of photos: leave out --part and --data")
-    if images is None and (out or half):
+    if photos is None and (out or half):
         raise UsageError(
             "--out and --half are for --photos: the parts of a data set have their places in the run"
         )
+    found = find_run(run, Path(runs), checkpoint)
     chosen = choose_device(device)
     with distributed.session(chosen):
         embedder = Embedder.open(
-            run, chosen, which=checkpoint, precision=precision, workers=workers, batch=batch
+            found.path, chosen, which=found.which, precision=precision, workers=workers, batch=batch
         )
-        if images is not None:
-            result = follow_folder(embedder, images, out, half=half, force=force, progress=progress)
+        if photos is not None:
+            place = None if out is None else Path(out)
+            result = follow_folder(embedder, Path(photos), place, half=half, force=force, progress=progress)
             return Embedded((result.path,), result)
-        prepared = data_of_run(run, embedder.checkpoint, embedder.recipe, data).prepared
+        prepared = data_of_run(
+            found.path, embedder.checkpoint, embedder.recipe, None if data is None else Path(data)
+        ).prepared
         have = {part for part, _ in prepared.manifest.counts}
         wanted = [Part(p) for p in parts] or [p for p in (Part.TEST, Part.VAL, Part.HOLDOUT) if p in have]
-        found = [embed_part(embedder, prepared, p, force=force, progress=progress) for p in wanted]
-        return Embedded(tuple(f.path for f in found if f.path))
+        stored = [embed_part(embedder, prepared, p, force=force, progress=progress) for p in wanted]
+        return Embedded(tuple(s.path for s in stored if s.path))

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.engine.runs import RunChoice
+from zssbir_cli.engine.runs import RunChoice, find_run
 from zssbir_cli.errors import UsageError
 from zssbir_cli.evaluation import results
 from zssbir_cli.evaluation.inputs import Inputs, Options, file_inputs, run_inputs
@@ -14,6 +15,7 @@ from zssbir_cli.evaluation.protocols import check_protocol
 from zssbir_cli.evaluation.trec import evaluate_trec
 from zssbir_cli.evaluation.trec_files import write_trec
 from zssbir_cli.progress import Progress, silent
+from zssbir_cli.types import AnyPath
 
 EXPORTS = {"": 0, "trec": 1000, "trec-all": None}
 """Forms of export, and photos of each query in the run file (None: the whole gallery; "": no export)."""
@@ -28,36 +30,66 @@ class EvalOutcome:
     report: Path | None
     exported: tuple[Path, ...] = ()
 
+    def value(self, measure: str = "mAP@all", convention: str = "voc") -> float:
+        """A measure, 0-1; `convention` plays no role where there is only one. Errors: KeyError."""
+        found = {m.convention: m.value for m in self.evaluation.measures if m.name == measure}
+        return found[convention if convention in found else ""]
+
+    def as_json(self) -> dict[str, Any]:
+        """All that the result file holds, as plain values."""
+        return results.as_json(self.evaluation)
+
 
 def evaluate_run(
-    run: RunChoice,
-    split: str = "zs",
-    options: Options | None = None,
+    run: RunChoice | AnyPath | None = None,
     *,
+    split: str = "zs",
+    checkpoint: str = "best",
+    runs: AnyPath = "runs",
+    data: AnyPath | None = None,
+    classes: Sequence[str] = (),
+    per_class: int | None = None,
+    seed: int = 0,
     k: Sequence[int] = DEFAULT_K,
-    out: Path | None = None,
+    out: AnyPath | None = None,
     report: bool = True,
     export: str = "",
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> EvalOutcome:
-    """Evaluate a run (see `engine.runs.find_run`) on a protocol; the result goes to `out` or the run's eval/ folder.
+    """Evaluate a run on a protocol; the result goes to `out` or the run's eval/ folder.
 
-    export: a key of `EXPORTS`; the files lie beside the result. Errors: UsageError, DataError, CheckpointError.
+    Args:
+        run, checkpoint: whose weights (default: the latest run under `runs`, see `find_run`).
+        split: `zs` (unseen classes), `val`, or a generalised protocol (`evaluation.protocols.PROTOCOLS`).
+        data: another prepared set than the run's own; classes that the run has seen are left out and named.
+        classes, per_class, seed: only these classes, at most so many images of each, and how they are drawn.
+        k: cuts. report: also write pages and figures. export: `trec` or `trec-all`, beside the result.
+
+    Errors: UsageError, DataError, CheckpointError.
+
+    >>> outcome = zssbir.evaluate(split="zs", k=[10])
+    >>> 0 < outcome.value("mAP@all", "voc") < 1
+    True
     """
     check_protocol(split)
     check_export(export)
-    options = options or Options()
-    inputs = run_inputs(run, split, options, progress)
-    return _finish(inputs, k, options.device, out, report, export, progress)
+    chosen = run if isinstance(run, RunChoice) else find_run(run, Path(runs), checkpoint)
+    here = None if data is None else Path(data)
+    options = Options(here, tuple(classes), per_class, seed, device, precision, workers)
+    inputs = run_inputs(chosen, split, options, progress)
+    return _finish(inputs, k, device, None if out is None else Path(out), report, export, progress)
 
 
 def evaluate_file(
-    path: Path,
-    classes: Sequence[str] = (),
+    path: AnyPath,
     *,
+    classes: Sequence[str] = (),
     k: Sequence[int] = DEFAULT_K,
     device: str = "auto",
-    out: Path | None = None,
+    out: AnyPath | None = None,
     report: bool = True,
     export: str = "",
     progress: Progress = silent,
@@ -65,11 +97,18 @@ def evaluate_file(
     """Evaluate embeddings of any model (.npz, .h5 or .csv); written only when there is an `out` folder.
 
     Errors: UsageError, DataError.
+
+    >>> import numpy as np
+    >>> rows, labels = np.eye(3).repeat(2, axis=0), [0, 0, 1, 1, 2, 2]
+    >>> np.savez("e.npz", query=rows, gallery=rows, query_labels=labels, gallery_labels=labels)
+    >>> zssbir.evaluate_file("e.npz", k=[1]).value("mAP@all", "voc")
+    1.0
     """
     check_export(export)
     if export and out is None:
         raise UsageError(f"--export {export} needs --out FOLDER with --embeddings")
-    return _finish(file_inputs(path, classes), k, device, out, report, export, progress)
+    inputs, folder = file_inputs(Path(path), classes), None if out is None else Path(out)
+    return _finish(inputs, k, device, folder, report, export, progress)
 
 
 def evaluate_ranking(

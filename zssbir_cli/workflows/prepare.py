@@ -14,17 +14,99 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import counted, readable, suggestion
 from zssbir_cli.preparation.archives import open_source
 from zssbir_cli.preparation.carry import Prepared, carry_out, check_free
-from zssbir_cli.preparation.choices import Choices
+from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.preparation.own import check_given_once, default_name, plan_own
 from zssbir_cli.preparation.plan import PreparePlan
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.preparation.roles import read_unseen
 from zssbir_cli.preparation.sources import Source
 from zssbir_cli.progress import Progress, Say, silent
-from zssbir_cli.types import Role
+from zssbir_cli.types import AnyPath, Role
 
 DEMO_UNSEEN = "13"
 DEMO_VAL = 5
+
+
+def prepare(
+    source: AnyPath | Sequence[AnyPath],
+    *,
+    out: AnyPath | None = None,
+    name: str | None = None,
+    unseen: str | int | float | Sequence[str] | None = None,
+    val_classes: int | None = None,
+    holdout: int | None = None,
+    per_class: int | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    square: bool = False,
+    split: str | None = None,
+    files: Sequence[AnyPath] = (),
+    lists: Sequence[AnyPath] = (),
+    ambiguity: float | None = None,
+    dedup: bool = False,
+    strict: bool = False,
+    allow_leak: bool = False,
+    workers: int = 0,
+    say: Say = lambda text: None,
+    progress: Progress = silent,
+) -> Prepared:
+    """Turn sketches and photos into a prepared data set, in `out` (default: data/NAME). An option that is left out
+    has the default of `zssbir prepare`.
+
+    Args:
+        source: a folder or archive with sketch/<class>/* and photo/<class>/*, or several that are taken as one; or
+            `demo`, `sketchy`, `tuberlin`, `quickdraw`.
+        unseen: own data: the test classes as names, a number, a fraction, or `all` (a set for evaluation only).
+        val_classes: seen classes held out for model selection. holdout: sketches of each seen class that are kept
+            out of training. per_class: the most sketches and photos of a class.
+        size, square: bring pictures down to this side; with `square` store the network's inputs themselves.
+        split, files, lists: benchmarks: the named split, what is there already, published file lists.
+        ambiguity: demo: how many other things the photos show, 0-1.
+        dedup, strict, allow_leak: leave out copies; refuse what cannot be used; record leaks.
+        say: is told what happens, a line at a time.
+
+    Errors: UsageError (an option, a name), DataError (files that are missing or unusable, leaks, a full disk).
+
+    >>> prepared = zssbir.prepare("pictures", unseen=13, val_classes=5)
+    >>> prepared.root.name, len(prepared.manifest.classes)
+    ('pictures', 52)
+    """
+    given = [source] if isinstance(source, str | Path) else list(source)
+    dataset = _dataset(given, of_benchmark=bool(split or files or lists), of_demo=ambiguity is not None)
+    build = BuildOptions(CleanOptions(size, square=square), dedup, strict, allow_leak, workers)
+    wanted = unseen if unseen is None or isinstance(unseen, str) else _names_or_number(unseen)
+    choices = Choices(wanted, val_classes, holdout, per_class, seed, build)
+    place = None if out is None else Path(out)
+    if dataset == "demo":
+        return prepare_demo(
+            place, name=name, choices=choices, ambiguity=ambiguity, say=say, progress=progress
+        )
+    if dataset:
+        return prepare_benchmark(
+            dataset, split=split, paths=[*map(Path, files)], lists=[*map(Path, lists)], name=name, out=place,
+            choices=choices, say=say, progress=progress,
+        )  # fmt: skip
+    return prepare_own([*map(Path, given)], name=name, out=place, choices=choices, say=say, progress=progress)
+
+
+def _dataset(given: Sequence[AnyPath], *, of_benchmark: bool, of_demo: bool) -> str:
+    """The benchmark's name, `demo`, or "" for the user's own files. UsageError for options that do not apply."""
+    if not given:
+        raise UsageError(
+            "prepare what? demo, sketchy, tuberlin, quickdraw, or a folder or archive of your own"
+        )
+    dataset = str(given[0]) if len(given) == 1 and given[0] in (*DATASETS, "demo") else ""
+    if of_benchmark and dataset not in DATASETS:
+        raise UsageError("--split, --from and --lists go with sketchy, tuberlin or quickdraw")
+    if of_demo and dataset != "demo":
+        raise UsageError("--ambiguity goes with `zssbir prepare demo` only")
+    return dataset
+
+
+def _names_or_number(unseen: int | float | Sequence[str]) -> str:
+    """As `--unseen` writes it; a trailing comma makes one name a name."""
+    return f"n={unseen}" if isinstance(unseen, int | float) else ",".join((*unseen, ""))
 
 
 def prepare_own(

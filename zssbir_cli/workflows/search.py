@@ -1,6 +1,5 @@
 """`zssbir search`: sketches, or photos to find more like them, against a gallery that is embedded once and reused."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from zssbir_cli import files
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.embeddings import Embeddings
 from zssbir_cli.embedding.folder import FolderResult
-from zssbir_cli.embedding.gallery import open_gallery
+from zssbir_cli.embedding.gallery import Gallery, open_gallery
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.inputs.queries import QueryInputs, read_queries
+from zssbir_cli.inputs.queries import Pictures, QueryImage, QueryInputs, expand, read_queries
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
-from zssbir_cli.types import Modality
+from zssbir_cli.types import AnyPath, Modality
 
 FORMATS = (".html", ".png", ".json")
 SHOW_PROGRESS = 500_000
@@ -64,14 +63,14 @@ class SearchResult:
 
 
 def search_sketches(
-    sketches: Sequence[Path],
-    gallery: Path,
+    sketches: Pictures,
+    photos: AnyPath,
     *,
-    run: str | Path | None = None,
-    runs: Path = Path("runs"),
-    which: str = "best",
+    run: AnyPath | None = None,
+    checkpoint: str = "best",
+    runs: AnyPath = "runs",
     k: int = 20,
-    like: Sequence[Path] = (),
+    like: Pictures = (),
     min_score: float = -1.0,
     device: str = "auto",
     workers: int | None = None,
@@ -79,21 +78,65 @@ def search_sketches(
 ) -> SearchResult:
     """Find the `k` nearest photos of every sketch.
 
-    gallery: an embeddings file (its model must be the run's), a prepared data set (its test photos), or any folder
-    of photos (embedded on first use, then followed: only what is new or changed is embedded).
-    like: photos (or folders of them) to find more like; they do not find themselves.
-    min_score: the least cosine of a photo that is shown.
-    Broken and blank queries are left out, with the reason in the result.
+    Args:
+        sketches: drawings: files, folders, PIL images or arrays. Broken and blank ones are left out, with the reason
+            in the result.
+        photos: the gallery: an embeddings file (its model must be the run's), a prepared data set (its test photos),
+            or any folder of photos (embedded on first use, then followed: only what is new or changed is embedded).
+        run, checkpoint: whose weights; default: those that made the file, or the latest run under `runs`.
+        like: photos to find more like; they do not find themselves.
+        min_score: the least cosine of a photo that is shown.
+
     Errors: DataError (no query can be read, gallery of another model), UsageError, CheckpointError.
+
+    >>> found = zssbir.search("drawing.png", photos="photos", k=3).found[0]
+    >>> [hit.rank for hit in found.hits]
+    [1, 2, 3]
     """
+    queries, left_out = _queries(sketches, like, k, min_score)
+    opened = open_gallery(
+        Path(photos), choose_device(device), run=run, runs=Path(runs), which=checkpoint, workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    return _search(opened, queries, left_out, k, min_score, progress)
+
+
+def search_gallery(
+    gallery: Gallery,
+    sketches: Pictures,
+    *,
+    k: int = 20,
+    like: Pictures = (),
+    min_score: float = -1.0,
+    progress: Progress = silent,
+) -> SearchResult:
+    """As `search_sketches`, in a gallery that is open already."""
+    queries, left_out = _queries(sketches, like, k, min_score)
+    return _search(gallery, queries, left_out, k, min_score, progress)
+
+
+def _queries(
+    sketches: Pictures, like: Pictures, k: int, min_score: float
+) -> tuple[list[QueryImage], list[tuple[Path, str]]]:
     if not -1 <= min_score <= 1:
         raise UsageError(f"--min-score {min_score}: a cosine lies between -1 and 1")
-    if not sketches and not like:
+    drawings, photos = expand(sketches), expand(like)
+    if not drawings and not photos:
         raise UsageError("nothing to search for: give a drawing, or a photo with --like")
-    queries, left_out = read_queries(sketches, like)
-    opened = open_gallery(
-        gallery, choose_device(device), run=run, runs=runs, which=which, workers=workers, progress=progress
-    )
+    if k < 1:
+        raise UsageError(f"-k {k}: give 1 or more")
+    return read_queries(drawings, photos)
+
+
+def _search(
+    opened: Gallery,
+    queries: list[QueryImage],
+    left_out: list[tuple[Path, str]],
+    k: int,
+    min_score: float,
+    progress: Progress,
+) -> SearchResult:
+    """The photos of each query."""
     stored, (rows, start), data = opened.stored, opened.photos(), opened.embedder.recipe.data
     vectors = [
         opened.embedder.embed(QueryInputs(some, data.size, data.sketch_crop), modality)
@@ -101,7 +144,7 @@ def search_sketches(
         if (some := [q for q in queries if q.modality is modality])
     ]
     nearest = search(
-        torch.cat(vectors), rows, k + bool(like),
+        torch.cat(vectors), rows, k + any(q.modality is Modality.PHOTO for q in queries),
         products=Precision.choose("auto", torch.device("cpu")).dtype,
         progress=progress if len(rows) > SHOW_PROGRESS else silent,
     )  # fmt: skip

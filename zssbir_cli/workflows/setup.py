@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zssbir_cli.benchmarks.splits import source_of
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.own import learnt_from
@@ -15,7 +14,7 @@ from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.job import Job, Validate
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.step import seed_all
-from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.errors import UsageError
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Embed, Method
 from zssbir_cli.methods.table import build_method, build_train_data
@@ -23,6 +22,7 @@ from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part
+from zssbir_cli.workflows.recipes import check_data
 
 EMBED_BATCH = 128
 
@@ -77,13 +77,8 @@ class TrainProbe:
 
 def open_data(recipe: Recipe) -> PreparedSet:
     """Open the recipe's prepared data set; a missing one names the command that makes it."""
-    root = Path(recipe.data.root).expanduser()
-    if not (root / "manifest.json").is_file():
-        raise DataError(
-            f"{root}: no prepared data set here; run `zssbir prepare {source_of(root.name)}` first, or point the "
-            f"recipe to yours with --set data.root=FOLDER"
-        )
-    return PreparedSet.open(root)
+    check_data(recipe)
+    return PreparedSet.open(Path(recipe.data.root).expanduser())
 
 
 def validator(setup: Setup) -> Validate | None:

@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from zssbir_cli.engine.circumstances import circumstances
 from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.profile import StepProfile, profile_steps
-from zssbir_cli.engine.report import Hooks, Silent, memory_mb
+from zssbir_cli.engine.report import Hooks, Report, Silent, memory_mb
 from zssbir_cli.engine.resume import check_resume
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.runs import find_run, has_checkpoint
@@ -26,10 +26,12 @@ from zssbir_cli.engine.tensorboard import TensorBoardHooks
 from zssbir_cli.errors import DivergedError, UsageError, ZssbirError
 from zssbir_cli.files import write_text
 from zssbir_cli.methods.base import Position
+from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import dump_recipe, load_recipe, parse_recipe
 from zssbir_cli.recipe.schema import Recipe
-from zssbir_cli.types import Modality, Part
+from zssbir_cli.types import AnyPath, Modality, Part
 from zssbir_cli.viz.curves import save_curves
+from zssbir_cli.workflows.recipes import Settings, choose_recipe
 from zssbir_cli.workflows.setup import Setup, build_job
 
 
@@ -56,22 +58,53 @@ class CheckOutcome:
     device: str
 
 
+@dataclass
+class ProgressHooks(Silent):
+    """Hooks that tell a `Progress` how far the training is, and keep reports and notes."""
+
+    progress: Progress = field(default=silent)
+
+    def report(self, report: Report) -> None:
+        """See `engine.report.Hooks`."""
+        super().report(report)
+        self.progress("training", report.step, report.total_steps)
+
+
 def train(
-    recipe: Recipe,
+    recipe: Recipe | AnyPath | None = None,
     *,
-    runs: Path = Path("runs"),
+    data: AnyPath | None = None,
+    settings: Settings = (),
+    runs: AnyPath = "runs",
     device: str = "auto",
-    resume: str | Path | None = None,
+    resume: AnyPath | None = None,
     overfit: int | None = None,
     hooks: Hooks | None = None,
     tensorboard: bool = False,
     command: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> TrainOutcome:
-    """Train `recipe` into a new folder under `runs`, or continue the run or checkpoint `resume` (see `find_run`).
+    """Train into a new folder under `runs`, or continue a run; leaves weights, metrics and curves there.
 
-    Leaves curves.png beside metrics.jsonl, and event files in tensorboard/ if asked.
-    Raises UsageError, DataError, CheckpointError, DivergedError.
+    Args:
+        recipe: a shipped recipe's name, a file, or a `Recipe` (then without `data` and `settings`).
+        data: the prepared data set. settings: changes of the recipe, {"train.epochs": 5} or ["train.epochs=5"].
+        resume: a run or one of its checkpoints to continue (see `find_run`); its recipe is used.
+        overfit: for debugging, train on so many batches only.
+        hooks: receives every report of the loop (loss, speed, validation); progress: only how far it is.
+        tensorboard: also write event files. command: what run.json says of how the run was started.
+
+    Errors: UsageError, DataError, CheckpointError, DivergedError (the loss is no longer finite).
+
+    >>> trained = zssbir.train("tiny.yaml", data="data/pictures", settings={"train.epochs": 1})
+    >>> trained.result.steps
+    5
     """
+    if not isinstance(recipe, Recipe):
+        recipe = choose_recipe(recipe, data=data, settings=settings, resume=resume, runs=runs)
+    elif data is not None or settings:
+        raise UsageError("data and settings go with a recipe's name or file, not with a Recipe")
+    runs = Path(runs)
     where = choose_device(device)
     with distributed.session(where), ExitStack() as stack:
         setup = Setup.build(recipe, where)
@@ -81,7 +114,7 @@ def train(
         if resume is not None:
             check_resume(run, source)
             _remember(run, setup, command)
-        hooks = hooks or Silent()
+        hooks = hooks or ProgressHooks(progress=progress)
         if tensorboard:
             hooks = stack.enter_context(closing(TensorBoardHooks(run.path / "tensorboard", hooks)))
         if distributed.is_main():

@@ -1,0 +1,75 @@
+"""The recipe that a training will follow, checked together with its data set. Imports no torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from zssbir_cli.benchmarks.splits import source_of
+from zssbir_cli.engine.runs import find_run
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.recipe.loader import find_recipe, load_recipe
+from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.types import AnyPath
+
+Settings = Sequence[str] | Mapping[str, object]
+"""Changes of a recipe: texts `section.key=value`, or keys and values."""
+
+
+def choose_recipe(
+    recipe: AnyPath | None = None,
+    *,
+    data: AnyPath | None = None,
+    settings: Settings = (),
+    resume: AnyPath | None = None,
+    runs: AnyPath = "runs",
+) -> Recipe:
+    """A recipe by name or file (None: that of the run `resume`), with `settings` and the data set `data`.
+
+    Errors: UsageError (no such recipe or run, a wrong key or value), DataError (no data set there).
+    """
+    changes = overrides(settings)
+    if data is not None:
+        changes.append(f"data.root={json.dumps(str(data))}")
+    if resume is not None:
+        find_run(resume, Path(runs))  # what is no run is refused
+    if recipe is not None:
+        chosen = load_recipe(find_recipe(str(recipe)), changes)
+    elif resume is not None:
+        chosen = _resumed(resume, Path(runs), changes)
+    else:
+        raise UsageError("give --recipe NAME (see `zssbir recipes`), or --resume RUN")
+    check_data(chosen)
+    return chosen
+
+
+def overrides(settings: Settings) -> list[str]:
+    """Changes of a recipe as texts.
+
+    >>> overrides({"optim.lr": 1e-4, "model.weights": "none"})
+    ['optim.lr=0.0001', 'model.weights="none"']
+    """
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return list(settings)
+
+
+def check_data(recipe: Recipe) -> None:
+    """Refuse a recipe whose data set is not there, with the command that makes it. Errors: DataError."""
+    root = Path(recipe.data.root).expanduser()
+    if not (root / "manifest.json").is_file():
+        raise DataError(
+            f"{root}: no prepared data set here; run `zssbir prepare {source_of(root.name)}` first, or name yours "
+            "with --data FOLDER (the recipe's data.root)"
+        )
+
+
+def _resumed(resume: AnyPath, runs: Path, changes: list[str]) -> Recipe:
+    """The recipe of a run; where its file is damaged, the one in its checkpoint."""
+    file = find_run(resume, runs).path / "recipe.yaml"
+    try:
+        load_recipe(file)
+    except UsageError:
+        from zssbir_cli.workflows.train import resumed_recipe
+
+        return resumed_recipe(resume, runs, changes)
+    return load_recipe(file, changes)
