@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from zssbir_cli.errors import UsageError
-from zssbir_cli.methods.puxim.decoder import DecoderLayer, MatchDecoder, interaction_loss, other_class
+from zssbir_cli.methods.puxim.decoder import MatchDecoder, interaction_loss, other_class
 from zssbir_cli.methods.puxim.losses import reconstruction_loss, triplet_loss
 from zssbir_cli.methods.puxim.masks import keep_mask, masked_count, to_grid
 
@@ -112,25 +112,6 @@ def test_gradients_of_the_interaction() -> None:
         return interaction_loss(head, s, torch.cat([p, n]), keep, rows, rows + 2)[0]
 
     assert torch.autograd.gradcheck(loss, inputs)
-
-
-def test_layer_equals_torch_when_batch_first() -> None:
-    torch.manual_seed(1)
-    ours = DecoderLayer(8, 2, 12, 0.0).double()
-    peer = nn.TransformerDecoderLayer(8, 2, 12, 0.0, batch_first=True).double()
-    for mine, theirs in ((ours.self_attention, peer.self_attn), (ours.cross_attention, peer.multihead_attn)):
-        theirs.in_proj_weight.data = torch.cat([mine.query.weight, mine.key_value.weight]).detach().clone()
-        theirs.in_proj_bias.data = torch.cat([mine.query.bias, mine.key_value.bias]).detach().clone()
-        theirs.out_proj.load_state_dict(mine.out.state_dict())
-    peer.linear1.load_state_dict(ours.feed_forward[0].state_dict())
-    peer.linear2.load_state_dict(ours.feed_forward[3].state_dict())
-    for mine, theirs in zip(ours.norms, (peer.norm1, peer.norm2, peer.norm3), strict=True):
-        with torch.no_grad():
-            mine.weight.uniform_(0.5, 2)
-        theirs.load_state_dict(mine.state_dict())
-    keep = torch.tensor([[True, False, True, True], [False, True, False, True]])
-    x, memory = rand(2, 3, 8), rand(2, 4, 8, seed=1)
-    torch.testing.assert_close(ours(x, memory, keep), peer(x, memory, memory_key_padding_mask=~keep))
 
 
 def test_samples_are_not_mixed() -> None:

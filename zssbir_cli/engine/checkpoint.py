@@ -262,5 +262,7 @@ def load_into(
     for what, names in (("misses", missing), ("has unknown", unknown), ("has differently shaped", shapes)):
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise CheckpointError(f"{path / MODEL} {what} tensors ({shown}): it was made by another recipe")
+            raise CheckpointError(
+                f"{path / MODEL} {what} tensors ({shown}): it was made by another recipe or version"
+            )
     module.load_state_dict(dict(weights), strict=False)

@@ -1,11 +1,8 @@
 """DINO's multi-crop augmentation with OpenCV: all crops of an image from one decode.
 
-The same distributions as the published pipeline (Caron et al. 2021, torchvision on PIL), reached more
-cheaply:
-brightness, contrast, saturation, hue and grey of one crop are composed into a single 3 x 4 colour matrix, so
-a
-crop is one resize, one matrix product and at most one blur. Not bit-identical: colours are clipped once, at
-the
+The same distributions as the published pipeline (Caron et al. 2021, torchvision on PIL), at a lower cost:
+brightness, contrast, saturation, hue and grey of one crop are composed into a single 3 x 4 colour matrix, so a
+crop is one resize, one matrix product and at most one blur. Not bit-identical: colours are clipped once, at the
 end, and hue is a rotation about the grey axis. Grey images (sketches) keep their one channel, on which the
 colour operations act exactly as on three equal ones.
 """
@@ -51,12 +48,10 @@ class Crops:
 
 
 def multi_crop(image: Tensor, crops: Crops, rng: Rng) -> tuple[Tensor, Tensor]:
-    """Augmented views of a decoded image: uint8 [C, H, W] -> globals [2, C, S, S], locals [n, C, s, s],
-    uint8.
+    """Augmented views of a decoded image: uint8 [C, H, W] -> globals [2, C, S, S], locals [n, C, s, s], uint8.
 
-    The first global is always blurred, the second rarely, but solarised with chance 0.2; locals are blurred
-    with chance
-    0.5. rng: the item's own generator, so that views depend on nothing but the item.
+    The first global is always blurred, the second rarely, but solarised with probability 0.2; locals are blurred
+    with probability 0.5. rng: the item's own generator, so that views depend on nothing but the item.
     """
     pixels = _pixels(image)
     wide = [
@@ -86,8 +81,8 @@ def _pixels(image: Tensor) -> Image:
 def view(
     image: Image, size: int, scale: tuple[float, float], blur: float, solarize: float, crops: Crops, rng: Rng
 ) -> Image:
-    """One view: random resized crop, mirror (0.5), colour jitter (0.8), grey (0.2), blur, solarise; [size,
-    size, C]."""
+    """One view: random resized crop, mirror (0.5), colour jitter (0.8), grey (0.2), blur, solarise;
+    [size, size, C]."""
     out = random_resized_crop(image, size, scale, rng)
     if rng.random() < 0.5:
         out = cv2.flip(out, 1).reshape(out.shape)
@@ -118,8 +113,8 @@ def crop_box(height: int, width: int, scale: tuple[float, float], rng: Rng) -> t
 
 
 def random_resized_crop(image: Image, size: int, scale: tuple[float, float], rng: Rng) -> Image:
-    """A random part of `image` [H, W, C], resized to [size, size, C]: by area when it shrinks, bicubic when
-    it grows."""
+    """A random part of `image` [H, W, C], resized to [size, size, C]: by area when it shrinks, bicubic
+    when it grows."""
     top, left, h, w = crop_box(image.shape[0], image.shape[1], scale, rng)
     part = image[top : top + h, left : left + w]
     how = cv2.INTER_AREA if min(h, w) > size else cv2.INTER_CUBIC
@@ -148,8 +143,7 @@ def jitter_matrix(mean: Float32, rng: Rng, strength: float = 1.0) -> Float32:
     """Brightness, contrast, saturation and hue in random order as an affine map of RGB, float32 [3, 4].
 
     mean: the crop's mean colour [3], 0-255. Factors are uniform in 1 +- 0.4, 1 +- 0.4, 1 +- 0.2; the hue
-    turns by
-    at most 0.1 of the circle.
+    turns by at most 0.1 of the circle.
     """
     out: Affine = np.eye(3, 4, dtype=np.float32)
     for step in rng.permutation(4):
@@ -174,8 +168,7 @@ def jitter_matrix(mean: Float32, rng: Rng, strength: float = 1.0) -> Float32:
 def as_drawing(image: Image, rng: Rng) -> Image:
     """A photo [H, W, C] as dark strokes on white [H, W, 1]: edges of random fineness, contrast and thickness.
 
-    Either Canny's (thin, binary) or a Sobel gradient with a random threshold (soft), the usual stand-ins for
-    a
+    Either Canny's (thin, binary) or a Sobel gradient with a random threshold (soft), the usual stand-ins for a
     sketch where there are no pairs.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image[..., 0]

@@ -1,5 +1,4 @@
-"""What AMA trains on: unpaired sketches and photos as crops. Labels are not read here, nor anywhere in
-AMA."""
+"""What AMA trains on: crops of unpaired sketches and photos. No part of AMA reads labels."""
 
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ class UnpairedPlan:
     seed: int
 
     def batches(self, epoch: int) -> Ints:
-        """Rows of epoch `epoch`: int64 [steps, batch, 2]; passes go on from epoch to epoch."""
+        """Rows of epoch `epoch`: int64 [steps, batch, 2]; a pass continues in the next epoch."""
         shape = (self.steps_per_epoch, self.batch_size)
         return np.stack(
             [self._column(epoch, n, i).reshape(shape) for i, n in enumerate((self.sketches, self.photos))], -1
@@ -49,8 +48,7 @@ class AmaItems(Dataset[Batch]):
     """Crops of one sketch and one photo, each decoded once.
 
     `<modality>_global` uint8 [2, C, S, S], `<modality>_local` [n, C, s, s], `photo_drawing` [d, 1, S, S] and
-    `<modality>_index`
-    (the image's number in its set, for its cluster).
+    `<modality>_index` (the image's number in its set, for its cluster).
     """
 
     def __init__(
@@ -98,11 +96,7 @@ def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
             raise DataError(
                 f"{prepared.root} has no training {'sketches' if images is sketches else 'photos'}"
             )
-    views = config.views
-    crops = Crops(
-        data.size, views.local_size, views.locals, views.global_scale, views.local_scale,
-        views.drawings, views.drawing_scale, views.blur, views.color,
-    )  # fmt: skip
+    crops = Crops(global_size=data.size, **config.views.model_dump())
     steps = recipe.train.steps_per_epoch or max(1, len(photos) // recipe.train.batch_size)
     plan = UnpairedPlan(len(sketches), len(photos), recipe.train.batch_size, steps, recipe.train.seed)
     return TrainData(plan, AmaItems(sketches, photos, data, crops, recipe.train.seed))

@@ -1,11 +1,9 @@
 """AMA: student and teacher over unlabelled, unpaired sketches and photos (Yin et al., AAAI 2024).
 
 Departures from the published code, which does not run: contrastive clustering is the function that exists
-there,
-with its mask made anew per level; similarity guidance compares student globals with teacher globals of its
-own modality; k-means sees unit features; the teacher's state, centres and clusters are in checkpoints; a
-shared
-centre takes in both modalities at once, where the published one moves between their two losses.
+there, with its mask made anew per level; similarity guidance compares student globals with teacher globals of
+the same modality; k-means clusters unit features; the teacher's state, centres and clusters are in checkpoints;
+a shared centre takes in both modalities at once, where the published one moves between their two losses.
 """
 
 import copy
@@ -39,8 +37,7 @@ _NAMES = {Modality.SKETCH: "sketch", Modality.PHOTO: "photo"}
 class AmaMethod(Method):
     """Teacher and student encoders with DINO heads, centres, and the clusters of the training images.
 
-    Batches (see `data.AmaItems`), uint8: `<modality>_global` [B, 2, C, S, S], `<modality>_local` [B, n, C,
-    s, s],
+    Batches (see `data.AmaItems`), uint8: `<modality>_global` [B, 2, C, S, S], `<modality>_local` [B, n, C, s, s],
     `photo_drawing` [B, d, 1, S, S]; int64: `<modality>_index` [B].
     """
 
@@ -65,8 +62,7 @@ class AmaMethod(Method):
         self._said: set[str] = set()
 
     def train(self, mode: bool = True) -> "AmaMethod":
-        """As `nn.Module.train`; the teacher stays in eval mode (and has no stochastic depth for that
-        reason)."""
+        """As `nn.Module.train`; the teacher stays in eval mode (and so without stochastic depth)."""
         super().train(mode)
         self.teacher.eval()
         self.teacher_head.eval()

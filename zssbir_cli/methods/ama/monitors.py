@@ -11,8 +11,7 @@ def teacher_monitors(targets: Tensor, features: Tensor) -> dict[str, Tensor]:
     """Of one modality's teacher: probabilities [Q, B, K] and embeddings [Q * B, D] -> scalars.
 
     entropy: mean entropy of a target, as a share of log K; 1 = uniform targets, nothing to learn. spread:
-    mutual
-    information between image and prototype, as a share of its largest value, log(B); 0 = all images have
+    mutual information between image and prototype, as a share of its largest value, log(B); 0 = all images have
     the same target. rank: effective rank of the centred unit embeddings, (tr G)^2 / ||G||^2, between 1 and
     their number; 1 = they lie on a line.
     """

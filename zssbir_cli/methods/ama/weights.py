@@ -1,5 +1,5 @@
-"""Filling student, teacher and heads from a DINO checkpoint or a plain backbone. Nothing stays random
-unsaid."""
+"""Filling student, teacher and heads from a DINO checkpoint or a plain backbone; what stays random is
+logged."""
 
 import logging
 from collections.abc import Mapping

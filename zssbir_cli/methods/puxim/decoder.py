@@ -6,59 +6,6 @@ from torch import Tensor, nn
 from zssbir_cli.errors import UsageError
 
 
-class Attention(nn.Module):
-    """Multi-head attention of `x` over `memory`, with a mask over the memory.
-
-    Explicit matrix products on the CPU, where the backward pass of fused attention in bf16 is several times
-    slower; fused attention elsewhere.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, memory: Tensor, keep: Tensor | None = None) -> Tensor:
-        """x [B, L, D], memory [B, M, D], keep bool [B, M] (True = may be attended to) -> [B, L, D]."""
-        batch, length, width = x.shape
-        q = self.query(x).view(batch, length, self.heads, -1).transpose(1, 2)
-        k, v = self.key_value(memory).view(batch, memory.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mask = None if keep is None else keep[:, None, None, :]
-        if x.device.type == "cpu":
-            weight = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-            if mask is not None:
-                weight = weight.masked_fill(~mask, float("-inf"))
-            y = weight.softmax(-1).to(v.dtype) @ v
-        else:
-            y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = self.out(y.transpose(1, 2).reshape(batch, length, width))
-        return out
-
-
-class DecoderLayer(nn.Module):
-    """Self-attention over the sketch, cross-attention to the photo, feed-forward; norms come after, as in
-    `nn.TransformerDecoderLayer`."""
-
-    def __init__(self, width: int, heads: int, ff: int, dropout: float) -> None:
-        super().__init__()
-        self.self_attention = Attention(width, heads)
-        self.cross_attention = Attention(width, heads)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, ff), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ff, width)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, memory: Tensor, keep: Tensor) -> Tensor:
-        """x [B, L, D], memory [B, M, D], keep bool [B, M] -> [B, L, D]."""
-        x = self.norms[0](x + self.dropout(self.self_attention(x, x)))
-        x = self.norms[1](x + self.dropout(self.cross_attention(x, memory, keep)))
-        out: Tensor = self.norms[2](x + self.dropout(self.feed_forward(x)))
-        return out
-
-
 class MatchDecoder(nn.Module):
     """Match or no match: sketch tokens are queries, the kept photo tokens keys and values.
 
@@ -71,6 +18,7 @@ class MatchDecoder(nn.Module):
         self,
         dim: int,
         width: int | None = None,
+        *,
         layers: int = 4,
         heads: int = 4,
         ff: int = 1024,
@@ -84,7 +32,9 @@ class MatchDecoder(nn.Module):
                 "change decoder_heads or set decoder_width"
             )
         self.enter = nn.Linear(dim, width) if width != dim else nn.Identity()
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, ff, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(width, heads, ff, dropout, batch_first=True) for _ in range(layers)
+        )
         self.head = nn.Linear(width, 2)
 
     def forward(self, sketch: Tensor, photo: Tensor, keep: Tensor) -> Tensor:
@@ -96,7 +46,7 @@ class MatchDecoder(nn.Module):
         """
         x, memory = self.enter(sketch), self.enter(photo)
         for layer in self.layers:
-            x = layer(x, memory, keep)
+            x = layer(x, memory, memory_key_padding_mask=~keep)
         logits: Tensor = self.head(x).mean(1)
         return logits
 

@@ -45,10 +45,10 @@ class Puxim(Method):
             self.decoder = MatchDecoder(
                 encoder.token_dim,
                 config.decoder_width,
-                config.decoder_layers,
-                config.decoder_heads,
-                config.decoder_ff,
-                config.decoder_dropout,
+                layers=config.decoder_layers,
+                heads=config.decoder_heads,
+                ff=config.decoder_ff,
+                dropout=config.decoder_dropout,
             )
         self._scorer = scorer  # not a module: CLIP is no part of the parameters or of checkpoints
 
