@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from zssbir_cli.demo.geometry import Dice, ellipse, smooth, turn
+from zssbir_cli.demo.geometry import ellipse, smooth, turn
 from zssbir_cli.demo.paint import Picture, Plane, blurred, grid, hsv, mix, noise
+from zssbir_cli.demo.pieces import Dice
 
 
 def _surface_colour(d: Dice) -> Plane:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import Dice
 from zssbir_cli.demo.paint import Plane, grid, hsv, luminance, noise
+from zssbir_cli.demo.pieces import Dice
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFilter
 from zssbir_cli.arrays import UInt8
 from zssbir_cli.demo.backdrop import litter, room, table_top
 from zssbir_cli.demo.classes import CLASSES, draw_instance
-from zssbir_cli.demo.geometry import Dice, Piece, Points, ellipse, extent, smooth
+from zssbir_cli.demo.geometry import Points, ellipse, smooth
 from zssbir_cli.demo.material import random_material
 from zssbir_cli.demo.paint import Picture, Plane, hsv, luminance, mix, noise
+from zssbir_cli.demo.pieces import Dice, Piece, extent
 from zssbir_cli.demo.solid import Light, Patch, paint_solid
 from zssbir_cli.errors import UsageError
 
@@ -39,10 +40,10 @@ def draw_photo(
 ) -> tuple[UInt8, npt.NDArray[np.bool_]]:
     """A photo of a new random instance of class `name`.
 
-    ambiguity: 0 = no things of other classes in the picture, 1 = five, nearly as large as the object; the
-    same generator state gives the same scene but for them; others: the classes they are of. Returns the photo, uint8 [size, size, 3], and
-    the mask of the object's visible pixels, bool [size, size]. Raises UsageError for an unknown class or
-    an ambiguity outside 0-1.
+    ambiguity: 0 = no things of other classes in the picture, 1 = five, nearly as large as the object; the same
+    generator state gives the same scene but for them; others: the classes they are of. Returns the photo, uint8
+    [size, size, 3], and the mask of the object's visible pixels, bool [size, size]. Raises UsageError for an
+    unknown class or an ambiguity outside 0-1.
     """
     scene = draw_scene(name, rng, size, ambiguity, others=others)
     return scene.photo, scene.mask

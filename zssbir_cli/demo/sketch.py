@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from zssbir_cli.arrays import Floats, UInt8
 from zssbir_cli.demo.classes import draw_instance
-from zssbir_cli.demo.geometry import Dice, Piece, Points, resample, tube
+from zssbir_cli.demo.geometry import Points, resample, tube
+from zssbir_cli.demo.pieces import Dice, Piece
 
 _SUPERSAMPLE = 4
 

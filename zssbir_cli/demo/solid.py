@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from zssbir_cli.demo.geometry import Piece
 from zssbir_cli.demo.material import Material, pattern
 from zssbir_cli.demo.paint import Picture, Plane, blurred
+from zssbir_cli.demo.pieces import Piece
 
 _SUPERSAMPLE = 2
 
