@@ -19,7 +19,7 @@ from zssbir_cli.evaluation.protocols import PROTOCOLS, Stock, build_task, restri
 from zssbir_cli.evaluation.published import SIZES, published
 from zssbir_cli.evaluation.report import write_report
 from zssbir_cli.retrieval.metrics import evaluate
-from zssbir_cli.retrieval.projection import confusion, tsne
+from zssbir_cli.retrieval.projection import confusion, pca
 from zssbir_cli.types import Modality, Part
 
 S, P = Modality.SKETCH, Modality.PHOTO
@@ -333,13 +333,12 @@ def test_confusion_rows_are_shares() -> None:
     np.testing.assert_allclose(shares, [[1, 0, 0], [0.25, 0.25, 0.5], [0, 0, 0]])
 
 
-def test_map_keeps_clusters_together_and_repeats() -> None:
+def test_the_map_shows_the_plane_of_largest_variance() -> None:
     rng = np.random.default_rng(0)
-    rows = np.repeat(3 * np.eye(3, 10), 30, axis=0) + 0.3 * rng.standard_normal((90, 10))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    points = tsne(rows)
-    assert np.isfinite(points).all()
-    np.testing.assert_array_equal(points, tsne(rows))
-    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
-    np.fill_diagonal(distance, np.inf)
-    assert (np.repeat(np.arange(3), 30)[distance.argmin(axis=1)] == np.repeat(np.arange(3), 30)).mean() > 0.95
+    plane = rng.standard_normal((60, 2)) * (5, 2)
+    rotation = np.linalg.qr(rng.standard_normal((10, 10)))[0]
+    points, share = pca(np.hstack([plane, 0.1 * rng.standard_normal((60, 8))]) @ rotation + 7)
+    assert 0.99 < share < 1
+    centred = plane - plane.mean(axis=0)
+    assert (np.abs(np.corrcoef(points.T, centred.T)[:2, 2:]).max(axis=1) > 0.99).all()
+    np.testing.assert_allclose(points.std(axis=0), centred.std(axis=0), rtol=0.05)

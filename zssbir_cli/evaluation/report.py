@@ -15,7 +15,7 @@ from zssbir_cli.evaluation import pictures
 from zssbir_cli.evaluation.measure import Evaluation
 from zssbir_cli.evaluation.results import comparable, context, headline, markdown
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.retrieval.projection import confusion, tsne
+from zssbir_cli.retrieval.projection import confusion, pca
 from zssbir_cli.retrieval.search import Neighbours, search
 from zssbir_cli.viz import report_figures as figures
 from zssbir_cli.viz.fonts import drawable
@@ -224,6 +224,10 @@ def _map(evaluation: Evaluation) -> tuple[Drawing, str]:
             labels += [i] * len(index)
             kinds += [sketch] * len(index)
     names = [_shown(evaluation, c) for c in shown]
-    drawing = figures.embedding_map(tsne(np.concatenate(rows)), np.array(labels), np.array(kinds), names)
-    what = f"t-SNE of up to {MAP_SKETCHES} sketches (triangles) and {MAP_PHOTOS} photos (dots) of {len(shown)} classes."
+    points, share = pca(np.concatenate(rows))
+    drawing = figures.embedding_map(points, np.array(labels), np.array(kinds), names)
+    what = (
+        f"The first two principal components ({100 * share:.0f} % of the variance) of up to {MAP_SKETCHES} sketches "
+        f"(triangles) and {MAP_PHOTOS} photos (dots) of {len(shown)} classes."
+    )
     return drawing, what
