@@ -11,6 +11,11 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """PyTorch's batch-norm layers (timm's derive from them)."""
 
 
+def is_fixed(norm: nn.Module) -> bool:
+    """Whether a batch norm normalises by its stored statistics, not by those of the batch."""
+    return not norm.training and "shared_batch" not in norm.__dict__
+
+
 def share_statistics(module: nn.Module) -> None:
     """Make every batch norm that is collecting statistics use those of all ranks, forward and backward, so that
     several ranks are one process. Any device, any layer derived from PyTorch's (timm's with an activation too),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zssbir_cli.compute.batchnorm import BATCH_NORMS
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.contours import contours
+from zssbir_cli.models.folding import fold_batchnorm
 from zssbir_cli.models.hub import go_offline_without_network
 from zssbir_cli.models.tune import select_trained
 from zssbir_cli.models.weights import load_weights, read_state
@@ -52,6 +53,7 @@ class Encoder(nn.Module):
         lr_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        fold_batchnorm(backbone)
         self.backbone = backbone
         self.freeze_batchnorm = freeze_batchnorm
         self.as_contours = as_contours

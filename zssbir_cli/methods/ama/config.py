@@ -10,8 +10,16 @@ class _Section(BaseModel):
 
 
 class ViewsConfig(_Section):
-    """The crops of each image (DINO's multi-crop augmentation); global crops have `data.size` pixels."""
+    """The crops of each image (DINO's multi-crop augmentation)."""
 
+    global_size: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        description="Side of the global crops, pixels; null: `data.size`, which retrieval and clustering always use. "
+        "Smaller crops make things look larger in training than in use, and train faster (Touvron et al., FixRes, "
+        "2019). For convolutional backbones and vision transformers with `dynamic_img_size`.",
+    )
     local_size: int = Field(96, ge=16, le=1024, description="Side of the local crops, pixels.")
     locals: int = Field(8, ge=0, le=32, description="Local crops per image, seen by the student only.")
     global_scale: tuple[float, float] = Field(

@@ -61,7 +61,7 @@ class AmaItems(Dataset[Batch]):
     def __getitem__(self, key: ItemKey) -> Batch:
         epoch, position, (sketch, photo) = key
         rng = item_rng(self.seed, epoch, position)
-        work = self.data.size * 8 // 7  # 256 for 224
+        work = self.crops.global_size * 8 // 7  # 256 for 224
         drawn = sketch_input(self.sketches, sketch, work, self.data.sketch_crop)
         shot = load_image(self.photos, photo)
         sketch_global, sketch_local = multi_crop(drawn, self.crops, rng)
@@ -96,7 +96,7 @@ def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
             raise DataError(
                 f"{prepared.root} has no training {'sketches' if images is sketches else 'photos'}"
             )
-    crops = Crops(global_size=data.size, **config.views.model_dump())
+    crops = Crops(**{**config.views.model_dump(), "global_size": config.views.global_size or data.size})
     steps = recipe.train.steps_per_epoch or max(1, len(photos) // recipe.train.batch_size)
     plan = UnpairedPlan(len(sketches), len(photos), recipe.train.batch_size, steps, recipe.train.seed)
     return TrainData(plan, AmaItems(sketches, photos, data, crops, recipe.train.seed))
