@@ -1,5 +1,6 @@
 """Every kind of bad or odd image: handled or left out with its name and a reason, never a crash."""
 
+import io
 import os
 import random
 import struct
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
@@ -19,7 +19,8 @@ from zssbir_cli.data.jpeg import decode_jpeg
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.choices import BuildOptions, Choices
-from zssbir_cli.preparation.clean import MAX_SIDE, CleanOptions, clean, photo_file
+from zssbir_cli.preparation.clean import MAX_SIDE, CleanOptions, clean
+from zssbir_cli.preparation.clean import photo as read_photo
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import prepare_own
 
@@ -173,9 +174,8 @@ def test_jpegs_damaged_in_the_middle_are_left_out() -> None:
             assert len(left_out) > 15
             assert all(r.note.startswith("does not decode: ") for r in left_out)
             broken = next(i for i, r in enumerate(results) if "Corrupt JPEG" in r.note)
-            loose = np.frombuffer(photo_file(damaged(raw, broken)), np.uint8)
             with pytest.raises(DataError, match="does not decode: Corrupt JPEG"):
-                decode_photo(loose, strict=True)
+                read_photo(damaged(raw, broken), size)
 
 
 def test_padding_before_the_end_of_a_jpeg_is_no_damage() -> None:
@@ -183,15 +183,13 @@ def test_padding_before_the_end_of_a_jpeg_is_no_damage() -> None:
     for padded in (raw[:-2] + bytes(9) + raw[-2:], raw[:-2] + b"\xff" * 9 + raw[-2:]):
         result = clean(padded, Modality.PHOTO, CleanOptions())
         assert (result.data, result.note) == (padded, "")
-        assert np.array_equal(
-            decode_photo(np.frombuffer(padded, np.uint8), strict=True), stored(raw).transpose(2, 0, 1)
-        )
+        assert np.array_equal(read_photo(padded), stored(raw))
 
 
 def test_strict_decoding_gives_the_same_pixels() -> None:
     for number in range(3):
         raw = np.frombuffer(photo(number, side=61), np.uint8)
-        assert torch.equal(decode_photo(raw, strict=True), decode_photo(raw))
+        assert np.array_equal(read_photo(raw.tobytes()), decode_photo(raw).permute(1, 2, 0).numpy())
         assert np.array_equal(decode_jpeg(raw, "GRAY"), decode_sketch(raw)[0].numpy())
 
 
@@ -269,3 +267,21 @@ def test_decoding_noise_is_a_clear_error(noise: bytes) -> None:
         for raw in (noise, b"\x89PNG\r\n\x1a\n" + noise, b"\xff\xd8" + noise + b"\xff\xd9"):
             with pytest.raises(DataError, match="does not decode"):
                 decode(np.frombuffer(raw, np.uint8))
+
+
+def test_a_large_photo_is_decoded_at_a_part_of_its_size() -> None:
+    waves = np.sin(np.arange(1200)[:, None, None] / 40 + np.arange(1600)[None, :, None] / 60 + np.arange(3))
+    raw = encode(Image.fromarray((127 + 120 * waves).astype(np.uint8)), "JPEG")
+    whole = read_photo(raw)
+    assert whole.shape == (1200, 1600, 3)
+    for size, factor in ((601, 1), (300, 2), (150, 4), (75, 8), (40, 8)):
+        small = read_photo(raw, size)
+        assert small.shape == (1200 // factor, 1600 // factor, 3)
+        means = whole.reshape(1200 // factor, factor, 1600 // factor, factor, 3).mean((1, 3))
+        assert np.abs(small - means).mean() < 1
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    turned = encode(
+        Image.open(io.BytesIO(raw)).transpose(Image.Transpose.ROTATE_90), "JPEG", exif=tags.tobytes()
+    )
+    assert np.abs(read_photo(turned, 150).astype(int) - read_photo(raw, 150)).mean() < 2

@@ -10,19 +10,15 @@ from PIL import Image
 from torch import Tensor
 
 from zssbir_cli.arrays import UInt8
-from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
 
 
-def decode_photo(buffer: UInt8, *, strict: bool = False) -> Tensor:
+def decode_photo(buffer: UInt8) -> Tensor:
     """Encoded JPEG or PNG bytes, uint8 [n] -> RGB image, uint8 [3, H, W] (channels last in memory).
 
     Raises:
-        DataError: the bytes are no image or are cut short; with `strict` (for what `prepare` has not checked) also a
-            JPEG that is damaged within.
+        DataError: the bytes are no image or are cut short. (`prepare` has found what is damaged within.)
     """
-    if strict and bytes(buffer[:2]) == SIGNATURE:
-        return torch.from_numpy(decode_jpeg(buffer, "RGB")).permute(2, 0, 1)
     return torch.from_numpy(_decode(buffer, cv2.IMREAD_COLOR_RGB)).permute(2, 0, 1)
 
 

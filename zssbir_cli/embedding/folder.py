@@ -180,7 +180,7 @@ class PhotoFiles(Dataset[Tensor]):
             self.content[i] = torch.tensor(
                 list(hashlib.sha256(raw).digest()[:CONTENT_BYTES]), dtype=torch.uint8
             )
-            return resize_photo(photo_of(raw, path), self.size)
+            return resize_photo(photo_of(raw, path, self.size), self.size)
         except (DataError, OSError):
             self.failed[i] = 1
             return torch.full((3, self.size, self.size), 128, dtype=torch.uint8)

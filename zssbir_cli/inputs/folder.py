@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zssbir_cli.data.images import decode_photo
 from zssbir_cli.errors import DataError
-from zssbir_cli.preparation.clean import drawing, photo_file
+from zssbir_cli.preparation.clean import drawing, photo
 from zssbir_cli.preparation.kinds import (
     HEAD_BYTES,
     is_picture_head,
@@ -62,10 +61,10 @@ def read_photo(path: Path) -> Tensor:
     return photo_of(_read(path), path)
 
 
-def photo_of(raw: bytes, path: Path) -> Tensor:
-    """The bytes of an image file as RGB uint8 [3, H, W]. DataError naming the file."""
+def photo_of(raw: bytes, path: Path, size: int | None = None) -> Tensor:
+    """The bytes of an image file as RGB uint8 [3, H, W] (`preparation.clean.photo`). DataError naming the file."""
     try:
-        return decode_photo(np.frombuffer(photo_file(raw), np.uint8), strict=True)
+        return torch.from_numpy(np.require(photo(raw, size), requirements=["C", "W"])).permute(2, 0, 1)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame, pad_same
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -74,7 +76,9 @@ def _can_fold(conv: Any, norm: Any) -> bool:
 
 def _fold(network: nn.Module) -> None:
     for conv, norm in list(_pairs(network)):
-        conv.norm_behind = (norm,)  # a tuple: no second entry in the state dict, and it moves along when copied
+        conv.norm_behind = (
+            norm,
+        )  # a tuple: no second entry in the state dict, and it moves along when copied
         conv.__class__, norm.__class__ = _CONVS[type(conv)], _NORMS[type(norm)]
 
 
@@ -96,11 +100,11 @@ class _Convolution(nn.Conv2d):
         return functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class _SameConvolution(_Convolution, Conv2dSame):  # type: ignore[misc]
+class _SameConvolution(_Convolution, Conv2dSame):
     """The same with TensorFlow's padding."""
 
     def _with(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         return functional.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
@@ -111,11 +115,11 @@ class _Norm(nn.BatchNorm2d):
         return input if is_fixed(self) else super().forward(input)
 
 
-class _NormAct(BatchNormAct2d):  # type: ignore[misc]
+class _NormAct(BatchNormAct2d):
     """timm's batch norm with an activation, of which only that is left while the statistics are fixed."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.drop(x)) if is_fixed(self) else super().forward(x)
+        out: Tensor = self.act(self.drop(x)) if is_fixed(self) else super().forward(x)  # type: ignore[no-untyped-call]
         return out
 
 

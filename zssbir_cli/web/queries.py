@@ -8,16 +8,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from torch import Tensor
 
-from zssbir_cli.data.images import decode_photo, decode_sketch
+from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.square import ink_box, resize_photo, square_sketch
 from zssbir_cli.errors import DataError
-from zssbir_cli.preparation.clean import CleanOptions, clean
+from zssbir_cli.preparation.clean import drawing, photo
 from zssbir_cli.types import Modality
 from zssbir_cli.web.live import LiveGallery, Query
 
@@ -98,28 +99,29 @@ def _image(fields: Mapping[str, Any], gallery: LiveGallery) -> tuple[Tensor, Mod
     """The network input that the fields hold: `image` (a drawing), `photo`, or `strokes`."""
     try:
         if fields.get("photo"):
-            photo = decode_photo(_cleaned(fields["photo"], Modality.PHOTO))
-            return resize_photo(photo, gallery.size), Modality.PHOTO
+            pixels = _pixels(photo(_sent(fields["photo"]), gallery.size))
+            return resize_photo(pixels.permute(2, 0, 1), gallery.size), Modality.PHOTO
         if fields.get("image"):
-            sketch = decode_sketch(_cleaned(fields["image"], Modality.SKETCH))
+            sketch = _pixels(drawing(_sent(fields["image"])))[None]
         elif fields.get("strokes") is not None:
             sketch = decode_sketch(np.frombuffer(_drawn(fields["strokes"]), np.uint8))
         else:
             raise HTTPException(422, "give one of image, photo, strokes or like")
     except DataError as error:
-        raise HTTPException(422, str(error)) from None
+        raise HTTPException(422, f"the picture cannot be used: {error}") from None
     if ink_box(sketch) is None:
         raise HTTPException(422, "the drawing is blank")
     return square_sketch(sketch, gallery.size, gallery.sketch_crop), Modality.SKETCH
 
 
-def _cleaned(raw: Any, modality: Modality) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+def _sent(raw: Any) -> bytes:
     if not isinstance(raw, bytes):
         raise HTTPException(422, "send pictures as files of a multipart form")
-    found = clean(raw, modality, CleanOptions())
-    if found.data is None:
-        raise HTTPException(422, f"the picture cannot be used: {found.note}")
-    return np.frombuffer(found.data, np.uint8)
+    return raw
+
+
+def _pixels(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> Tensor:
+    return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
 
 def _drawn(strokes: Any) -> bytes:
