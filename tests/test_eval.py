@@ -340,5 +340,5 @@ def test_the_map_shows_the_plane_of_largest_variance() -> None:
     points, share = pca(np.hstack([plane, 0.1 * rng.standard_normal((60, 8))]) @ rotation + 7)
     assert 0.99 < share < 1
     centred = plane - plane.mean(axis=0)
-    assert (np.abs(np.corrcoef(points.T, centred.T)[:2, 2:]).max(axis=1) > 0.99).all()
+    assert (np.abs(np.corrcoef(points.T, centred.T)[:2, 2:]).max(axis=1) > 0.95).all()
     np.testing.assert_allclose(points.std(axis=0), centred.std(axis=0), rtol=0.05)
