@@ -70,7 +70,7 @@ def test_file_keeps_rows_labels_names_and_facts(tmp_path: Path, dtype: type) -> 
 
 def test_rows_that_are_not_as_many_leave_no_file(tmp_path: Path) -> None:
     blocks = iter([np.ones((3, 2), np.float32)])
-    with pytest.raises(DataError, match="3 embeddings for 4 images"):
+    with pytest.raises(DataError, match="3 rows for 4 images"):
         write_embeddings(
             tmp_path / "e.h5", blocks, np.zeros(4, int), np.ones(4, int), ["x"] * 4, EmbeddingInfo()
         )

@@ -10,7 +10,7 @@ covers all of this, so what is altered is noticed when the file is opened.
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Array, Ints, UInt8, UInt64
-from zssbir_cli.data.hdf5 import differing_rows, new_file, open_sealed, row_sums
+from zssbir_cli.data.hdf5 import differing_rows, integers, new_file, open_sealed, texts, write_rows
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality
 
@@ -139,18 +139,21 @@ def write_embeddings(
     }
     if stamps is not None:
         arrays |= {f.name: getattr(stamps, f.name) for f in fields(FileStamps)}
-    texts = {name: _text(value) for name, value in asdict(info).items()}
+    facts = {name: _text(value) for name, value in asdict(info).items()}
     lost = json.dumps([asdict(s) for s in skipped])
     try:
         with new_file(path, "embedding") as file:
-            arrays["checksum"] = _write_rows(path, file, blocks, len(names), dtype)
+            rows = _checked(path, blocks, dtype)
+            arrays["checksum"] = write_rows(file, "embedding", rows, len(names), dtype)
             for name, array in arrays.items():
                 file[name] = array
             file.create_dataset("source", data=np.array(names, object), dtype=h5py.string_dtype())
             file["skipped"] = lost
-            file.attrs.update(texts)
-            file.attrs["sha256"] = _digest(arrays, names, texts, lost)
+            file.attrs.update(facts)
+            file.attrs["sha256"] = _digest(arrays, names, facts, lost)
             file.attrs["format_version"] = FORMAT_VERSION
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{path}: cannot write the embeddings ({files.reason(error)}); make room or choose another place"
@@ -162,39 +165,24 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, tuple) else files.printable(str(value))
 
 
-def _write_rows(
-    path: Path, file: h5py.File, blocks: Iterable[Rows], count: int, dtype: type[np.floating]
-) -> UInt64:
-    data, at, sums = None, 0, np.zeros(count, np.uint64)
-    for block in blocks:
-        if at + len(block) > count:
-            raise DataError(f"{path}: more embeddings than the {count} images")
-        rows = np.ascontiguousarray(block, dtype)
-        bad = np.flatnonzero(~_have_direction(rows))
+def _checked(path: Path, blocks: Iterable[Rows], dtype: type[np.floating]) -> Iterator[Rows]:
+    """The blocks as they are stored, each row finite and not zero. Raises DataError."""
+    at = 0
+    for given in blocks:
+        block = np.asarray(given, dtype)
+        most = np.abs(block).max(1)
+        bad = np.flatnonzero(~(np.isfinite(most) & (most > 0)))
         if len(bad):
             raise DataError(
                 f"{path}: the embedding of image {at + int(bad[0])} is zero or not finite; is the run sound?"
             )
-        if data is None:
-            data = file.create_dataset("embedding", (count, rows.shape[1]), dtype)
-        data[at : at + len(rows)] = rows
-        sums[at : at + len(rows)] = row_sums(rows)
-        at += len(rows)
-    if at != count or data is None:
-        raise DataError(f"{path}: {at} embeddings for {count} images")
-    return sums
+        yield block
+        at += len(block)
 
 
-def _have_direction(rows: Rows) -> npt.NDArray[np.bool_]:
-    """Whether each row is finite and not zero, bool [N]."""
-    most = np.abs(rows).max(1)
-    good: npt.NDArray[np.bool_] = np.isfinite(most) & (most > 0)
-    return good
-
-
-def _digest(arrays: dict[str, Array], names: Iterable[bytes], texts: dict[str, str], skipped: str) -> str:
+def _digest(arrays: dict[str, Array], names: Iterable[bytes], facts: dict[str, str], skipped: str) -> str:
     """sha256 of all that an embeddings file holds; of the rows, through their checksums."""
-    digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
@@ -242,15 +230,15 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
             f"{path}: /embedding must be float16 or float32 [N, D], not {data.dtype} {data.shape}"
         )
     optional = [f.name for f in fields(FileStamps) if f.name in file]
-    arrays = {name: _numbers(path, file[name]) for name in ("label", "modality", "checksum", *optional)}
-    names, lost = _texts(path, file["source"]), _texts(path, file["skipped"])[0]
-    texts = {f.name: str(file.attrs.get(f.name, "")) for f in fields(EmbeddingInfo)}
+    arrays = {name: integers(file[name]) for name in ("label", "modality", "checksum", *optional)}
+    names, lost = texts(file["source"]), texts(file["skipped"])[0]
+    facts = {f.name: str(file.attrs.get(f.name, "")) for f in fields(EmbeddingInfo)}
     if {len(names), *(len(a) for a in arrays.values())} != {data.shape[0]}:
         raise DataError(f"{path}: damaged, its fields differ in length; run `zssbir embed` again")
-    if _digest(arrays, names, texts, lost.decode()) != file.attrs["sha256"]:
+    if _digest(arrays, names, facts, lost.decode()) != file.attrs["sha256"]:
         raise DataError(f"{path}: damaged or altered, its sha256 is another; run `zssbir embed` again")
-    classes = tuple(str(c) for c in json.loads(texts.pop("classes") or "[]"))
-    info = EmbeddingInfo(classes=classes, size=int(texts.pop("size") or 0), **texts)
+    classes = tuple(str(c) for c in json.loads(facts.pop("classes") or "[]"))
+    info = EmbeddingInfo(classes=classes, size=int(facts.pop("size") or 0), **facts)
     return Embeddings(
         _mapped(path, data),
         arrays["checksum"].astype(np.uint64, copy=False),
@@ -271,16 +259,3 @@ def _mapped(path: Path, data: h5py.Dataset) -> Rows:
     if offset + data.size * data.dtype.itemsize > end:
         raise DataError(f"{path}: cut short; run `zssbir embed` again")
     return np.memmap(path, data.dtype, "r", offset, data.shape)
-
-
-def _numbers(path: Path, data: h5py.Dataset) -> Array:
-    if data.dtype.kind not in "iu":  # reading other types from a damaged file could crash the HDF5 library
-        raise DataError(f"{path}: damaged, {data.name} holds no integers; run `zssbir embed` again")
-    return np.asarray(data[()])
-
-
-def _texts(path: Path, data: h5py.Dataset) -> list[bytes]:
-    if h5py.check_string_dtype(data.dtype) is None:
-        raise DataError(f"{path}: damaged, {data.name} holds no texts; run `zssbir embed` again")
-    value = data[()]
-    return [value] if isinstance(value, bytes) else list(value)

@@ -1,14 +1,15 @@
 """HDF5 files written whole or not at all, on a full disk too, and sealed; checksums of their rows."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Array, Ints, UInt64
@@ -46,6 +47,44 @@ def open_sealed(path: Path) -> h5py.File:
     if not check_seal(path):
         raise DataError(f"{path} was cut short, or written by an older version or another program")
     return h5py.File(path, "r", locking=False)
+
+
+def integers(dataset: h5py.Dataset) -> Array:
+    """All of a dataset of integers. Raises ValueError for any other type: reading that from a damaged file can crash
+    the HDF5 library."""
+    if dataset.dtype.kind not in "iu":
+        raise ValueError(f"{dataset.name} holds no integers")
+    return np.asarray(dataset[()])
+
+
+def texts(dataset: h5py.Dataset) -> list[bytes]:
+    """The texts of a dataset of strings, or its only one. Raises ValueError for any other type, as `integers` does."""
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        raise ValueError(f"{dataset.name} holds no texts")
+    value = dataset[()]
+    return [value] if isinstance(value, bytes) else list(value)
+
+
+def write_rows(
+    file: h5py.File, name: str, blocks: Iterable[npt.NDArray[Any]], count: int, dtype: type[np.floating]
+) -> UInt64:
+    """Write blocks of `count` rows in all to a dataset; their checksums, uint64 [N].
+
+    Raises ValueError when the rows are not `count`.
+    """
+    stored, at, sums = None, 0, np.zeros(count, np.uint64)
+    for block in blocks:
+        rows = np.ascontiguousarray(block, dtype)
+        end = at + len(rows)
+        if stored is None:
+            stored = file.create_dataset(name, (count, *rows.shape[1:]), dtype)
+        if end <= count:
+            stored[at:end] = rows
+            sums[at:end] = row_sums(rows)
+        at = end
+    if at != count or stored is None:
+        raise ValueError(f"{at} rows for {count} images")
+    return sums
 
 
 class _Target:

@@ -8,17 +8,16 @@ lie in a `Stage`, so several processes can share the work and a killed run goes 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Float32, UInt64
-from zssbir_cli.data.hdf5 import differing_rows, new_file, open_sealed, row_sums
+from zssbir_cli.data.hdf5 import differing_rows, new_file, open_sealed, write_rows
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.errors import DataError
 
@@ -160,30 +159,24 @@ def write_scores(
     text = json.dumps(dict(facts), sort_keys=True)
     try:
         with new_file(path, "scores") as file:
-            sums = _write_maps(path, file, blocks, total)
+            maps = (np.ascontiguousarray(block, np.float16) for block in blocks)
+            sums = write_rows(file, "scores", _checked(path, maps), total, np.float16)
             file["checksum"] = sums
             file.attrs.update(
                 format_version=FORMAT_VERSION, data=data, facts=text, sha256=_digest(sums, data, text)
             )
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path} cannot be written: {files.reason(error)}") from None
     return path
 
 
-def _write_maps(path: Path, file: h5py.File, blocks: Iterable[npt.NDArray[Any]], count: int) -> UInt64:
-    stored, at, sums = None, 0, np.zeros(count, np.uint64)
+def _checked(path: Path, blocks: Iterable[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
     for block in blocks:
-        maps = np.ascontiguousarray(block, np.float16)
-        if maps.ndim != 3 or not np.isfinite(maps).all():
+        if block.ndim != 3 or not np.isfinite(block).all():
             raise DataError(f"{path}: scores must be finite float16 maps [photos, rows, columns]")
-        if stored is None:
-            stored = file.create_dataset("scores", (count, *maps.shape[1:]), np.float16)
-        stored[at : at + len(maps)] = maps
-        sums[at : at + len(maps)] = row_sums(maps)
-        at += len(maps)
-    if at != count or stored is None:
-        raise DataError(f"{path}: {at} score maps for {count} photos")
-    return sums
+        yield block
 
 
 def _digest(sums: UInt64, data: str, facts: str) -> str:

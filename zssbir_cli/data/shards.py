@@ -10,7 +10,8 @@ import hashlib
 import io
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.arrays import Array, Ints, UInt8
+from zssbir_cli.data.hdf5 import integers, texts
 from zssbir_cli.data.manifest import FORMAT_VERSION, READABLE_VERSIONS, ShardInfo
 from zssbir_cli.data.seal import check_seal, seal
 from zssbir_cli.errors import DataError
@@ -213,22 +215,18 @@ class ShardIndex:
     mask_crc32: UInt32 | None
 
 
-def open_shard(path: Path) -> h5py.File:
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     """A shard opened for reading, once its seal is whole. Without HDF5's own lock, which some file systems lack:
-    shards never change. Raises DataError, OSError."""
-    check_seal(path)
-    return h5py.File(path, "r", locking=False)
-
-
-def read_index(path: Path) -> ShardIndex:
-    """Read and check the index of a shard (not its images).
+    shards never change.
 
     Raises:
-        DataError: not a shard, damaged, or of another format version.
+        DataError: missing or damaged, whatever the HDF5 library makes of that.
     """
     try:
-        with open_shard(path) as file:
-            return _read_index(path, file)
+        check_seal(path)
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
     except DataError:
         raise
     except FileNotFoundError:
@@ -239,14 +237,24 @@ def read_index(path: Path) -> ShardIndex:
         ) from None
 
 
+def read_index(path: Path) -> ShardIndex:
+    """Read and check the index of a shard (not its images).
+
+    Raises:
+        DataError: not a shard, damaged, or of another format version.
+    """
+    with _opened(path) as file:
+        return _read_index(path, file)
+
+
 def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     version = file.attrs["format_version"]
     if int(version) not in READABLE_VERSIONS:
         raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; prepare the set again")
     blob_at, blob_size = _contiguous(path, file["blob"])
-    labels = np.asarray(_numbers(file["label"]), np.int32)
-    offsets = _checked_offsets(path, _numbers(file["offsets"]), len(labels), blob_size)
-    modality = np.asarray(_numbers(file["modality"]), np.uint8)
+    labels = np.asarray(integers(file["label"]), np.int32)
+    offsets = _checked_offsets(path, integers(file["offsets"]), len(labels), blob_size)
+    modality = np.asarray(integers(file["modality"]), np.uint8)
     if modality.shape != labels.shape or file["source"].shape != labels.shape:
         raise DataError(f"{path} is damaged: its fields differ in length")
     checked = {name: _checksums(path, file, name, len(labels)) for name in CHECKSUMS}
@@ -256,7 +264,7 @@ def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     if "mask_blob" in file:
         mask_at, mask_size = _contiguous(path, file["mask_blob"])
         mask_offsets = _checked_offsets(
-            path, _numbers(file["mask_offsets"]), len(labels), mask_size, shortest=0
+            path, integers(file["mask_offsets"]), len(labels), mask_size, shortest=0
         )
     part, sha256 = str(file.attrs["part"]), str(file.attrs["sha256"])
     return ShardIndex(
@@ -268,7 +276,7 @@ def _read_index(path: Path, file: h5py.File) -> ShardIndex:
 def _checksums(path: Path, file: h5py.File, name: str, n: int) -> UInt32 | None:
     if name not in file:
         return None
-    values = np.asarray(_numbers(file[name]), np.uint32)
+    values = np.asarray(integers(file[name]), np.uint32)
     if values.shape != (n,):
         raise DataError(f"{path} is damaged: its fields differ in length")
     return values
@@ -290,53 +298,23 @@ def _checked_offsets(path: Path, raw: Array, n: int, size: int, shortest: int = 
     return offsets
 
 
-def read_texts(dataset: h5py.Dataset) -> list[bytes]:
-    """The texts of a dataset of strings. Raises ValueError for any other type, which in a damaged file can make
-    the HDF5 library itself crash on reading."""
-    if h5py.check_string_dtype(dataset.dtype) is None:
-        raise ValueError(f"{dataset.name} holds no texts")
-    return list(dataset[()])
-
-
-def _numbers(dataset: h5py.Dataset) -> Array:
-    """All of a dataset of integers. Raises ValueError for any other type, as `read_texts` does."""
-    if dataset.dtype.kind not in "iu":
-        raise ValueError(f"{dataset.name} holds no integers")
-    return np.asarray(dataset[()])
-
-
 def read_sources(path: Path) -> list[str]:
-    """The original relative path of each image of a shard."""
-    try:
-        with open_shard(path) as file:
-            return [s.decode("utf-8", "replace") for s in read_texts(file["source"])]
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None
+    """The original relative path of each image of a shard. Raises DataError."""
+    with _opened(path) as file:
+        return [s.decode("utf-8", "replace") for s in texts(file["source"])]
 
 
 def read_digests(path: Path) -> UInt8:
-    """uint8 [n, 32]: the sha256 of each image file as it was found."""
-    try:
-        with open_shard(path) as file:
-            digests = np.asarray(_numbers(file["digest"]), np.uint8)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None
+    """uint8 [n, 32]: the sha256 of each image file as it was found. Raises DataError."""
+    with _opened(path) as file:
+        digests = np.asarray(integers(file["digest"]), np.uint8)
     if digests.ndim != 2 or digests.shape[1] != 32:
         raise DataError(f"{path} is damaged: its digests are not 32 bytes each")
     return digests
 
 
 def content_digest(path: Path) -> str:
-    """Recompute the content digest of a shard from what it holds (reads all of it)."""
-    try:
-        with open_shard(path) as file:
-            arrays = {k: _numbers(file[k]) for k in file if k != "source"}
-            return _digest(arrays, [s.decode("utf-8") for s in read_texts(file["source"])])
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path} is damaged ({reason(error)}); prepare the set again") from None
+    """Recompute the content digest of a shard from what it holds (reads all of it). Raises DataError."""
+    with _opened(path) as file:
+        arrays = {k: integers(file[k]) for k in file if k != "source"}
+        return _digest(arrays, [s.decode("utf-8") for s in texts(file["source"])])
