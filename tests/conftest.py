@@ -17,6 +17,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embeddings of frozen models stay out of the user's cache."""
+    monkeypatch.setenv("ZSSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "zssbir-cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared demo set: 52 classes at 32 px, 4 photos and 3 sketches each. Read only."""

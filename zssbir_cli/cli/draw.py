@@ -8,6 +8,7 @@ from zssbir_cli.cli import options
 
 
 def draw(
+    context: typer.Context,
     gallery: Path = typer.Option(
         ...,
         "--photos",
@@ -15,6 +16,7 @@ def draw(
         help="An embeddings file, a folder of photos, or a prepared data set.",
     ),
     run: options.Run = None,
+    model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
     host: str = typer.Option(
         "127.0.0.1",
@@ -46,10 +48,11 @@ def draw(
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.workflows import draw as workflow
 
+    options.one_of_run_and_model(context, "runs")
     with shown() as progress:
         server = workflow.open_server(
-            gallery, run=run, runs=runs, which=checkpoint, host=host, port=port, token=token, page=page, k=k,
-            device=device, workers=workers, progress=progress,
+            gallery, run=run, model=model, runs=runs, which=checkpoint, host=host, port=port, token=token,
+            page=page, k=k, device=device, workers=workers, progress=progress,
         )  # fmt: skip
     if server.note:
         note(server.note)

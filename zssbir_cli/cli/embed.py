@@ -8,6 +8,7 @@ from zssbir_cli.cli import options
 
 
 def embed(
+    context: typer.Context,
     images: Path | None = typer.Option(
         None,
         "--photos",
@@ -21,6 +22,7 @@ def embed(
         help="Parts of the data set: test, val, holdout, train; default: all but train.",
     ),
     run: options.Run = None,
+    model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
     data: options.Data = None,
     out: Path | None = typer.Option(None, "--out", metavar="PATH", help="The embeddings file of --photos."),
@@ -39,17 +41,20 @@ def embed(
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.compute import distributed
-    from zssbir_cli.engine.runs import find_run
     from zssbir_cli.workflows.embed import embed as run_embed
 
-    chosen = find_run(run, runs, checkpoint)
+    options.one_of_run_and_model(context, "runs")
+    if images is None:
+        options.needs_data(model, data)
     with shown() as progress:
         result = run_embed(
-            chosen.path, checkpoint=chosen.which, photos=images, out=out, half=half, data=data, parts=part,
-            force=force, device=device, precision=precision, workers=workers, batch=batch, progress=progress,
+            run, model=model, runs=runs, checkpoint=checkpoint, photos=images, out=out, half=half, data=data,
+            parts=part, force=force, device=device, precision=precision, workers=workers, batch=batch,
+            progress=progress,
         )  # fmt: skip
     if not distributed.is_main():
         return
+    note(result.weights)
     if result.folder is not None:
         for name, reason in result.folder.skipped:
             note(f"skipped {name}: {reason}")

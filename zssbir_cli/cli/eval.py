@@ -24,6 +24,7 @@ def evaluate(
     context: typer.Context,
     split: options.Split = "zs",
     run: options.Run = None,
+    model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
     data: options.Data = None,
     embeddings: Path | None = typer.Option(
@@ -53,7 +54,10 @@ def evaluate(
         True, "--report/--no-report", help="Write the HTML page, Markdown and figures."
     ),
     out: Path | None = typer.Option(
-        None, "--out", metavar="PATH", help="Folder of the result; default: the run's eval folder."
+        None,
+        "--out",
+        metavar="PATH",
+        help="Folder of the result; default: the run's eval folder, RUNS/frozen/... for --model.",
     ),
     export: str = typer.Option(
         "",
@@ -69,11 +73,15 @@ def evaluate(
     """Measure retrieval: mAP, P@k, R-precision and recall in every convention, with confidence intervals.
 
     Example: zssbir eval --split zs --run latest
+
+    Without training: zssbir eval --model siglip --data data/sketchy
     """
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.workflows import eval as workflow
 
     _refuse_idle(context)
+    options.one_of_run_and_model(context)
+    options.needs_data(model, data)
     if compare is not None:
         _compare(compare, split, runs, json_)
         return
@@ -83,20 +91,13 @@ def evaluate(
             outcome = workflow.evaluate_ranking(qrels, run, ties, k=k, out=out)
         elif embeddings is not None:
             outcome = workflow.evaluate_file(
-                embeddings,
-                classes=only,
-                k=k,
-                device=device,
-                out=out,
-                report=report,
-                export=export,
-                progress=progress,
-            )
+                embeddings, classes=only, k=k, device=device, out=out, report=report, export=export, progress=progress
+            )  # fmt: skip
         else:
             outcome = workflow.evaluate_run(
-                run, split=split, checkpoint=checkpoint, runs=runs, data=data, classes=only, per_class=per_class,
-                seed=seed, k=k, out=out, report=report, export=export, device=device, precision=precision,
-                workers=workers, progress=progress,
+                run, model=model, split=split, checkpoint=checkpoint, runs=runs, data=data, classes=only,
+                per_class=per_class, seed=seed, k=k, out=out, report=report, export=export, device=device,
+                precision=precision, workers=workers, progress=progress,
             )  # fmt: skip
     _print_outcome(outcome, json_)
 

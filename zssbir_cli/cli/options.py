@@ -67,6 +67,17 @@ Run = Annotated[
         show_default=False,
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-M",
+        metavar="MODEL",
+        help="A frozen model instead of a run, nothing trained: siglip, siglip2, dfn, eva02-clip, clip, dinov2, dinov3, "
+        "mobilenet, a timm model, a weight file (or BACKBONE=FILE), or a recipe's start (NAME.yaml).",
+        show_default=False,
+    ),
+]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")]
 Checkpoint = Annotated[
     str,
@@ -137,6 +148,23 @@ def given(context: typer.Context) -> dict[str, str]:
             long = [o for o in parameter.opts if o.startswith("--")] or parameter.opts
             found[name] = long[0] if long[0].startswith("-") else str(parameter.metavar or name)
     return found
+
+
+def one_of_run_and_model(context: typer.Context, *idle: str) -> None:
+    """Refuse --run and --model together, and what means nothing with --model: `--checkpoint` and `idle` parameters."""
+    found = given(context)
+    if "model" in found:
+        for name in ("run", "checkpoint", *idle):
+            if name in found:
+                raise UsageError(f"{found[name]} has no effect with --model; leave one of them out")
+
+
+def needs_data(model: str | None, data: Path | None) -> None:
+    """Refuse a model without a data set, before it is downloaded."""
+    if model is not None and data is None:
+        raise UsageError(
+            f"--model {model}: a frozen model has no data set of its own; name one with --data DIR"
+        )
 
 
 def allow_only(context: typer.Context, mode: str, *names: str) -> None:

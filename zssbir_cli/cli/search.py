@@ -8,6 +8,7 @@ from zssbir_cli.cli import options
 
 
 def search(
+    context: typer.Context,
     sketches: list[Path] = typer.Argument(
         None, metavar="[SKETCH]", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
     ),
@@ -22,6 +23,7 @@ def search(
         None, "--out", "-o", metavar="FILE", help="Write pictures with scores: .html, .png, or .json."
     ),
     run: options.Run = None,
+    model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
     like: list[Path] = typer.Option(
         [], "--like", metavar="PHOTO", help="A photo to find more like, instead of a drawing, or beside it."
@@ -37,6 +39,8 @@ def search(
     """Find the photos that a drawing shows: exact search, best first.
 
     Example: zssbir search boat.png --photos holiday --out found.html
+
+    Without training: zssbir search boat.png --photos holiday --model siglip
     """
     import json
 
@@ -44,11 +48,12 @@ def search(
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.workflows import search as workflow
 
+    options.one_of_run_and_model(context, "runs")
     workflow.check_out(out)
     with shown() as progress:
         result = workflow.search_sketches(
-            sketches or [], gallery, run=run, runs=runs, checkpoint=checkpoint, k=k, like=like, min_score=min_score,
-            device=device, workers=workers, progress=progress,
+            sketches or [], gallery, run=run, model=model, runs=runs, checkpoint=checkpoint, k=k, like=like,
+            min_score=min_score, device=device, workers=workers, progress=progress,
         )  # fmt: skip
     if out is not None:
         workflow.write_result(result, out)
@@ -59,6 +64,7 @@ def search(
         note(f"skipped {name}: {reason}")
     if result.folder is not None and (result.folder.new or result.folder.changed or result.folder.gone):
         note(f"{gallery}: {result.folder}")
+    note(result.weights)
     if result.note:
         note(result.note)
     for found in result.found:

@@ -28,6 +28,8 @@ FORMAT_VERSION = 2
 MAP_ROWS = sys.platform != "win32"
 """Windows cannot replace a file that is mapped; there, rows are read into memory."""
 CONTENT_BYTES = 16
+LATER = ("model",)
+"""Facts that older files do not have: they are written, and covered by `sha256`, only where they say something."""
 Rows = npt.NDArray[np.floating]
 
 
@@ -36,7 +38,7 @@ class EmbeddingInfo:
     """Where embeddings came from. Empty texts where something does not apply (a folder has no split)."""
 
     checkpoint: str = ""
-    """sha256 of the weights (`checkpoints/*/model.safetensors`)."""
+    """sha256 of the weights (`checkpoints/*/model.safetensors`, or a tower's file)."""
     run: str = ""
     """Folder of the run that holds them."""
     recipe: str = ""
@@ -55,6 +57,8 @@ class EmbeddingInfo:
     size: int = 0
     """Side of the network input, pixels."""
     precision: str = ""
+    model: str = ""
+    """The frozen tower, instead of a run: by which name `models.towers.find_tower` finds it again."""
     made: str = ""
     """All else that the rows depend on: preprocessing, method, library versions (JSON)."""
 
@@ -139,7 +143,7 @@ def write_embeddings(
     }
     if stamps is not None:
         arrays |= {f.name: getattr(stamps, f.name) for f in fields(FileStamps)}
-    facts = {name: _text(value) for name, value in asdict(info).items()}
+    facts = {name: _text(value) for name, value in asdict(info).items() if value or name not in LATER}
     lost = json.dumps([asdict(s) for s in skipped])
     try:
         with new_file(path, "embedding") as file:
@@ -232,7 +236,8 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
     optional = [f.name for f in fields(FileStamps) if f.name in file]
     arrays = {name: integers(file[name]) for name in ("label", "modality", "checksum", *optional)}
     names, lost = texts(file["source"]), texts(file["skipped"])[0]
-    facts = {f.name: str(file.attrs.get(f.name, "")) for f in fields(EmbeddingInfo)}
+    known = [f.name for f in fields(EmbeddingInfo) if f.name not in LATER or f.name in file.attrs]
+    facts = {name: str(file.attrs.get(name, "")) for name in known}
     if {len(names), *(len(a) for a in arrays.values())} != {data.shape[0]}:
         raise DataError(f"{path}: damaged, its fields differ in length; run `zssbir embed` again")
     if _digest(arrays, names, facts, lost.decode()) != file.attrs["sha256"]:

@@ -1,10 +1,11 @@
-"""A run's weights, ready to embed, and a description of all that embeddings made with them depend on."""
+"""Weights, ready to embed, and a description of all that embeddings made with them depend on."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -14,12 +15,9 @@ from torch.utils.data import Dataset
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.compute.versions import library_versions
 from zssbir_cli.data.embeddings import EmbeddingInfo
-from zssbir_cli.embedding.load import load_run, open_checkpoint
 from zssbir_cli.embedding.passes import embed_all, embed_batches
-from zssbir_cli.engine.checkpoint import CheckpointInfo
-from zssbir_cli.methods.base import Method
+from zssbir_cli.embedding.weights import Embeds, RunWeights, TowerWeights, Weights
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
 
 BATCH = 128
@@ -32,12 +30,9 @@ LIBRARIES = ("torch", "torchvision", "timm", "opencv-python-headless", "pillow")
 
 @dataclass(frozen=True)
 class Embedder:
-    """A run's recipe and checkpoint; the weights are loaded on first use."""
+    """The weights of a run or of a frozen tower; they are loaded on first use."""
 
-    run: Path
-    which: str
-    recipe: Recipe
-    checkpoint: CheckpointInfo
+    weights: Weights
     device: torch.device
     asked: str
     """The precision that was asked for: auto, fp32, bf16, ..."""
@@ -56,23 +51,48 @@ class Embedder:
         batch: int = BATCH,
     ) -> "Embedder":
         """Find a run's checkpoint. Errors: CheckpointError, UsageError."""
-        recipe, info = open_checkpoint(run, which, verify=False)
+        return cls.of(RunWeights.open(run, which), device, precision=precision, workers=workers, batch=batch)
+
+    @classmethod
+    def of_model(cls, name: str, device: torch.device, **how: Any) -> "Embedder":
+        """Find a frozen tower (`models.towers.find_tower`); `how` as in `of`. Errors: UsageError, CheckpointError."""
+        return cls.of(TowerWeights.find(name), device, **how)
+
+    @classmethod
+    def of(
+        cls,
+        weights: Weights,
+        device: torch.device,
+        *,
+        precision: str = "auto",
+        workers: int | None = None,
+        batch: int = BATCH,
+    ) -> "Embedder":
+        """Embed with these weights. Errors: UsageError."""
         Precision.choose(precision, device)
-        workers = recipe.data.workers if workers is None else workers
-        return cls(run, which, recipe, info, device, precision, workers, batch)
+        return cls(weights, device, precision, weights.data.workers if workers is None else workers, batch)
+
+    @property
+    def size(self) -> int:
+        """Side of the network input, pixels."""
+        return self.weights.data.size
+
+    @property
+    def sketch_crop(self) -> bool:
+        """Whether drawings are cropped to their ink."""
+        return self.weights.data.sketch_crop
 
     @cached_property
-    def _loaded(self) -> tuple[Method, Precision]:
-        _, method, _ = load_run(self.run, self.device, self.which)
-        method.to(memory_format=torch.channels_last)
+    def _loaded(self) -> tuple[Embeds, Precision]:
+        method = self.weights.load(self.device)
         chosen = Precision.choose(self.asked, self.device)
         chosen.apply_globally()
-        if chosen.name == "bf16" and not _agree(method, chosen, self.recipe.data.size):
+        if chosen.name == "bf16" and not _agree(method, chosen, self.size):
             chosen = Precision.choose("fp32", self.device)
         return method, chosen
 
     @property
-    def method(self) -> Method:
+    def method(self) -> Embeds:
         """The method in eval mode, on the device. Errors: CheckpointError."""
         return self._loaded[0]
 
@@ -84,7 +104,7 @@ class Embedder:
     @cached_property
     def made(self) -> str:
         """What embeddings depend on besides weights, images and precision, as JSON; equal texts: equal embeddings."""
-        model, data = self.recipe.model, self.recipe.data
+        model, data = self.weights.model, self.weights.data
         defaults = timm.get_pretrained_cfg(model.backbone)
         facts = {
             "steps": STEPS_VERSION,
@@ -93,7 +113,7 @@ class Embedder:
             "mean": model.mean or (defaults.mean if defaults else None),
             "std": model.std or (defaults.std if defaults else None),
             "model": model.model_dump(mode="json", exclude={"weights", "mean", "std"}),
-            "method": self.recipe.method.model_dump(mode="json"),
+            "method": self.weights.method,
             "versions": library_versions(*LIBRARIES),
         }
         return json.dumps(facts, sort_keys=True)
@@ -101,19 +121,17 @@ class Embedder:
     def accepts(self, found: EmbeddingInfo) -> bool:
         """Whether embeddings were made with these weights in this way, and in at least the precision asked for."""
         precise = found.precision in ("fp32", Precision.choose(self.asked, self.device).name)
-        return precise and (found.checkpoint, found.made) == (self.checkpoint.sha256, self.made)
+        return precise and (found.checkpoint, found.made) == (self.weights.sha256, self.made)
 
     def info(self, **about: object) -> EmbeddingInfo:
         """What the embeddings file says of this model, completed by `about` the images."""
         about = {"precision": about.get("precision") or self.precision.name, **about}
         return EmbeddingInfo(
-            checkpoint=self.checkpoint.sha256,
-            run=str(self.run.resolve()),
-            recipe=self.recipe.name,
-            method=self.recipe.method.name,
-            size=self.recipe.data.size,
+            checkpoint=self.weights.sha256,
+            method=self.weights.method["name"],
+            size=self.size,
             made=self.made,
-            **about,  # type: ignore[arg-type]
+            **{**self.weights.facts, **about},  # type: ignore[arg-type]
         )
 
     def embed(self, images: Dataset[Tensor], modality: Modality, progress: Progress = silent) -> Tensor:
@@ -139,7 +157,7 @@ class Embedder:
 
 
 @torch.inference_mode()
-def _agree(method: Method, precision: Precision, size: int) -> bool:
+def _agree(method: Embeds, precision: Precision, size: int) -> bool:
     """Whether embeddings of a few structured pictures in `precision` and in fp32 agree to `LEAST_COSINE`."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(4, 3, 8, 8, generator=generator)

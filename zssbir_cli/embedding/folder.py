@@ -69,13 +69,13 @@ def follow_folder(
     force: bool = False,
     progress: Progress = silent,
 ) -> FolderResult:
-    """Bring the embeddings file `out` (default: one in the run's folder) in line with the photos below `folder`.
+    """Bring the embeddings file `out` (default: one in the home of the weights) in line with the photos below `folder`.
 
     Photos that the file knows by name, size and times, or by content, keep their rows. A pass that is killed continues
     where it was. Unreadable photos are left out, named, and tried again when they change.
     Errors: DataError: no photos, none readable, disk full.
     """
-    path = out or folder_file(embedder.run, embedder.checkpoint.which, folder)
+    path = out or folder_file(embedder.weights.home, embedder.weights.which, folder)
     try:
         return _follow(embedder, folder, path, half=half, force=force, progress=progress)
     except _Removed:  # by another process, which has just written the same file
@@ -96,7 +96,7 @@ def _follow(
     assert shared is not None
     listing, plan = shared
     stage = Stage(
-        path, {"weights": embedder.checkpoint.sha256, "made": embedder.made, "precision": embedder.asked}
+        path, {"weights": embedder.weights.sha256, "made": embedder.made, "precision": embedder.asked}
     )
     if plan.todo:
         _embed(embedder, listing, plan, stage, progress)
@@ -111,11 +111,11 @@ def _follow(
     return _result(path, plan)
 
 
-def folder_file(run: Path, which: str, images: Path) -> Path:
-    """Where a run keeps the embeddings of a folder of photos."""
+def folder_file(home: Path, which: str, images: Path) -> Path:
+    """Where embeddings of a folder of photos are kept, below a run's folder or a tower's."""
     whole = images.resolve()
     tag = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
-    return run / "embeddings" / f"{which}-folder-{file_part(whole.name)}-{tag}.h5"
+    return home / "embeddings" / f"{which}-folder-{file_part(whole.name)}-{tag}.h5"
 
 
 def _survey(
@@ -144,7 +144,7 @@ def _embed(embedder: Embedder, listing: PhotoListing, plan: Update, stage: Stage
     batches = [share[a : a + embedder.batch] for a in range(0, len(share), embedder.batch)]
     label, done = f"embedding {listing.root.name or listing.root}", len(plan.todo) - len(todo)
     progress(label, done, len(plan.todo))
-    images = PhotoFiles(listing, embedder.recipe.data.size)
+    images = PhotoFiles(listing, embedder.size)
     for batch, rows in zip(batches, embedder.batches(images, Modality.PHOTO, batches), strict=True):
         stage.put(
             f"{time.time_ns():020d}-{distributed.rank()}-{os.getpid()}",

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
-from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
+from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, Rows, read_embeddings
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.embedding.choice import open_embedder
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
 from zssbir_cli.embedding.parts import embed_part
+from zssbir_cli.embedding.weights import RunWeights, TowerWeights
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.progress import Progress, silent
@@ -47,6 +49,7 @@ def open_gallery(
     device: torch.device,
     *,
     run: str | Path | None = None,
+    model: str | None = None,
     runs: Path = Path("runs"),
     which: str = "best",
     embedder: Embedder | None = None,
@@ -57,28 +60,26 @@ def open_gallery(
 
     Args:
         gallery: an embeddings file, a prepared set (its test photos), or a folder of photos.
-        run, which: whose weights, as `find_run` takes them; default: those that made the file, or the latest run under `runs`.
+        run, model, runs, which: whose weights, as `choose_weights` takes them; default: those that made the file.
         embedder: the weights, where they are open already.
 
     Errors: UsageError (no such gallery), DataError (damaged, of other weights), CheckpointError.
     """
     if gallery.is_file():
         stored = read_embeddings(gallery)
-        owner, checkpoint = _owner(stored, gallery, embedder.run if embedder else run, runs)
-        if embedder is None or embedder.checkpoint.sha256 != stored.info.checkpoint:
-            embedder = Embedder.open(owner, device, which=checkpoint, workers=workers)
-        return Gallery(embedder, stored, note=_differing(stored, embedder, gallery))
+        embedder = _owner(stored, gallery, device, run, model, runs, workers, embedder)
+        notes = (_differing(stored, embedder, gallery), embedder.weights.note)
+        return Gallery(embedder, stored, note="; ".join(filter(None, notes)))
     if not gallery.is_dir():
         raise UsageError(f"--photos {gallery}: no such file or folder")
     if embedder is None:
-        chosen = find_run(run, runs, which)
-        embedder = Embedder.open(chosen.path, device, which=chosen.which, workers=workers)
+        embedder = open_embedder(device, run=run, model=model, runs=runs, which=which, workers=workers)
+    note = embedder.weights.note
     if (gallery / "manifest.json").is_file():
-        return Gallery(
-            embedder, embed_part(embedder, PreparedSet.open(gallery), Part.TEST, progress=progress)
-        )
+        stored = embed_part(embedder, PreparedSet.open(gallery), Part.TEST, progress=progress)
+        return Gallery(embedder, stored, note=note)
     followed = follow_folder(embedder, gallery, progress=progress)
-    return Gallery(embedder, read_embeddings(followed.path), followed)
+    return Gallery(embedder, read_embeddings(followed.path), followed, note)
 
 
 def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:
@@ -89,31 +90,58 @@ def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:
     other = [key for key in ours if key != "versions" and ours[key] != theirs.get(key)]
     if other:
         raise DataError(
-            f"{path}: made with another {', '.join(other)} than the run has now; embed the photos again with "
+            f"{path}: made with another {', '.join(other)} than these weights have now; embed the photos again with "
             "`zssbir embed --photos`"
         )
     names = sorted(n for n in ours["versions"] if ours["versions"][n] != theirs["versions"].get(n))
     return f"{path} was made with another version of {', '.join(names)}; scores may differ slightly"
 
 
-def _owner(stored: Embeddings, path: Path, run: str | Path | None, runs: Path) -> tuple[Path, str]:
-    """The run and checkpoint whose weights made an embeddings file.
+def _owner(
+    stored: Embeddings,
+    path: Path,
+    device: torch.device,
+    run: str | Path | None,
+    model: str | None,
+    runs: Path,
+    workers: int | None,
+    have: Embedder | None,
+) -> Embedder:
+    """An embedder of the very weights that made an embeddings file: the one that is open, or one of its own.
 
-    Errors: DataError when no run at hand has those weights: a sketch embedded by another model would be compared
-    with nonsense.
+    Errors: DataError when neither what the user named nor what the file names has those weights: a sketch embedded by
+    another model would be compared with nonsense.
     """
-    if not stored.info.checkpoint:
+    info = stored.info
+    if not info.checkpoint:
         raise DataError(f"{path}: does not say which weights made it; embed the photos with `zssbir embed`")
-    home = Path(stored.info.run)
+    if have is not None and have.weights.sha256 == info.checkpoint:
+        return have
+    if have is not None and isinstance(have.weights, RunWeights):
+        run = have.weights.home
+    elif have is not None:
+        raise DataError(_other_weights(info, path, have.weights.label))
+    if model is not None or (info.model and run is None):
+        weights = TowerWeights.find(model or info.model)
+        if weights.sha256 == info.checkpoint:
+            return Embedder.of(weights, device, workers=workers)
+        raise DataError(_other_weights(info, path, weights.label))
+    home = Path(info.run)
     candidate = home if run is None and home.is_dir() else find_run(run, runs).path
     for meta in sorted((candidate / "checkpoints").glob("*/meta.json")):
-        if _weights_of(meta) == stored.info.checkpoint:
-            return candidate, meta.parent.name
-    advice = "name another run with --run" if run else "name their run with --run"
-    raise DataError(
-        f"{path}: made with the weights {stored.info.checkpoint[:12]} of run {stored.info.run or '?'} (recipe "
-        f"{stored.info.recipe or '?'}), which {candidate} does not have; {advice}, or embed the photos again with "
-        f"`zssbir embed --photos`"
+        if _weights_of(meta) == info.checkpoint:
+            return Embedder.open(candidate, device, which=meta.parent.name, workers=workers)
+    raise DataError(_other_weights(info, path, str(candidate)))
+
+
+def _other_weights(info: EmbeddingInfo, path: Path, tried: str) -> str:
+    if info.model:
+        made, how = f"model {info.model}", "name them with --model"
+    else:
+        made, how = f"run {info.run or '?'} (recipe {info.recipe or '?'})", "name their run with --run"
+    return (
+        f"{path}: made with the weights {info.checkpoint[:12]} of {made}, which {tried} does not have; {how}, or embed "
+        "the photos again with `zssbir embed --photos`"
     )
 
 

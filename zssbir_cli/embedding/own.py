@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from zssbir_cli.data.manifest import Manifest
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.embedding.weights import RunWeights, Weights
 from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.runlog import RunDir, read_record
-from zssbir_cli.errors import DataError, ZssbirError
+from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Role
 
@@ -40,6 +41,42 @@ def preprocessing(recipe: Recipe) -> dict[str, Any]:
         "size": recipe.data.size, "sketch_crop": recipe.data.sketch_crop, "input": recipe.model.input,
         "mean": recipe.model.mean, "std": recipe.model.std, "interpolation": "bilinear, antialiased",
     }  # fmt: skip
+
+
+class Knows(Protocol):
+    """A prepared set, and what the weights that are used know of it."""
+
+    @property
+    def prepared(self) -> PreparedSet: ...
+
+    @property
+    def learnt(self) -> Learnt:
+        """What they were trained on by this program."""
+        ...
+
+    @property
+    def own(self) -> bool:
+        """Whether this is the very set that they learnt from."""
+        ...
+
+    @property
+    def used(self) -> frozenset[int]:
+        """Labels of classes that they were trained on or selected by, in another set than their own."""
+        ...
+
+    @property
+    def note(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class DataOfTower:
+    """A prepared set and a frozen tower, which this program trained on nothing."""
+
+    prepared: PreparedSet
+    learnt: Learnt = field(default_factory=Learnt)
+    own: bool = False
+    used: frozenset[int] = frozenset()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,18 @@ class DataOfRun:
 def keep_classes(run: Path, learnt: Learnt, root: Path) -> None:
     """Write the classes of an older run into its run.json, where that can be written."""
     RunDir(run).update_record({"data": {"root": str(root.resolve()), **learnt.as_json()}})
+
+
+def data_of(weights: Weights, data: Path | None = None) -> Knows:
+    """Open `data` for weights, or the set that their run learnt from.
+
+    Raises DataError when there is no prepared set, UsageError when a tower is given none.
+    """
+    if isinstance(weights, RunWeights):
+        return data_of_run(weights.home, weights.checkpoint, weights.recipe, data)
+    if data is None:
+        raise UsageError("a frozen model has no data set of its own; name one with --data DIR")
+    return DataOfTower(PreparedSet.open(data))
 
 
 def data_of_run(run: Path, info: CheckpointInfo, recipe: Recipe, data: Path | None = None) -> DataOfRun:

@@ -24,7 +24,7 @@ from zssbir_cli.types import Modality, Part
 def embed_part(
     embedder: Embedder, prepared: PreparedSet, part: Part, *, force: bool = False, progress: Progress = silent
 ) -> Embeddings:
-    """Embeddings of the sketches and photos of one part: the run's file where it is fresh, else embedded now.
+    """Embeddings of the sketches and photos of one part: the file where it is fresh, else embedded now.
 
     Errors: DataError: the part is empty, a shard is damaged, the disk is full.
     """
@@ -41,17 +41,17 @@ def embed_choice(
     return _Job(embedder, prepared, [choice], name, progress).result(False)
 
 
-def embeddings_path(run: Path, which: str, prepared: PreparedSet, part: Part, selection: str = "") -> Path:
-    """Where a run keeps the embeddings of a part of a data set, or of a selection of it."""
+def embeddings_path(home: Path, which: str, prepared: PreparedSet, part: Part, selection: str = "") -> Path:
+    """Where embeddings of a part of a data set, or of a selection of it, are kept below a run's folder or a tower's."""
     tail = f"{part}-{selection}" if selection else str(part)
     return (
-        run / "embeddings" / f"{which}-{file_part(prepared.manifest.name)}-{prepared.identity[:8]}-{tail}.h5"
+        home / "embeddings" / f"{which}-{file_part(prepared.manifest.name)}-{prepared.identity[:8]}-{tail}.h5"
     )
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Some images of one part of a prepared set, to be embedded by one run."""
+    """Some images of one part of a prepared set, to be embedded with the same weights."""
 
     embedder: Embedder
     prepared: PreparedSet
@@ -62,7 +62,7 @@ class _Job:
     @property
     def path(self) -> Path:
         e, part = self.embedder, self.choices[0].part
-        return embeddings_path(e.run, e.checkpoint.which, self.prepared, part, self.selection)
+        return embeddings_path(e.weights.home, e.weights.which, self.prepared, part, self.selection)
 
     def result(self, force: bool) -> Embeddings:
         """The file where it is fresh; every rank returns the same."""
@@ -104,7 +104,7 @@ class _Job:
         """The finished batches of one choice."""
         e = self.embedder
         key = {
-            "checkpoint": e.checkpoint.sha256, "made": e.made, "precision": e.precision.name, "batch": e.batch,
+            "checkpoint": e.weights.sha256, "made": e.made, "precision": e.precision.name, "batch": e.batch,
             "data": self.prepared.identity, "modality": choice.modality.name,
         }  # fmt: skip
         return Stage(self.path, key)
@@ -116,7 +116,7 @@ class _Job:
 
     def embed(self) -> None:
         """Put this rank's share of the batches that are missing on their stages."""
-        data = self.embedder.recipe.data
+        size, crop = self.embedder.size, self.embedder.sketch_crop
         for choice in self.choices:
             stage, batches = self.stage(choice), self.batches(choice)
             todo = [
@@ -128,9 +128,7 @@ class _Job:
                 len(choice.index),
             )
             self.progress(label, max(0, done), total)
-            images = EvalImages(
-                self.prepared.images(choice.part, choice.modality), data.size, data.sketch_crop
-            )
+            images = EvalImages(self.prepared.images(choice.part, choice.modality), size, crop)
             chosen = Subset(images, choice.index.tolist())
             for batch, rows in zip(todo, self.embedder.batches(chosen, choice.modality, todo), strict=True):
                 stage.put(_name(batch), rows=rows.cpu().numpy())

@@ -62,10 +62,15 @@ class Provenance:
     ties: str = ""
     """How a ranking's equal scores are taken: `expected` or `trec`."""
     run: str = ""
+    model: str = ""
+    """The frozen tower, instead of a run: nothing was trained."""
+    preprocessing: str = ""
+    """How pictures became its inputs."""
     recipe: str = ""
     method: str = ""
+    """The run's; `frozen` for a tower."""
     which: str = ""
-    """The checkpoint that was used: `best`, `last`, `epoch-0004`, `best.previous`."""
+    """The checkpoint that was used: `best`, `last`, `epoch-0004`, `best.previous`; `frozen` for a tower."""
     checkpoint: str = ""
     """sha256 of its weights."""
     epoch: int = 0
@@ -88,14 +93,22 @@ class Provenance:
     leaks: tuple[str, ...] = ()
     """Leaks between training and test that were allowed: the run's own, then those of the evaluated set."""
 
+    @property
+    def of_weights(self) -> bool:
+        """Whether a run's or a tower's weights were evaluated, not a file of another program."""
+        return bool(self.run or self.model)
+
     def as_json(self) -> dict[str, Any]:
         """What applies, as plain values: booleans are booleans, numbers are numbers."""
-        return {key: value for key, value in asdict(self).items() if value != "" and (self.run or value)}
+        return {k: value for k, value in asdict(self).items() if value != "" and (self.of_weights or value)}
 
     @property
     def headline(self) -> str:
         """What was evaluated, in one line."""
-        return f"{self.data} ({self.split}), {self.protocol}" if self.run else self.embeddings or self.ranking
+        if not self.of_weights:
+            return self.embeddings or self.ranking
+        frozen = f", {self.model}, frozen" if self.model else ""
+        return f"{self.data} ({self.split}), {self.protocol}{frozen}"
 
     def describe(self) -> list[str]:
         """What one must know beside the numbers, one line each."""
@@ -107,4 +120,13 @@ class Provenance:
             )
             whose = "not the set it learnt from" if self.cross else "the set it learnt from"
             lines.append(f"data set {self.data} ({self.split}), identity {self.identity}: {whose}")
+        if self.model:
+            lines.append(
+                f"model {self.model}, weights {self.checkpoint[:12]}, {self.preprocessing}, embedded in {self.precision}; "
+                "frozen: nothing was trained"
+            )
+            lines.append(
+                f"data set {self.data} ({self.split}), identity {self.identity}: classes are unseen by this program alone; "
+                "what the model's makers trained it on may include them"
+            )
         return lines

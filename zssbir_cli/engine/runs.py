@@ -77,6 +77,11 @@ def has_checkpoint(run: Path) -> bool:
     return any((run / "checkpoints").glob(f"*/{META}"))
 
 
+def any_checkpoint(runs: Path) -> bool:
+    """Whether a run under `runs`, or `runs` itself, has reached a checkpoint."""
+    return has_checkpoint(runs) or any(map(has_checkpoint, run_folders(runs)))
+
+
 def run_folders(runs: Path) -> Iterator[Path]:
     """All run folders under `runs`, by name (the time they were started)."""
     if runs.is_dir():

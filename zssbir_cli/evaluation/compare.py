@@ -57,7 +57,7 @@ def compare_results(a: Path, b: Path) -> Compared:
                 (name, float(x.mean()), float(y.mean()), paired_difference(x, y, left["labels"][kept]))
             )
     labels = [
-        f"{f.get('recipe', '')} {f.get('checkpoint', '')[:8]} {f.get('embeddings', '')}".strip()
+        f"{f.get('model') or f.get('recipe', '')} {f.get('checkpoint', '')[:8]} {f.get('embeddings', '')}".strip()
         for f in facts
     ]
     return Compared(labels[0], labels[1], len(left["labels"]), tuple(rows), notes)

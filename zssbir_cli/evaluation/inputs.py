@@ -1,8 +1,9 @@
-"""What is evaluated: queries and gallery of a protocol with a run's weights, or of a file of embeddings."""
+"""What is evaluated: queries and gallery of a protocol with the weights of a run or of a frozen tower, or of a file of embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,10 @@ from zssbir_cli.data.embeddings import Embeddings, Rows
 from zssbir_cli.data.embeddings_user import Pair, read_user_embeddings
 from zssbir_cli.data.prepared import ImageRows, PreparedSet
 from zssbir_cli.embedding.embedder import Embedder
-from zssbir_cli.embedding.load import open_checkpoint
-from zssbir_cli.embedding.own import DataOfRun, data_of_run, leak_lines
+from zssbir_cli.embedding.own import Knows, data_of, leak_lines
 from zssbir_cli.embedding.parts import embed_choice, embed_part
-from zssbir_cli.engine.checkpoint import CheckpointInfo
+from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
 from zssbir_cli.engine.provenance import Provenance
-from zssbir_cli.engine.runs import RunChoice
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
 from zssbir_cli.names import counted, find_class, suggestion
@@ -54,7 +53,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Options:
-    """What to evaluate besides the run and the split."""
+    """What to evaluate besides the weights and the split."""
 
     data: Path | None = None
     classes: tuple[str, ...] = ()
@@ -65,43 +64,50 @@ class Options:
     workers: int | None = None
 
 
-def run_inputs(chosen: RunChoice, split: str, options: Options, progress: Progress = silent) -> Inputs:
-    """Queries and gallery of a protocol with a run's weights; embeds what is missing or stale.
+def inputs_of(weights: Weights, split: str, options: Options, progress: Progress = silent) -> Inputs:
+    """Queries and gallery of a protocol with the weights of a run or of a frozen tower; embeds what is missing or stale.
 
-    On another data set than the one that the run learnt from (whatever its path), classes that the run was
+    On another data set than the one that a run learnt from (whatever its path), classes that it was
     trained on or selected by are left out and named. Errors: UsageError, DataError, CheckpointError.
     """
-    run = chosen.path
-    recipe, info = open_checkpoint(run, chosen.which, verify=False)
-    data = data_of_run(run, info, recipe, options.data)
+    data = data_of(weights, options.data)
     prepared = data.prepared
     stock = {
         (part, modality): prepared.images(part, modality).labels
         for part, modality in prepared.manifest.counts
     }
     wanted = _class_ids(prepared, options.classes)
-    task = _restricted(build_task(split, stock, options.seed), stock, wanted, data, options)
-    source = _Source(run, prepared, info, options, progress)
-    query, gallery = source.side(task.queries), source.side(task.gallery)
+    task = _restricted(build_task(split, stock, options.seed), stock, wanted, data, weights, options)
+    images = _Images(weights, prepared, options, progress)
+    query, gallery = images.side(task.queries), images.side(task.gallery)
     excluded = tuple(sorted(prepared.classes[c] for c in data.used))
     about = Provenance(
-        protocol=task.name, protocol_description=task.description, run=str(run), recipe=recipe.name,
-        method=recipe.method.name, which=info.which, checkpoint=info.sha256, epoch=info.epoch, step=info.step,
-        precision=source.precision, data=prepared.manifest.name, split=prepared.manifest.split,
+        protocol=task.name, protocol_description=task.description, **_about(weights),
+        precision=images.precision, data=prepared.manifest.name, split=prepared.manifest.split,
         identity=prepared.identity, seed=options.seed, cross=not data.own, excluded=excluded,
         subset=bool(options.classes or options.per_class or excluded), leaks=_leaks(data),
         chosen=tuple(prepared.classes[c] for c in wanted or ()), most_per_class=options.per_class or 0,
     )  # fmt: skip
     seen = frozenset(c.id for c in prepared.manifest.classes if c.role is Role.SEEN)
-    notes = (*_notes(info, data, task, excluded), *_class_notes(prepared, task, wanted))
+    notes = (*_notes(weights, data, task, excluded), *_class_notes(prepared, task, wanted))
     return Inputs(
         query, gallery, tuple(prepared.classes), about, notes, _warnings(data),
         seen if split.startswith("gzs") else frozenset(), prepared,
     )  # fmt: skip
 
 
+def _about(weights: Weights) -> dict[str, Any]:
+    """What a result says of the weights."""
+    facts = {"method": weights.method["name"], "which": weights.which, "checkpoint": weights.sha256}
+    if isinstance(weights, RunWeights):
+        run, info = str(weights.home), weights.checkpoint
+        return {**facts, "run": run, "recipe": weights.recipe.name, "epoch": info.epoch, "step": info.step}
+    assert isinstance(weights, TowerWeights)
+    return {**facts, "model": weights.spec.label, "preprocessing": weights.spec.preprocessing}
+
+
 def _restricted(
-    task: Task, stock: Stock, wanted: list[int] | None, data: DataOfRun, options: Options
+    task: Task, stock: Stock, wanted: list[int] | None, data: Knows, weights: Weights, options: Options
 ) -> Task:
     """The task without the classes that the run was trained on, and for the classes that were asked for.
 
@@ -120,7 +126,7 @@ def _restricted(
     if used:
         names = ", ".join(prepared.classes[c] for c in pool if c in used and _takes_part(prepared, c, parts))
         raise DataError(
-            f"--split {task.name}: nothing is left of {prepared.root}: {data.run} was trained on or selected by {names}; "
+            f"--split {task.name}: nothing is left of {prepared.root}: {weights.label} was trained on or selected by {names}; "
             f"evaluate on the set that it learnt from ({data.learnt.name}, identity {data.learnt.identity})"
         )
     raise DataError(f"--split {task.name}: no sketches or no photos of these classes")
@@ -155,17 +161,17 @@ def _class_notes(prepared: PreparedSet, task: Task, wanted: Sequence[int] | None
     return notes
 
 
-def _leaks(data: DataOfRun) -> tuple[str, ...]:
+def _leaks(data: Knows) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*data.learnt.leaks, *leak_lines(data.prepared.manifest))))
 
 
-def _notes(info: CheckpointInfo, data: DataOfRun, task: Task, excluded: Sequence[str]) -> tuple[str, ...]:
-    notes = [info.note, data.note, *task.notes]
+def _notes(weights: Weights, data: Knows, task: Task, excluded: Sequence[str]) -> tuple[str, ...]:
+    notes = [weights.note, data.note, *task.notes]
     if excluded:
         names = ", ".join(excluded)
         notes.append(f"{len(excluded)} classes that the run was trained or selected on are excluded: {names}")
     if task.name.startswith("gzs") and not data.own:
-        notes.append("the seen classes are those of this data set; the run was not trained on them")
+        notes.append("the seen classes are those of this data set; these weights were not trained on them")
     if task.name.startswith("gzs") and (val := data.prepared.manifest.classes_of(Role.VAL)):
         notes.append(
             f"the {len(val)} validation classes of the data set are neither queries nor in the gallery"
@@ -173,7 +179,7 @@ def _notes(info: CheckpointInfo, data: DataOfRun, task: Task, excluded: Sequence
     return tuple(n for n in notes if n)
 
 
-def _warnings(data: DataOfRun) -> tuple[str, ...]:
+def _warnings(data: Knows) -> tuple[str, ...]:
     own, here = data.learnt.leaks, leak_lines(data.prepared.manifest)
     warnings = [f"prepare warned: {w}" for w in data.prepared.manifest.warnings]
     if own and own != here:
@@ -199,21 +205,15 @@ def _class_ids(prepared: PreparedSet, names: Sequence[str]) -> list[int] | None:
     return list(dict.fromkeys(found))
 
 
-class _Source:
-    """Embeddings of choices, from files that are fresh, else from the run's weights (loaded once)."""
+class _Images:
+    """Embeddings of choices, from files that are fresh, else computed."""
 
-    def __init__(
-        self,
-        run: Path,
-        prepared: PreparedSet,
-        info: CheckpointInfo,
-        options: Options,
-        progress: Progress,
-    ) -> None:
-        self.run, self.prepared, self.which, self.options = run, prepared, info.which, options
-        self.progress = progress
+    def __init__(self, weights: Weights, prepared: PreparedSet, options: Options, progress: Progress) -> None:
+        self.prepared, self.progress = prepared, progress
+        self.embedder = Embedder.of(
+            weights, choose_device(options.device), precision=options.precision, workers=options.workers
+        )
         self._precisions: set[str] = set()
-        self._embedder: Embedder | None = None
         self._open: dict[Part, Embeddings] = {}
 
     def side(self, choices: Sequence[ImageRows]) -> Side:
@@ -246,17 +246,6 @@ class _Source:
             )
         found = self._open[choice.part]
         return found, found.rows_of(choice.modality)[choice.index]
-
-    @property
-    def embedder(self) -> Embedder:
-        """The run's weights, loaded on first use."""
-        if self._embedder is None:
-            o = self.options
-            device = choose_device(o.device)
-            self._embedder = Embedder.open(
-                self.run, device, which=self.which, precision=o.precision, workers=o.workers
-            )
-        return self._embedder
 
 
 def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:

@@ -25,7 +25,7 @@ TIE_RULES = {
 def comparable(evaluation: Evaluation) -> list[Published]:
     """Published numbers of the same split, protocol, queries and gallery ([] for most data sets)."""
     about, metrics = evaluation.inputs.about, evaluation.metrics
-    if not about.run or about.subset or about.leaks:
+    if not about.of_weights or about.subset or about.leaks:
         return []
     return published(about.split, about.protocol, metrics.queries, metrics.gallery)
 
@@ -157,8 +157,7 @@ def context(evaluation: Evaluation) -> list[str]:
 
 
 def target(evaluation: Evaluation, out: Path | None) -> Path | None:
-    """Where a result goes: `<out or the run's eval folder>/<name>.json`; nowhere for a file of embeddings without
-    `out`.
+    """Where a result goes: `<out or the run's eval folder>/<name>.json`; nowhere without a run and `out`.
 
     The name says what makes it another result: protocol, data set if it is not the run's own, checkpoint unless
     best, seed unless 0, cuts unless the usual ones, a subset. A result of something else that has the name
@@ -178,7 +177,7 @@ def target(evaluation: Evaluation, out: Path | None) -> Path | None:
 def _name_parts(evaluation: Evaluation) -> list[str]:
     about, cuts = evaluation.inputs.about, tuple(evaluation.metrics.k)
     kind = f"trec-ties-{about.ties}" if about.ranking else "embeddings"
-    parts = [about.protocol, file_part(about.data) if about.cross else ""] if about.run else [kind]
+    parts = [about.protocol, file_part(about.data) if about.cross else ""] if about.of_weights else [kind]
     parts.append(file_part(about.which) if about.run and about.which != "best" else "")
     parts += [
         f"seed{about.seed}" if about.seed else "",
@@ -191,6 +190,7 @@ def _key(evaluation: Evaluation) -> dict[str, Any]:
     """What makes a result another one than that of the same name."""
     about = evaluation.inputs.about.as_json()
     names = (
+        "model",
         "embeddings",
         "ranking",
         "qrels",

@@ -1,6 +1,5 @@
 """One encoder over any timm backbone: a global embedding and patch tokens, for transformers and CNNs."""
 
-import difflib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +9,10 @@ from torch import Tensor, nn
 
 from zssbir_cli.compute.batchnorm import BATCH_NORMS
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.files import reason
 from zssbir_cli.models.contours import contours
 from zssbir_cli.models.folding import fold_batchnorm
-from zssbir_cli.models.hub import go_offline_without_network
+from zssbir_cli.models.pretrained import check_backbone, timm_file
 from zssbir_cli.models.tune import select_trained
 from zssbir_cli.models.weights import load_weights, read_state
 from zssbir_cli.recipe.schema import ModelConfig
@@ -22,7 +22,8 @@ class Features(NamedTuple):
     """What an encoder says of a batch.
 
     embedding: [B, D] (a transformer's CLS token or pooled tokens after the final norm; a CNN's pooled
-    map). tokens: [B, N, C] patch tokens in row-major order, N = grid[0] * grid[1]; for a CNN the cells of
+    map; what the head makes of them where `model.options` keeps one with num_classes, as CLIP's projection).
+    tokens: [B, N, C] patch tokens in row-major order, N = grid[0] * grid[1]; for a CNN the cells of
     its last feature map, C may differ from D.
     """
 
@@ -32,9 +33,9 @@ class Features(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Wraps a headless timm model. Input: uint8 images [B, C, H, W], C = 1 or 3 (grey is repeated).
+    """Wraps a timm model, headless or with the head that projects into CLIP's common space.
 
-    Normalises on the device, so that loaders hand over plain uint8. `lr_scale` multiplies the learning rate of
+    Input: uint8 images [B, C, H, W], C = 1 or 3 (grey is repeated). Normalises on the device, so that loaders hand over plain uint8. `lr_scale` multiplies the learning rate of
     its parameters.
     """
 
@@ -60,7 +61,9 @@ class Encoder(nn.Module):
         self.normalisation = (tuple(map(float, mean)), tuple(map(float, std)))
         self.lr_scale = lr_scale
         width: Any = backbone.num_features
-        self.dim = int(getattr(backbone, "head_hidden_size", None) or width)
+        classes: Any = getattr(backbone, "num_classes", 0)
+        self.projects = bool(classes)
+        self.dim = int(classes or getattr(backbone, "head_hidden_size", None) or width)
         self.token_dim = int(width)
         self.prefix_tokens = int(getattr(backbone, "num_prefix_tokens", 0))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -85,7 +88,7 @@ class Encoder(nn.Module):
     def features(self, x: Tensor) -> Features:
         """Normalised float images [B, 3, H, W] -> `Features`."""
         out = self.backbone.forward_features(x)  # type: ignore[operator]
-        embedding = self.backbone.forward_head(out, pre_logits=True)  # type: ignore[operator]
+        embedding = self.backbone.forward_head(out, pre_logits=not self.projects)  # type: ignore[operator]
         if out.ndim == 3:
             tokens, grid = (
                 out[:, self.prefix_tokens :],
@@ -120,9 +123,8 @@ def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
     """Build the recipe's encoder for `size`-pixel inputs; `load=False` leaves its weights random because a
     checkpoint will fill them. Raises `UsageError` for an unknown backbone and `CheckpointError` for weights
     that cannot be had or do not fit."""
-    backbone = _create(config, size, pretrained=load and config.weights == "pretrained")
-    if load and config.weights not in ("pretrained", "none"):
-        load_weights(backbone, read_state(Path(config.weights).expanduser()), config.weights)
+    check_backbone(config.backbone)
+    backbone = _create(config, size, load)
     defaults = getattr(backbone, "pretrained_cfg", {}) or {}
     mean = config.mean or tuple(defaults.get("mean", (0.5, 0.5, 0.5)))
     std = config.std or tuple(defaults.get("std", (0.5, 0.5, 0.5)))
@@ -131,37 +133,46 @@ def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
     return Encoder(backbone, mean, std, frozen, config.input == "contours", config.lr_scale)
 
 
-def _create(config: ModelConfig, size: int, pretrained: bool) -> nn.Module:
-    if not timm.is_model(config.backbone):
-        close = difflib.get_close_matches(config.backbone, timm.list_models(), 3, 0.6)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` lists them"
-        raise UsageError(f"model.backbone {config.backbone!r} is not a timm model{hint}")
+def _create(config: ModelConfig, size: int, load: bool) -> nn.Module:
     options: dict[str, Any] = {"num_classes": 0, **config.options}
     if config.drop_rate:
         options["drop_rate"] = config.drop_rate
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
-    if pretrained:
-        go_offline_without_network()
-    try:
-        return _create_sized(config.backbone, size, pretrained, options)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise UsageError(f"model.backbone {config.backbone!r} with options {options}: {error}") from error
-    except Exception as error:
-        if not pretrained:
-            raise
+    if not load or config.weights == "none":
+        return _create_sized(config.backbone, size, options)
+    if config.weights == "pretrained":
+        file = timm_file(config.backbone)
+        return _create_sized(
+            config.backbone, size, options, pretrained_cfg_overlay={"file": str(file), "custom_load": False}
+        )
+    state = read_state(Path(config.weights).expanduser())
+    if not (image_side := {k: v for k, v in state.items() if k.startswith("visual.")}):
+        backbone = _create_sized(config.backbone, size, options)
+        load_weights(backbone, state, config.weights)
+        return backbone
+    try:  # a whole CLIP: timm knows how its image side becomes this backbone, and is strict about it
+        overlay = {"state_dict": image_side, "custom_load": False, "num_classes": options["num_classes"]}
+        backbone = _create_sized(config.backbone, size, options, pretrained_cfg_overlay=overlay)
+    except RuntimeError as error:
         raise CheckpointError(
-            f"model.weights: could not download the pretrained weights of {config.backbone} ({type(error).__name__}); "
-            "without a network set model.weights to a local .safetensors / .pth file, or to none for a random start"
+            f"{config.weights}: the image side of this CLIP does not fit {config.backbone} ({reason(error)})"
         ) from error
+    record: Any = backbone.pretrained_cfg
+    record["state_dict"] = None
+    return backbone
 
 
-def _create_sized(name: str, size: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+def _create_sized(name: str, size: int, options: dict[str, Any], **weights: Any) -> nn.Module:
     """Pass `img_size` to models that have a fixed input size; others (CNNs) do not know the argument."""
+    options, wanted = {**options, **weights, "pretrained": bool(weights)}, options
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=size, **options)
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise
-        model = timm.create_model(name, pretrained=pretrained, **options)
+        try:
+            model: nn.Module = timm.create_model(name, img_size=size, **options)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            model = timm.create_model(name, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(f"model.backbone {name!r} with options {wanted}: {error}") from error
     return model

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.clip_text import clean_class_name, encode_words
-from zssbir_cli.models.hub import go_offline_without_network
+from zssbir_cli.models.hub import NotDownloaded
+from zssbir_cli.models.pretrained import clip_file
 from zssbir_cli.models.surgery import SurgeryTower, feature_surgery, single_text_similarity
 
 OFFLINE = "offline"
@@ -162,12 +163,9 @@ def weights_file(model: str, weights: str) -> Path:
         return WEIGHTS
     if weights not in _tags(model, weights):
         return Path(weights).expanduser()
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
-
-    go_offline_without_network()
     try:
-        return Path(download_pretrained(get_pretrained_cfg(model, weights)))
-    except Exception as error:
+        return clip_file(model, weights)
+    except NotDownloaded as error:
         raise _not_loaded(model, weights, error) from error
 
 
@@ -198,12 +196,10 @@ def _not_loaded(model: str, weights: str, error: Exception) -> CheckpointError:
 def _load_open_clip(model: str, weights: str, size: int | None, blocks: int) -> SurgeryClip:
     import open_clip
 
-    tags = _tags(model, weights)
-    source = weights if weights in tags else str(Path(weights).expanduser())
-    if weights in tags:
-        go_offline_without_network()
+    file = weights_file(model, weights)
+    known = open_clip.get_pretrained_cfg(model, weights) or {}
     try:
-        clip = open_clip.create_model(model, pretrained=source)
+        clip = open_clip.create_model(model, pretrained=str(file))
     except Exception as error:
         raise _not_loaded(model, weights, error) from error
     visual = clip.visual
@@ -214,6 +210,6 @@ def _load_open_clip(model: str, weights: str, size: int | None, blocks: int) -> 
         name=f"{model}/{weights}",
         blocks=blocks,
         size=size or int(native),
-        mean=getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN,
-        std=getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD,
+        mean=known.get("mean") or getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN,
+        std=known.get("std") or getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD,
     )

@@ -89,12 +89,12 @@ class LiveGallery:
     @property
     def size(self) -> int:
         """Side of the network input, pixels."""
-        return self._gallery.embedder.recipe.data.size
+        return self._gallery.embedder.size
 
     @property
     def sketch_crop(self) -> bool:
         """Whether drawings are cropped to their ink."""
-        return self._gallery.embedder.recipe.data.sketch_crop
+        return self._gallery.embedder.sketch_crop
 
     async def find(self, query: Query) -> list[FoundPhoto]:
         """The photos nearest to a query, best first. Errors: Busy, DataError."""

@@ -52,6 +52,7 @@ def open_server(
     gallery: Path,
     *,
     run: str | Path | None = None,
+    model: str | None = None,
     runs: Path = Path("runs"),
     which: str = "best",
     host: str = "127.0.0.1",
@@ -87,6 +88,7 @@ def open_server(
             gallery,
             choose_device(device),
             run=run,
+            model=model,
             runs=runs,
             which=which,
             workers=workers,
@@ -101,13 +103,13 @@ def open_server(
     app = build_app(live, token=token, page=page, hosts=names, k=k)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
-    notes = [f"{opened.folder}" if opened.folder else "", opened.note]
+    notes = [opened.embedder.weights.label, f"{opened.folder}" if opened.folder else "", opened.note]
     return Server(address, live.photos, "; ".join(n for n in notes if n), app, live, listener)
 
 
 def _warm_up(gallery: Gallery) -> None:
     """Load the weights and run them once, so that the first drawing is answered as quickly as the others."""
-    side = gallery.embedder.recipe.data.size
+    side = gallery.embedder.size
     gallery.embedder.embed_batch(torch.zeros(1, 1, side, side, dtype=torch.uint8), Modality.SKETCH)
 
 

@@ -1,4 +1,4 @@
-"""`zssbir embed`: embeddings of a prepared set's parts, or of any folder of photos, with a run's weights."""
+"""`zssbir embed`: embeddings of a prepared set's parts, or of any folder of photos, with the weights of a run or of a frozen tower."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.embedding.embedder import BATCH, Embedder
+from zssbir_cli.embedding.choice import open_embedder
+from zssbir_cli.embedding.embedder import BATCH
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
-from zssbir_cli.embedding.own import data_of_run
+from zssbir_cli.embedding.own import data_of
 from zssbir_cli.embedding.parts import embed_part
-from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import UsageError
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import AnyPath, Part
@@ -18,15 +18,17 @@ from zssbir_cli.types import AnyPath, Part
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings files that are now up to date; of a folder, also what was done."""
+    """The embeddings files that are now up to date, and whose weights made them; of a folder, also what was done."""
 
     files: tuple[Path, ...]
+    weights: str
     folder: FolderResult | None = None
 
 
 def embed(
     run: AnyPath | None = None,
     *,
+    model: str | None = None,
     checkpoint: str = "best",
     runs: AnyPath = "runs",
     photos: AnyPath | None = None,
@@ -44,11 +46,12 @@ def embed(
     """Embed a folder of photos, or parts of a prepared set; what is up to date is kept, unless `force`.
 
     Args:
-        run, checkpoint: whose weights (default: the latest run under `runs`, see `find_run`).
-        photos: a folder of photos. Its file (`out`, default: one in the run's folder) follows the folder: photos it
+        run, model, checkpoint: whose weights, as `embedding.choice.choose_weights` takes them (default: the latest run
+            under `runs`).
+        photos: a folder of photos. Its file (`out`, default: one in the run's folder or the cache) follows the folder: photos it
             knows keep their rows, and a pass that is killed continues.
         half: store a folder's rows as float16.
-        data, parts: a prepared set (default: the run's own) and its parts (default: all but train).
+        data, parts: a prepared set (default: the run's own; a model has none) and its parts (default: all but train).
         device, precision, workers, batch: how to compute.
 
     Errors: UsageError, DataError (no photos, a damaged set, disk full), CheckpointError.
@@ -66,20 +69,18 @@ def embed(
         raise UsageError(
             "--out and --half are for --photos: the parts of a data set have their places in the run"
         )
-    found = find_run(run, Path(runs), checkpoint)
     chosen = choose_device(device)
     with distributed.session(chosen):
-        embedder = Embedder.open(
-            found.path, chosen, which=found.which, precision=precision, workers=workers, batch=batch
-        )
+        embedder = open_embedder(
+            chosen, run=run, model=model, runs=Path(runs), which=checkpoint, precision=precision,
+            workers=workers, batch=batch,
+        )  # fmt: skip
         if photos is not None:
             place = None if out is None else Path(out)
             result = follow_folder(embedder, Path(photos), place, half=half, force=force, progress=progress)
-            return Embedded((result.path,), result)
-        prepared = data_of_run(
-            found.path, embedder.checkpoint, embedder.recipe, None if data is None else Path(data)
-        ).prepared
+            return Embedded((result.path,), embedder.weights.label, result)
+        prepared = data_of(embedder.weights, None if data is None else Path(data)).prepared
         have = {part for part, _ in prepared.manifest.counts}
         wanted = [Part(p) for p in parts] or [p for p in (Part.TEST, Part.VAL, Part.HOLDOUT) if p in have]
         stored = [embed_part(embedder, prepared, p, force=force, progress=progress) for p in wanted]
-        return Embedded(tuple(s.path for s in stored if s.path))
+        return Embedded(tuple(s.path for s in stored if s.path), embedder.weights.label)

@@ -1,4 +1,4 @@
-"""`zssbir eval`: a run's weights (or embeddings of any model) to numbers, a result file and a report."""
+"""`zssbir eval`: weights of a run or a frozen model (or embeddings of any program) to numbers, a result file and a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.engine.runs import RunChoice, find_run
+from zssbir_cli.embedding.choice import choose_weights
+from zssbir_cli.embedding.weights import TowerWeights
 from zssbir_cli.errors import UsageError
 from zssbir_cli.evaluation import results
-from zssbir_cli.evaluation.inputs import Inputs, Options, file_inputs, run_inputs
+from zssbir_cli.evaluation.inputs import Inputs, Options, file_inputs, inputs_of
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, measure
 from zssbir_cli.evaluation.protocols import check_protocol
 from zssbir_cli.evaluation.trec import evaluate_trec
@@ -41,8 +42,9 @@ class EvalOutcome:
 
 
 def evaluate_run(
-    run: RunChoice | AnyPath | None = None,
+    run: AnyPath | None = None,
     *,
+    model: str | None = None,
     split: str = "zs",
     checkpoint: str = "best",
     runs: AnyPath = "runs",
@@ -59,12 +61,16 @@ def evaluate_run(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> EvalOutcome:
-    """Evaluate a run on a protocol; the result goes to `out` or the run's eval/ folder.
+    """Evaluate a run or a frozen model on a protocol.
+
+    The result goes to `out`, else to the run's eval/ folder, or for a model to `frozen/NAME-WEIGHTS/eval` under `runs`.
 
     Args:
-        run, checkpoint: whose weights (default: the latest run under `runs`, see `find_run`).
+        run, model, checkpoint: whose weights, as `embedding.choice.choose_weights` takes them (default: the latest run
+            under `runs`).
         split: `zs` (unseen classes), `val`, or a generalised protocol (`evaluation.protocols.PROTOCOLS`).
-        data: another prepared set than the run's own; classes that the run has seen are left out and named.
+        data: another prepared set than the run's own (a model has none); classes that the run has seen are left out
+            and named.
         classes, per_class, seed: only these classes, at most so many images of each, and how they are drawn.
         k: cuts. report: also write pages and figures. export: `trec` or `trec-all`, beside the result.
 
@@ -76,11 +82,13 @@ def evaluate_run(
     """
     check_protocol(split)
     check_export(export)
-    chosen = run if isinstance(run, RunChoice) else find_run(run, Path(runs), checkpoint)
-    here = None if data is None else Path(data)
+    weights = choose_weights(run, model, Path(runs), checkpoint)
+    here, place = (None if path is None else Path(path) for path in (data, out))
     options = Options(here, tuple(classes), per_class, seed, device, precision, workers)
-    inputs = run_inputs(chosen, split, options, progress)
-    return _finish(inputs, k, device, None if out is None else Path(out), report, export, progress)
+    inputs = inputs_of(weights, split, options, progress)
+    if isinstance(weights, TowerWeights) and place is None:
+        place = Path(runs) / "frozen" / weights.home.name / "eval"
+    return _finish(inputs, k, device, place, report, export, progress)
 
 
 def evaluate_file(

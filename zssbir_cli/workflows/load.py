@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.compute.precision import choose_device
+from zssbir_cli.embedding.choice import open_embedder
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.gallery import Gallery, open_gallery
-from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.queries import Pictures, QueryInputs, expand, read_queries
 from zssbir_cli.progress import Progress, silent
@@ -29,7 +29,7 @@ class Retriever:
     @property
     def note(self) -> str:
         """What one should know of the checkpoint that was taken ("" when there is nothing)."""
-        return self.embedder.checkpoint.note
+        return self.embedder.weights.note
 
     def embed(
         self, pictures: Pictures, *, modality: str = "photo", progress: Progress = silent
@@ -52,8 +52,8 @@ class Retriever:
             found, bad = read_queries(*((some, ()) if kind is Modality.SKETCH else ((), some)))
             if bad:
                 raise DataError(f"{bad[0][0]}: {bad[0][1]}")
-            data = self.embedder.recipe.data
-            rows.append(self.embedder.embed(QueryInputs(found, data.size, data.sketch_crop), kind).numpy())
+            inputs = QueryInputs(found, self.embedder.size, self.embedder.sketch_crop)
+            rows.append(self.embedder.embed(inputs, kind).numpy())
         if not rows:
             raise DataError("there is nothing to embed: give a picture")
         return np.concatenate(rows)
@@ -81,13 +81,15 @@ class Retriever:
 def load(
     run: AnyPath | None = None,
     *,
+    model: str | None = None,
     checkpoint: str = "best",
     runs: AnyPath = "runs",
     device: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
 ) -> Retriever:
-    """Load a run's weights (default: the latest run under `runs`, see `find_run`), to embed and search with.
+    """Load the weights of a run or of a frozen model (`embedding.choice.choose_weights`; default: the latest run under
+    `runs`), to embed and search with.
 
     Errors: UsageError (no such run or device), CheckpointError (no such checkpoint, or a damaged one).
 
@@ -98,9 +100,9 @@ def load(
     >>> model.search("drawing.png", gallery, k=1).found[0].hits[0].rank
     1
     """
-    found = find_run(run, Path(runs), checkpoint)
-    embedder = Embedder.open(
-        found.path, choose_device(device), which=found.which, precision=precision, workers=workers
-    )
+    embedder = open_embedder(
+        choose_device(device), run=run, model=model, runs=Path(runs), which=checkpoint, precision=precision,
+        workers=workers,
+    )  # fmt: skip
     _ = embedder.method  # a checkpoint that is damaged is told now
     return Retriever(embedder)

@@ -52,6 +52,8 @@ class SearchResult:
     gallery: Embeddings
     found: tuple[Found, ...]
     photos: int
+    weights: str
+    """Which run's or model's weights, in words."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Files of the gallery's folder that cannot be read, and why."""
     folder: FolderResult | None = None
@@ -67,6 +69,7 @@ def search_sketches(
     photos: AnyPath,
     *,
     run: AnyPath | None = None,
+    model: str | None = None,
     checkpoint: str = "best",
     runs: AnyPath = "runs",
     k: int = 20,
@@ -81,9 +84,10 @@ def search_sketches(
     Args:
         sketches: drawings: files, folders, PIL images or arrays. Broken and blank ones are left out, with the reason
             in the result.
-        photos: the gallery: an embeddings file (its model must be the run's), a prepared data set (its test photos),
+        photos: the gallery: an embeddings file (made with the same weights), a prepared data set (its test photos),
             or any folder of photos (embedded on first use, then followed: only what is new or changed is embedded).
-        run, checkpoint: whose weights; default: those that made the file, or the latest run under `runs`.
+        run, model, checkpoint: whose weights, as `embedding.choice.choose_weights` takes them; default: those that made
+            the file, or the latest run under `runs`.
         like: photos to find more like; they do not find themselves.
         min_score: the least cosine of a photo that is shown.
 
@@ -95,8 +99,8 @@ def search_sketches(
     """
     queries, left_out = _queries(sketches, like, k, min_score)
     opened = open_gallery(
-        Path(photos), choose_device(device), run=run, runs=Path(runs), which=checkpoint, workers=workers,
-        progress=progress,
+        Path(photos), choose_device(device), run=run, model=model, runs=Path(runs), which=checkpoint,
+        workers=workers, progress=progress,
     )  # fmt: skip
     return _search(opened, queries, left_out, k, min_score, progress)
 
@@ -137,9 +141,9 @@ def _search(
     progress: Progress,
 ) -> SearchResult:
     """The photos of each query."""
-    stored, (rows, start), data = opened.stored, opened.photos(), opened.embedder.recipe.data
+    stored, (rows, start), embedder = opened.stored, opened.photos(), opened.embedder
     vectors = [
-        opened.embedder.embed(QueryInputs(some, data.size, data.sketch_crop), modality)
+        embedder.embed(QueryInputs(some, embedder.size, embedder.sketch_crop), modality)
         for modality in (Modality.SKETCH, Modality.PHOTO)
         if (some := [q for q in queries if q.modality is modality])
     ]
@@ -161,7 +165,16 @@ def _search(
             )
         found.append(Found(query.path, hits, note, query.modality, query.image))
     skipped = opened.folder.skipped if opened.folder else ()
-    return SearchResult(stored, tuple(found), len(rows), skipped, opened.folder, opened.note, tuple(left_out))
+    return SearchResult(
+        stored,
+        tuple(found),
+        len(rows),
+        embedder.weights.label,
+        skipped,
+        opened.folder,
+        opened.note,
+        tuple(left_out),
+    )
 
 
 def _hit(stored: Embeddings, rank: int, row: int, score: float) -> Hit:
@@ -186,6 +199,7 @@ def result_json(result: SearchResult) -> dict[str, Any]:
         "gallery": str(result.gallery.path),
         "photos": result.photos,
         "data_root": info.data_root,
+        "weights": result.weights,
         "checkpoint": info.checkpoint,
         "exact": True,
         "left_out": [{"sketch": str(path), "reason": reason} for path, reason in result.left_out],

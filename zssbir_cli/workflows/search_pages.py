@@ -52,4 +52,5 @@ def _tiles(result: "SearchResult", found: "Found", out: Path) -> tuple[Tile, lis
 
 
 def _about(result: "SearchResult") -> str:
-    return f"{result.photos:,} photos of {result.gallery.info.data_root or '?'}; exact search; scores are cosines"
+    place = result.gallery.info.data_root or "?"
+    return f"{result.photos:,} photos of {place}; {result.weights}; exact search; scores are cosines"

@@ -1,0 +1,82 @@
+"""Which pretrained weights there are by name, and the file of them: timm's backbones and open_clip's models."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.models.hub import NotDownloaded, cached_file, hub_file, url_file
+
+TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
+CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+def check_backbone(name: str, what: str = "model.backbone") -> None:
+    """Raise UsageError when timm has no such model, or no such weights of it; `what` is named in the message."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 3, 0.6)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` lists them"
+        raise UsageError(f"{what} {name!r} is not a timm model{hint}")
+    architecture, _, tag = name.partition(".")
+    if tag and not timm.models.is_model_pretrained(name):
+        known = timm.list_pretrained(f"{architecture}.*")
+        close = difflib.get_close_matches(name, known, 3, 0.6) or known[:3]
+        hint = f"; did you mean {' or '.join(close)}?" if close else ": timm has none of this model"
+        raise UsageError(f"{what} {name!r}: there are no such weights of {architecture}{hint}")
+
+
+def weights_config(name: str) -> Any:
+    """timm's record of a backbone's weights (input size, mean, std, where they are); None when it has none."""
+    return timm.get_pretrained_cfg(name) if timm.models.is_model_pretrained(name) else None
+
+
+def is_cached(name: str) -> bool:
+    """Whether a backbone's pretrained weights are in the hub's cache on this machine."""
+    config = weights_config(name)
+    if config is None or not config.hf_hub_id:
+        return False
+    return cached_file(config.hf_hub_id, _names(config.hf_hub_filename, TIMM_FILES)) is not None
+
+
+def timm_file(name: str, tower: str = "") -> Path:
+    """The file with a backbone's pretrained weights: cached, or downloaded. `tower`: its name where it is no recipe's.
+
+    Raises UsageError when there are none, CheckpointError that says how to have them without a network.
+    """
+    config = weights_config(name)
+    if config is None:
+        raise UsageError(
+            f"model.backbone {name!r}: timm has no pretrained weights of it; give a file of weights"
+        )
+    names = _names(config.hf_hub_filename, TIMM_FILES)
+    try:
+        return hub_file(config.hf_hub_id, names) if config.hf_hub_id else url_file(config.url)
+    except NotDownloaded as error:
+        where = f"{names[0]} of {config.hf_hub_id}" if config.hf_hub_id else config.url
+        how = (
+            f"give it as --model {tower}=FILE"
+            if tower
+            else "set model.weights to it, or to none for a random start"
+        )
+        raise CheckpointError(
+            f"the weights of {name} could not be downloaded: {error}; fetch {where} on another machine and {how}"
+        ) from error
+
+
+def clip_file(model: str, tag: str) -> Path:
+    """The file with the weights `tag` of an open_clip model: cached, or downloaded. Raises NotDownloaded."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    config = get_pretrained_cfg(model, tag)
+    repo, _, name = config.get("hf_hub", "").rpartition("/")
+    return hub_file(repo, _names(name, CLIP_FILES)) if repo else url_file(config["url"])
+
+
+def _names(file: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """File names to try: a given one after its safetensors twin."""
+    if not file:
+        return usual
+    twin = str(Path(file).with_suffix(".safetensors"))
+    return tuple(dict.fromkeys((twin, file)))

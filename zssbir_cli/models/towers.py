@@ -1,0 +1,228 @@
+"""Frozen towers by name: an image tower of timm (with the text tower of open_clip, where there is one), a weight file
+or a recipe's start, each with its own preprocessing."""
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zssbir_cli.errors import UsageError
+from zssbir_cli.files import file_sha256
+from zssbir_cli.models.encoder import build_encoder
+from zssbir_cli.models.pretrained import check_backbone, is_cached, timm_file, weights_config
+from zssbir_cli.models.weights import read_state
+from zssbir_cli.recipe.loader import find_recipe, load_recipe
+from zssbir_cli.recipe.schema import DataConfig, ModelConfig
+from zssbir_cli.types import Modality
+
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
+PROJECTED: Mapping[str, int | str] = {"num_classes": 512}
+"""Keeps the projection into the space that CLIP shares with its texts."""
+GOOGLE_CLASSES = 1001
+"""ImageNet with a class for the background: weights from TensorFlow, with its padding and inputs from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A known tower: its backbone with timm's tag, what it is, and the open_clip model and tag of its text side."""
+
+    backbone: str
+    about: str
+    options: Mapping[str, int | str] = field(default_factory=dict)
+    size: int | None = None
+    """Side of the input where it is not that of the weights, pixels."""
+    text: tuple[str, str] | None = None
+
+
+TOWERS = {
+    "siglip": Tower(
+        "vit_base_patch16_siglip_224.webli", "SigLIP B/16", text=("ViT-B-16-SigLIP", "webli")
+    ),
+    "siglip2": Tower(
+        "vit_base_patch16_siglip_224.v2_webli", "SigLIP 2 B/16", text=("ViT-B-16-SigLIP2", "webli")
+    ),
+    "dfn": Tower(
+        "vit_base_patch16_clip_224.dfn2b", "DFN CLIP B/16", {**PROJECTED, "act_layer": "quick_gelu"},
+        text=("ViT-B-16-quickgelu", "dfn2b"),
+    ),
+    "eva02-clip": Tower(
+        "eva02_base_patch16_clip_224.merged2b", "EVA-02 CLIP B/16", PROJECTED,
+        text=("EVA02-B-16", "merged2b_s8b_b131k"),
+    ),
+    "clip": Tower(
+        "vit_base_patch16_clip_quickgelu_224.openai", "OpenAI CLIP B/16", PROJECTED,
+        text=("ViT-B-16-quickgelu", "openai"),
+    ),
+    "dinov2": Tower("vit_base_patch14_dinov2.lvd142m", "DINOv2 B/14", size=224),
+    "dinov3": Tower("vit_base_patch16_dinov3.lvd1689m", "DINOv3 B/16"),
+    "mobilenet": Tower("mobilenetv2_100.ra_in1k", "MobileNetV2, ImageNet"),
+}  # fmt: skip
+"""The order is that in which a tower is looked for on this machine when the user names none."""
+
+
+@dataclass(frozen=True)
+class TowerSpec:
+    """A tower, ready to be built. `name` finds it again from any folder; `label` is for people."""
+
+    name: str
+    label: str
+    model: ModelConfig
+    data: DataConfig
+    seed: int = 0
+    """For weights that are random (a recipe's start)."""
+    note: str = ""
+    """What the user should know of how the name was understood."""
+
+    @property
+    def preprocessing(self) -> str:
+        """How pictures become inputs, in words."""
+        mean, std = (", ".join(f"{x:.3g}" for x in v or ()) for v in (self.model.mean, self.model.std))
+        return f"{self.data.size} px, bilinear, mean {mean}, std {std}"
+
+    def weights_sha256(self) -> str:
+        """sha256 of the file of weights (of the tensors, where they are random). Downloads them if need be.
+
+        Errors: CheckpointError, DataError.
+        """
+        if self.model.weights == "none":
+            digest = hashlib.sha256()
+            for key, value in sorted(self.build().state_dict().items()):
+                digest.update(key.encode() + value.numpy().tobytes())
+            return digest.hexdigest()
+        if self.model.weights == "pretrained":
+            return file_sha256(timm_file(self.model.backbone, self.name))
+        return file_sha256(Path(self.model.weights))
+
+    def build(self) -> "FrozenTower":
+        """The tower in eval mode, on the CPU. Errors: UsageError, CheckpointError."""
+        torch.manual_seed(self.seed)
+        return FrozenTower(self.model, self.data.size).eval()
+
+
+class FrozenTower(nn.Module):
+    """An encoder as it is, for sketches and photos."""
+
+    def __init__(self, model: ModelConfig, size: int) -> None:
+        super().__init__()
+        self.encoder = build_encoder(model, size)
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, modality: Modality) -> Tensor:
+        """uint8 images [B, C, S, S] of either modality -> unit embeddings float32 [B, D]."""
+        return functional.normalize(self.encoder(images).embedding.float(), dim=1)
+
+
+def find_tower(name: str) -> TowerSpec:
+    """What the user means by `--model`: a tower's name, a timm model with or without a tag, a weight file, or
+    `BACKBONE=FILE`, or a recipe (.yaml), whose model is taken as it is before training.
+
+    Errors: UsageError with the nearest names, CheckpointError (a file that is not one of weights).
+    """
+    if name in TOWERS:
+        return _pretrained(name, TOWERS[name])
+    if name.endswith((".yaml", ".yml")):
+        return _of_recipe(find_recipe(name))
+    backbone, equals, file = name.partition("=")
+    if equals and not Path(name).is_file():
+        return _of_file(Path(file), backbone)
+    if Path(name).suffix.lower() in WEIGHT_FILES:
+        return _of_file(Path(name), _backbone_in(Path(name)))
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        known = [*TOWERS, *timm.list_models()]
+        close = difflib.get_close_matches(name, known, 3, 0.6)
+        raise UsageError(
+            f"--model {name}: not a tower ({', '.join(TOWERS)}), a timm model, a weight file or a recipe (.yaml)"
+            + (f"; did you mean {' or '.join(close)}?" if close else "")
+        )
+    check_backbone(name, "--model")
+    if weights_config(name) is None:
+        raise UsageError(f"--model {name}: timm has no pretrained weights of it; write {name}=FILE")
+    return _pretrained(name, _known(name))
+
+
+def cached_tower() -> str | None:
+    """The first of `TOWERS` whose weights are on this machine."""
+    return next((name for name, tower in TOWERS.items() if _is_here(tower)), None)
+
+
+def _is_here(tower: Tower) -> bool:
+    return timm.is_model(tower.backbone.partition(".")[0]) and is_cached(tower.backbone)
+
+
+def _known(backbone: str) -> Tower:
+    """A backbone as a tower: with the options that its table entry has, if it has one."""
+    return next((t for t in TOWERS.values() if t.backbone == backbone), Tower(backbone, backbone))
+
+
+def _pretrained(name: str, tower: Tower) -> TowerSpec:
+    check_backbone(tower.backbone, "--model")
+    about = "" if tower.about == name else f"{tower.backbone}"
+    return TowerSpec(name, f"{name} ({about})" if about else name, *_configs(tower, "pretrained"))
+
+
+def _configs(tower: Tower, weights: str, **options: int | str) -> tuple[ModelConfig, DataConfig]:
+    """The recipe's sections for a tower."""
+    found = weights_config(tower.backbone)
+    mean, std = (found.mean, found.std) if found else ((0.5,) * 3, (0.5,) * 3)
+    model = ModelConfig(
+        backbone=tower.backbone, weights=weights, options={**tower.options, **options}, mean=mean, std=std,
+        tune="none",
+    )  # fmt: skip
+    return model, DataConfig(size=tower.size or (found.input_size[1] if found else 224))
+
+
+def _of_file(file: Path, backbone: str) -> TowerSpec:
+    file = file.expanduser().absolute()
+    tower = TOWERS.get(backbone) or _known(backbone)
+    check_backbone(tower.backbone, "--model")
+    state = read_state(file)
+    google = any(v.ndim == 2 and len(v) == GOOGLE_CLASSES for v in state.values())
+    padded = google and tower.backbone.startswith(("mobilenet", "efficientnet", "mnasnet"))
+    model, data = _configs(tower, str(file), **({"pad_type": "same"} if padded else {}))
+    note = ""
+    if google:
+        model = model.model_copy(update={"mean": (0.5,) * 3, "std": (0.5,) * 3})
+        note = f"{file.name} has {GOOGLE_CLASSES:,} classes, as weights from TensorFlow have: inputs from -1 to 1"
+        note += ", padding `same`" if padded else ""
+    return TowerSpec(f"{backbone}={file}", f"{file.name} ({tower.backbone})", model, data, note=note)
+
+
+def _backbone_in(file: Path) -> str:
+    """The backbone that a weight file's name begins with. Errors: UsageError."""
+    stem = file.name[: -len(file.suffix)]
+    if stem in TOWERS or (timm.is_model(stem) and timm.models.is_model_pretrained(stem)):
+        return stem
+    names = [
+        m
+        for m in timm.list_models()
+        if stem.lower().startswith(m) and not stem[len(m) : len(m) + 1].isalnum()
+    ]
+    if names:
+        return max(names, key=len)
+    run = file.absolute().parents[2] if file.absolute().parent.parent.name == "checkpoints" else None
+    advice = f"; for this run write --run {run}" if run else ""
+    raise UsageError(
+        f"--model {file}: its name does not begin with that of a timm model; write --model BACKBONE={file}{advice}"
+    )
+
+
+def _of_recipe(path: Path) -> TowerSpec:
+    recipe = load_recipe(path)
+    found = weights_config(recipe.model.backbone) if timm.is_model(recipe.model.backbone) else None
+    default = {"mean": found.mean, "std": found.std} if found else {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    own = {key: value for key in ("mean", "std") if (value := getattr(recipe.model, key))}
+    model = recipe.model.model_copy(update={**default, **own, "projection": 0, "tune": "none"})
+    if model.weights not in ("pretrained", "none"):
+        model = model.model_copy(update={"weights": str(Path(model.weights).expanduser().absolute())})
+    note = f"{path.name}: its weights are random" if model.weights == "none" else ""
+    spec = TowerSpec(
+        str(path.absolute()), f"the start of {path.name} ({model.backbone})", model, recipe.data, note=note
+    )
+    return replace(spec, seed=recipe.train.seed)
