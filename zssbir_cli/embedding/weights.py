@@ -132,7 +132,8 @@ class RunWeights:
 
     def load(self, device: torch.device) -> Embeds:
         """The trained method."""
-        return load_run(self.home, device, self.asked)[1].to(memory_format=torch.channels_last)
+        method: Embeds = load_run(self.home, device, self.asked)[1].to(memory_format=torch.channels_last)
+        return method
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class TowerWeights:
 
     def load(self, device: torch.device) -> Embeds:
         """The tower."""
-        return self.spec.build().to(device, memory_format=torch.channels_last)
+        return self.spec.build().to(device).to(memory_format=torch.channels_last)
 
 
 def cache_folder() -> Path:
