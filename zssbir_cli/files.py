@@ -88,6 +88,11 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def existing_parent(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path())
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, hexadecimal. Raises DataError."""
     try:

@@ -12,6 +12,7 @@ import typer.core
 
 from zssbir_cli.cli import mistakes, renamed
 from zssbir_cli.cli.demo import demo
+from zssbir_cli.cli.doctor import doctor
 from zssbir_cli.cli.draw import draw
 from zssbir_cli.cli.embed import embed
 from zssbir_cli.cli.eval import evaluate
@@ -88,6 +89,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None], str], ...] = (
      "no result was written; embeddings that were finished are kept and used by the same command"),
     ("draw", "Open a page to draw on; the photos answer.", draw,
      "the server has stopped; embeddings that were finished are kept"),
+    ("doctor", "Examine the installation, a data set or a run.", doctor, NOTHING),
     ("mask-viz", "Show which patches of photos PuXIM's masks keep.", mask_viz, NOTHING),
 )  # fmt: skip
 """Name, summary (one line of 80 columns beside the name), function, and what is kept after Ctrl-C."""

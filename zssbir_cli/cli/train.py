@@ -10,7 +10,8 @@ from zssbir_cli.cli import options
 
 if TYPE_CHECKING:
     from zssbir_cli.recipe.schema import Recipe
-    from zssbir_cli.workflows.train import CheckOutcome, TrainOutcome
+    from zssbir_cli.workflows.check import CheckOutcome
+    from zssbir_cli.workflows.train import TrainOutcome
 
 
 def train(
@@ -76,7 +77,9 @@ def train(
         from zssbir_cli.workflows import train as workflow
 
         if check:
-            checked = workflow.check(loaded, device=device)
+            from zssbir_cli.workflows.check import check as run_check
+
+            checked = run_check(loaded, runs=runs, device=device)
         elif profile is not None:
             profiled = workflow.profile(loaded, steps=profile, device=device)
         else:
@@ -104,7 +107,9 @@ def _check_modes(context: typer.Context, *, check: bool, profile: bool, resume: 
 
 
 def _show_check(recipe: "Recipe", found: "CheckOutcome") -> None:
+    from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import memory
+    from zssbir_cli.progress import rough_size, rough_time
 
     print(
         f"{recipe.name}: ready to train {found.steps} steps in {found.precision} on {found.device}: "
@@ -112,6 +117,12 @@ def _show_check(recipe: "Recipe", found: "CheckOutcome") -> None:
         f"validation classes, {found.trainable / 1e6:.1f} M trainable parameters; one trial step: loss "
         f"{found.loss:.4g}, {memory(found.memory_mb)}"
     )
+    print(
+        f"the whole training takes about {rough_time(found.seconds)} and {rough_size(found.disk)} of disk "
+        f"({rough_size(found.free)} free)"
+    )
+    if found.free < found.disk:
+        note("warning: the disk is too small for it: make room, or name another folder with --runs")
 
 
 def _show_outcome(outcome: "TrainOutcome") -> None:

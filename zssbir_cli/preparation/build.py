@@ -145,7 +145,7 @@ def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, p
     todo = _unsettled(plan, groups)
     done = len(items) - len(todo)
     progress("preparing", done, len(items))
-    work = partial(_clean_item, plan, options)
+    work = partial(clean_item, plan, options)
     for chunk, results in read_items(plan, todo, options.workers, work):
         for item, (result, mask) in zip(chunk, results, strict=True):
             group, path = groups[items.group[item]], items.paths[item]
@@ -167,9 +167,10 @@ def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, p
         progress("preparing", done, len(items))
 
 
-def _clean_item(
+def clean_item(
     plan: PreparePlan, options: BuildOptions, item: int, data: bytes | DataError
 ) -> tuple[Cleaned, Mask]:
+    """What is stored of an image whose file holds `data`, and of its mask."""
     if isinstance(data, DataError):
         image = Cleaned(None, str(data), UNREADABLE)
     else:

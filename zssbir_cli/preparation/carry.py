@@ -14,11 +14,15 @@ from zssbir_cli.files import Lock, Locked, file_sha256, reason
 from zssbir_cli.names import readable
 from zssbir_cli.preparation.build import build_set
 from zssbir_cli.preparation.choices import BuildOptions
+from zssbir_cli.preparation.forecast import foresee
 from zssbir_cli.preparation.journal import LOCK, WORK, Journal, is_ours
 from zssbir_cli.preparation.leaks import refuse
 from zssbir_cli.preparation.plan import PreparePlan
 from zssbir_cli.preparation.reading import available_cores, content_of
 from zssbir_cli.progress import Progress, Say
+
+WORTH_SAYING = 5.0
+"""Seconds: what is done sooner needs no forecast."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ def carry_out(plan: PreparePlan, out: Path, options: BuildOptions, say: Say, pro
             return Prepared(out, finished, fresh=False)
         if (out / WORK).is_dir():
             say(f"continuing in {readable(str(out))}")
+        elif (forecast := foresee(plan, options)).seconds is None or forecast.seconds > WORTH_SAYING:
+            say(str(forecast))
         manifest = build_set(plan, out, options, progress)
     for warning in manifest.warnings[len(plan.warnings) :]:
         say(f"warning: {warning}")

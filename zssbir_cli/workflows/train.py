@@ -1,6 +1,5 @@
 """`zssbir train`: from a recipe and a prepared data set to a run's folder."""
 
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
@@ -13,23 +12,20 @@ from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.embedding.load import open_checkpoint
 from zssbir_cli.embedding.own import preprocessing
 from zssbir_cli.engine.circumstances import circumstances
-from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.profile import StepProfile, profile_steps
-from zssbir_cli.engine.report import Hooks, Report, Silent, memory_mb
+from zssbir_cli.engine.report import Hooks, Report, Silent
 from zssbir_cli.engine.resume import check_resume
 from zssbir_cli.engine.runlog import RunDir, read_metrics
 from zssbir_cli.engine.runs import find_run, has_checkpoint
 from zssbir_cli.engine.state import FitResult
-from zssbir_cli.engine.step import Stepper
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
-from zssbir_cli.errors import DivergedError, UsageError, ZssbirError
+from zssbir_cli.errors import UsageError, ZssbirError
 from zssbir_cli.files import write_text
-from zssbir_cli.methods.base import Position
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import dump_recipe, load_recipe, parse_recipe
 from zssbir_cli.recipe.schema import Recipe
-from zssbir_cli.types import AnyPath, Modality, Part
+from zssbir_cli.types import AnyPath
 from zssbir_cli.viz.curves import save_curves
 from zssbir_cli.workflows.recipes import Settings, choose_recipe
 from zssbir_cli.workflows.setup import Setup, build_job
@@ -41,21 +37,6 @@ class TrainOutcome:
 
     run: Path
     result: FitResult
-
-
-@dataclass(frozen=True)
-class CheckOutcome:
-    """What `--check` found: everything but the training itself works."""
-
-    steps: int
-    trainable: int
-    train_sketches: int
-    train_photos: int
-    val_classes: int
-    loss: float
-    memory_mb: float
-    precision: str
-    device: str
 
 
 @dataclass
@@ -184,38 +165,6 @@ def resumed_recipe(resume: str | Path, runs: Path, overrides: Sequence[str] = ()
         recipe, _ = open_checkpoint(run, "last", verify=False)
         return parse_recipe(dump_recipe(recipe), f"{run}/checkpoints/last/meta.json", overrides)
     return load_recipe(file, overrides)
-
-
-def check(recipe: Recipe, *, device: str = "auto") -> CheckOutcome:
-    """Do everything but train: open the data, build the method (missing mask scores are computed and kept), and
-    take one step whose result is thrown away. Raises like `train`."""
-    setup = Setup.build(recipe, choose_device(device))
-    _, job = build_job(setup)
-    stepper = Stepper(job.method, recipe.optim, recipe.train, setup.precision)
-    job.method.before_epoch(0, job.probe)
-    stepper.wrap()
-    count = min(recipe.optim.accumulate, job.data.plan.steps_per_epoch)
-    steps = -(-job.data.plan.steps_per_epoch // recipe.optim.accumulate) * recipe.train.epochs
-    with closing(training_stream(job.data, first=0, stop=count, workers=0, pin=False)) as stream:
-        stepper.step(lambda _: next(stream), count, Position(0, steps, 0, recipe.train.epochs), stop=False)
-    logs = stepper.monitor.flush()
-    if not all(math.isfinite(v) for v in logs.values()):
-        bad = ", ".join(name for name, v in logs.items() if not math.isfinite(v))
-        raise DivergedError(
-            f"the first step is not finite ({bad}): use train.precision=fp32, or lower optim.lr"
-        )
-    prepared = setup.prepared
-    return CheckOutcome(
-        steps=steps,
-        trainable=sum(p.numel() for p in stepper.params),
-        train_sketches=len(prepared.images(Part.TRAIN, Modality.SKETCH)),
-        train_photos=len(prepared.images(Part.TRAIN, Modality.PHOTO)),
-        val_classes=len(prepared.manifest.ids_for(Part.VAL)),
-        loss=logs["loss"],
-        memory_mb=memory_mb(setup.precision.device),
-        precision=setup.precision.name,
-        device=str(setup.precision.device),
-    )
 
 
 def run_record(setup: Setup, command: Sequence[str]) -> dict[str, Any]:

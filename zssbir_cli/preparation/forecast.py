@@ -1,0 +1,53 @@
+"""What preparing a plan will take, told before it begins: a few images are cleaned to see."""
+
+import time
+from dataclasses import dataclass
+
+from zssbir_cli.errors import DataError
+from zssbir_cli.names import counted
+from zssbir_cli.preparation.build import clean_item
+from zssbir_cli.preparation.choices import BuildOptions
+from zssbir_cli.preparation.plan import PreparePlan
+from zssbir_cli.preparation.reading import available_cores
+from zssbir_cli.progress import rough_size, rough_time
+
+SAMPLE = 16
+"""Images that are cleaned; the first one warms up."""
+OVERHEAD = 1e-4
+"""Seconds an image for what is not done on all cores."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Images, bytes they will take, and seconds; None where the sources can only be read from the beginning."""
+
+    images: int
+    size: float
+    seconds: float | None
+
+    def __str__(self) -> str:
+        time_ = "" if self.seconds is None else f", {rough_time(self.seconds)}"
+        return f"preparing {counted(self.images, 'image')}: about {rough_size(self.size)}{time_}"
+
+
+def foresee(plan: PreparePlan, options: BuildOptions) -> Forecast:
+    """Size and time of a set, from the sizes of its files and from what happens to a few of them."""
+    items, total = plan.items, float(sum(plan.items.size))
+    if plan.sequential or not len(items):
+        return Forecast(len(items), total, None)
+    step = max(1, len(items) // SAMPLE)
+    given, stored, seconds = 0, 0, list[float]()
+    for item in range(0, len(items), step):
+        began = time.perf_counter()
+        data: bytes | DataError
+        try:
+            data = plan.sources[items.source[item]].read(items.entry[item])
+        except DataError as error:
+            data = error
+        cleaned, mask = clean_item(plan, options, item, data)
+        seconds.append(time.perf_counter() - began)
+        given += items.size[item]
+        stored += len(cleaned.data or b"") + len(mask.data or b"")
+    each = sum(seconds[1:]) / max(1, len(seconds) - 1)
+    cores = options.workers or available_cores()
+    return Forecast(len(items), total * stored / max(1, given), len(items) * (each / cores + OVERHEAD))

@@ -1,0 +1,120 @@
+"""What `zssbir doctor` looks at outside the files: cores, memory, devices, network, downloaded weights."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+
+from zssbir_cli.compute.precision import Precision
+from zssbir_cli.engine.circumstances import device_name
+from zssbir_cli.models.hub import HUB, unreachable
+from zssbir_cli.models.pretrained import is_cached
+from zssbir_cli.models.towers import TOWERS
+from zssbir_cli.names import counted
+from zssbir_cli.preparation.reading import available_cores
+from zssbir_cli.progress import rough_size
+from zssbir_cli.recipe.loader import load_recipe, shipped_recipes
+from zssbir_cli.workflows.doctor import OK, WARNING, Finding
+
+TIMEOUT = 6.0
+LITTLE_MEMORY = 2e9
+
+
+def machine() -> Iterator[Finding]:
+    """Cores, threads and memory."""
+    cores, threads = available_cores(), torch.get_num_threads()
+    found = f"{cores} of {os.cpu_count()} usable, {counted(threads, 'thread')}"
+    if threads > cores:
+        yield Finding("cores", found, WARNING, f"threads get in each other's way: OMP_NUM_THREADS={cores}")
+    else:
+        yield Finding("cores", found)
+    free = available_memory()
+    if free is None:
+        yield Finding("memory", "unknown on this system")
+        return
+    low = free < LITTLE_MEMORY
+    mend = "a small batch, few workers: --set train.batch_size=16 --set data.workers=0" if low else ""
+    yield Finding("memory", f"{rough_size(free)} available", WARNING if low else OK, mend)
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take: what Linux says is available, or a container's limit less its use."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        free = min(free, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass  # no container, or no limit
+    return max(0, free)
+
+
+def devices() -> Iterator[Finding]:
+    """The processor and every GPU, and the number format that `auto` means there."""
+    import torchvision  # one that does not fit torch fails here
+
+    cpu = torch.device("cpu")
+    yield Finding("processor", f"{device_name(cpu)}; precision {Precision.choose('auto', cpu).name}")
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        gpu = torch.device("cuda", number)
+        free, total = torch.cuda.mem_get_info(gpu)
+        yield Finding(
+            f"GPU {number}",
+            f"{device_name(gpu)}, {rough_size(free)} of {rough_size(total)} free; precision "
+            f"{Precision.choose('auto', gpu).name}; CUDA {torch.version.cuda}",
+        )
+    if not torch.cuda.is_available():
+        driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+        yield Finding(
+            "GPU", "none that PyTorch can use", WARNING if driver else OK,
+            "there is an NVIDIA driver: install a CUDA build of torch and torchvision" if driver else "",
+        )  # fmt: skip
+    _ = torchvision
+
+
+def network() -> Finding:
+    """Whether pretrained weights can be downloaded; given up after a few seconds."""
+    answer = ["no answer in time"]
+    thread = threading.Thread(target=lambda: answer.__setitem__(0, unreachable(HUB)), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)  # a look-up of a name cannot be timed out otherwise
+    if not answer[0]:
+        return Finding("network", f"{HUB} answers")
+    return Finding(
+        "network", answer[0], WARNING,
+        "nothing can be downloaded: give weights as a file (model.weights=FILE), data sets with --from",
+    )  # fmt: skip
+
+
+def downloads(look: bool) -> Iterator[Finding]:
+    """The network (if `look`), the cache, and which weights of the recipes and the towers by name are there."""
+    reached = network() if look else None
+    if reached is not None:
+        yield reached
+    online = reached is None or reached.state == OK
+    cache = Path(constants.HF_HUB_CACHE)
+    count = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
+    yield Finding("downloads", f"{counted(count, 'model') if count else 'nothing yet'} in {cache}")
+    needed = {f"--model {name}": tower.backbone for name, tower in TOWERS.items()}
+    for recipe in map(load_recipe, shipped_recipes()):
+        if recipe.model.weights == "pretrained":
+            needed[recipe.name] = recipe.model.backbone
+    there = [name for name, backbone in needed.items() if is_cached(backbone)]
+    absent = [name for name in needed if name not in there]
+    if there:
+        yield Finding("weights", f"on this machine, for {', '.join(there)}")
+    if absent and online:
+        yield Finding("weights", f"downloaded on first use, for {', '.join(absent)}")
+    elif absent:
+        yield Finding(
+            "weights", f"not on this machine, for {', '.join(absent)}", WARNING,
+            "--model NAME=FILE and model.weights=FILE take a file of weights",
+        )  # fmt: skip
