@@ -63,6 +63,7 @@ def benchmark_items(
     sources: Sequence[Source],
     split: Split,
     classes: Sequence[ClassInfo],
+    *,
     lists: Lists | None,
     choices: Choices,
     holdout: int,
@@ -87,7 +88,7 @@ def benchmark_items(
             ]
         for kind, (source, entry, file, size), part in _subset(chosen, choices, info.id):
             path = published_path(split.dataset, kind, name, file)
-            items.add(path, source, entry, info.id, part, kind.modality, size)
+            items.add(path, source, entry, label=info.id, part=part, modality=kind.modality, size=size)
     return items, warnings + missing.told(split)
 
 

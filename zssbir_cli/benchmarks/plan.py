@@ -52,7 +52,9 @@ def plan_benchmark(
     found = find(split.dataset, sources)
     classes = _classes(split, listed, choices)
     holdout = split.holdout if choices.holdout is None else choices.holdout
-    items, told = benchmark_items(found, sources, split, classes, listed.lists, choices, holdout)
+    items, told = benchmark_items(
+        found, sources, split, classes, lists=listed.lists, choices=choices, holdout=holdout
+    )
     _check_complete(split, items.group, sources)
     options = choices.record() | {
         "val_classes": choices.val_classes or 0,
@@ -60,7 +62,16 @@ def plan_benchmark(
         "lists": listed.lists is not None,
     }
     warnings = (*listed.warnings, *told)
-    return PreparePlan(name, split.name, classes, tuple(sources), items, options, warnings, listed.leaks)
+    return PreparePlan(
+        name=name,
+        split=split.name,
+        classes=classes,
+        sources=tuple(sources),
+        items=items,
+        options=options,
+        warnings=warnings,
+        leaks=listed.leaks,
+    )
 
 
 def _listed(split: Split, folders: Sequence[Path]) -> Listed:

@@ -245,15 +245,15 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
     classes = tuple(str(c) for c in json.loads(facts.pop("classes") or "[]"))
     info = EmbeddingInfo(classes=classes, size=int(facts.pop("size") or 0), **facts)
     return Embeddings(
-        _mapped(path, data),
-        arrays["checksum"].astype(np.uint64, copy=False),
-        arrays["label"].astype(np.int32, copy=False),
-        arrays["modality"].astype(np.uint8, copy=False),
-        tuple(name.decode("utf-8", "surrogateescape") for name in names),
-        info,
-        FileStamps(**{name: arrays[name] for name in optional}) if optional else None,  # type: ignore[arg-type]
-        tuple(Skipped(**s) for s in json.loads(lost)),
-        path,
+        embedding=_mapped(path, data),
+        checksum=arrays["checksum"].astype(np.uint64, copy=False),
+        label=arrays["label"].astype(np.int32, copy=False),
+        modality=arrays["modality"].astype(np.uint8, copy=False),
+        sources=tuple(name.decode("utf-8", "surrogateescape") for name in names),
+        info=info,
+        stamps=FileStamps(**{name: arrays[name] for name in optional}) if optional else None,  # type: ignore[arg-type]
+        skipped=tuple(Skipped(**s) for s in json.loads(lost)),
+        path=path,
     )
 
 

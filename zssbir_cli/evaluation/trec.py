@@ -66,8 +66,8 @@ def _metrics(
     label = {docs: i for i, docs in enumerate(dict.fromkeys(relevant.values()))}
     labels = np.array([label[docs] for docs in relevant.values()])
     return Metrics(
-        k, len(documents), labels, totals, _notes(relevant, ranked, len(label)),
-        np.linspace(0, 1, CURVE_LEVELS), found[:, -CURVE_LEVELS:], found[:, :-CURVE_LEVELS],
+        k=k, gallery=len(documents), query_labels=labels, relevant=totals, notes=_notes(relevant, ranked, len(label)),
+        recall_levels=np.linspace(0, 1, CURVE_LEVELS), curve=found[:, -CURVE_LEVELS:], _values=found[:, :-CURVE_LEVELS],
     )  # fmt: skip
 
 

@@ -130,7 +130,14 @@ def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
     std = config.std or tuple(defaults.get("std", (0.5, 0.5, 0.5)))
     frozen = config.freeze_batchnorm and config.weights != "none"
     select_trained(backbone, config.tune)
-    return Encoder(backbone, mean, std, frozen, config.input == "contours", config.lr_scale)
+    return Encoder(
+        backbone,
+        mean=mean,
+        std=std,
+        freeze_batchnorm=frozen,
+        as_contours=config.input == "contours",
+        lr_scale=config.lr_scale,
+    )
 
 
 def _create(config: ModelConfig, size: int, load: bool) -> nn.Module:

@@ -115,7 +115,7 @@ def _finished(
             f"{where} holds {manifest.name} ({manifest.split}), prepared from other files or options; "
             f"choose another folder with --out, or delete it"
         )
-    manifest = _same_files(plan, out, manifest, options, say, progress)
+    manifest = _same_files(plan, out, manifest, options=options, say=say, progress=progress)
     if manifest.leaks and not options.allow_leak:
         refuse(manifest.leaks)
     damage = _damage(out)

@@ -265,7 +265,9 @@ def to_items(
                 part = Part.HOLDOUT if held else PART_OF_ROLE[info.role]
                 size = sources[source].listing.sizes[entry]
                 mask = files.masks.get((source, entry), -1) if modality is Modality.PHOTO else -1
-                items.add(path, source, entry, info.id, part, modality, size, mask)
+                items.add(
+                    path, source, entry, label=info.id, part=part, modality=modality, size=size, mask=mask
+                )
     return items
 
 

@@ -37,7 +37,15 @@ def plan_own(
     given = None if choices.unseen is None else readable(choices.unseen)
     options = choices.record() | {"unseen": given, "holdout": held}
     told = (*(f"{text}; left out" for text in files.left_out), *files.warnings)
-    return PreparePlan(name, f"{number}-unseen{drawn}", classes, tuple(sources), items, options, told)
+    return PreparePlan(
+        name=name,
+        split=f"{number}-unseen{drawn}",
+        classes=classes,
+        sources=tuple(sources),
+        items=items,
+        options=options,
+        warnings=told,
+    )
 
 
 def default_name(path: Path) -> str:

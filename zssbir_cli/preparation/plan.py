@@ -43,6 +43,7 @@ class Items:
         path: str,
         source: int,
         entry: int,
+        *,
         label: int,
         part: Part,
         modality: Modality,

@@ -131,8 +131,8 @@ class Metrics:
         if not (queries & self.counted).any():
             raise DataError("no query of this selection has a relevant photo in the gallery")
         return Metrics(
-            self.k, self.gallery, self.query_labels[queries], self.relevant[queries], self.notes,
-            self.recall_levels, self.curve[queries], self._values[queries],
+            k=self.k, gallery=self.gallery, query_labels=self.query_labels[queries], relevant=self.relevant[queries], notes=self.notes,
+            recall_levels=self.recall_levels, curve=self.curve[queries], _values=self._values[queries],
         )  # fmt: skip
 
 
@@ -179,8 +179,8 @@ def evaluate(
     if not relevant.any():
         raise DataError("no query has a relevant photo in the gallery: do the labels belong together?")
     return Metrics(
-        cuts, len(labels_g), labels_q, relevant, _notes(labels_q, labels_g, relevant, cuts, classes),
-        np.linspace(0, 1, curve_levels), values[:, values.shape[1] - curve_levels :], body,
+        k=cuts, gallery=len(labels_g), query_labels=labels_q, relevant=relevant, notes=_notes(labels_q, labels_g, relevant, cuts, classes),
+        recall_levels=np.linspace(0, 1, curve_levels), curve=values[:, values.shape[1] - curve_levels :], _values=body,
     )  # fmt: skip
 
 

@@ -99,10 +99,12 @@ class Puxim(Method):
         sketch, photo = tokens[:n], tokens[n:]
         own = torch.arange(n, device=tokens.device)
         if self.config.negatives == "drawn":
-            return interaction_loss(decoder, sketch, photo, keep, own, own + n)
+            return interaction_loss(decoder, sketch, photo, keep=keep, own=own, negative=own + n)
         negative = other_class(gather(batch["photo_label"]))
         own = own + rank() * n
-        return interaction_loss(decoder, sketch, gather(photo), gather(keep), own, negative[own])
+        return interaction_loss(
+            decoder, sketch, gather(photo), keep=gather(keep), own=own, negative=negative[own]
+        )
 
     def embed(self, images: Tensor, modality: Modality) -> Tensor:
         """The class token (a CNN's pooled features) at unit length, [B, D]."""
