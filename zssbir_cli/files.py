@@ -88,6 +88,17 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def cache_folder() -> Path:
+    """Where what belongs to no run is kept: ZSSBIR_CACHE, else `zssbir` in the user's cache folder."""
+    if own := os.environ.get("ZSSBIR_CACHE"):
+        return Path(own).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "zssbir"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "zssbir"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zssbir"
+
+
 def existing_parent(path: Path) -> Path:
     """`path`, or the nearest folder above it that is there."""
     return next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path())

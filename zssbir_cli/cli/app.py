@@ -16,6 +16,7 @@ from zssbir_cli.cli.doctor import doctor
 from zssbir_cli.cli.draw import draw
 from zssbir_cli.cli.embed import embed
 from zssbir_cli.cli.eval import evaluate
+from zssbir_cli.cli.export import export
 from zssbir_cli.cli.info import info
 from zssbir_cli.cli.mask_viz import mask_viz
 from zssbir_cli.cli.prepare import prepare
@@ -89,6 +90,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None], str], ...] = (
      "no result was written; embeddings that were finished are kept and used by the same command"),
     ("draw", "Open a page to draw on; the photos answer.", draw,
      "the server has stopped; embeddings that were finished are kept"),
+    ("export", "Write a run as ONNX, or as one file for a colleague.", export, NOTHING),
     ("doctor", "Examine the installation, a data set or a run.", doctor, NOTHING),
     ("mask-viz", "Show which patches of photos PuXIM's masks keep.", mask_viz, NOTHING),
 )  # fmt: skip

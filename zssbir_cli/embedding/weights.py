@@ -1,7 +1,5 @@
 """Whose weights embed: those of a run's checkpoint, or of a frozen tower. One interface for both."""
 
-import os
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from zssbir_cli.embedding.load import load_run, open_checkpoint
 from zssbir_cli.engine.checkpoint import CheckpointInfo
+from zssbir_cli.files import cache_folder
 from zssbir_cli.models.towers import TowerSpec, find_tower
 from zssbir_cli.names import file_part
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
@@ -196,14 +195,3 @@ class TowerWeights:
     def load(self, device: torch.device) -> Embeds:
         """The tower."""
         return self.spec.build().to(device).to(memory_format=torch.channels_last)
-
-
-def cache_folder() -> Path:
-    """Where what belongs to no run is kept: ZSSBIR_CACHE, else `zssbir` in the user's cache folder."""
-    if own := os.environ.get("ZSSBIR_CACHE"):
-        return Path(own).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "zssbir"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "zssbir"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zssbir"

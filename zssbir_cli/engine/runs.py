@@ -39,7 +39,8 @@ class CheckpointChoice:
 
 def find_run(name: str | Path | None = None, runs: Path = Path("runs"), which: str = "best") -> RunChoice:
     """The run that is meant: a folder, its name under `runs`, a unique part of that name, `latest` (also None), a
-    folder of runs (its latest), or one of a run's checkpoints (which then wins over `which`).
+    folder of runs (its latest), one of a run's checkpoints (which then wins over `which`), or a file that `zssbir export
+    --format run` wrote.
 
     Raises UsageError that lists what is there.
     """
@@ -48,6 +49,10 @@ def find_run(name: str | Path | None = None, runs: Path = Path("runs"), which: s
     path = Path(name).expanduser()
     if path.name == LATEST and not (path.is_dir() and not path.is_symlink() and is_run(path)):
         return RunChoice(latest_run(path.parent), which)
+    if path.suffix.lower() == ".zip" and path.is_file():
+        from zssbir_cli.engine.bundle import unpack_run
+
+        return RunChoice(unpack_run(path), which)
     if path.parent.name == "checkpoints" and path.is_dir() and is_run(path.parent.parent):
         return RunChoice(path.parent.parent, path.name)
     if is_run(path):

@@ -92,7 +92,7 @@ class Encoder(nn.Module):
         if out.ndim == 3:
             tokens, grid = (
                 out[:, self.prefix_tokens :],
-                self._token_grid(x, out.shape[1] - self.prefix_tokens),
+                self._token_grid(x, int(out.shape[1]) - self.prefix_tokens),
             )
         else:
             if out.shape[1] != self.token_dim:  # channels-last maps (Swin and the like)
@@ -102,7 +102,9 @@ class Encoder(nn.Module):
 
     @staticmethod
     def _token_grid(x: Tensor, count: int) -> tuple[int, int]:
-        rows = max(1, round((count * x.shape[2] / x.shape[3]) ** 0.5))
+        rows = max(
+            1, round((count * int(x.shape[2]) / int(x.shape[3])) ** 0.5)
+        )  # plain numbers when traced too
         return rows, count // rows
 
     def train(self, mode: bool = True) -> "Encoder":

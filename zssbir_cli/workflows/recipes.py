@@ -30,6 +30,10 @@ def choose_recipe(
     changes = overrides(settings)
     if data is not None:
         changes.append(f"data.root={json.dumps(str(data))}")
+    if resume is not None and Path(resume).suffix.lower() == ".zip":
+        raise UsageError(
+            f"{resume}: an exported run holds no state to continue from; resume the run's folder"
+        )
     if resume is not None:
         find_run(resume, Path(runs))  # what is no run is refused
     if recipe is not None:

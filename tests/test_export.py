@@ -1,0 +1,191 @@
+"""`zssbir export`: the encoder as ONNX equals the original; a run as one file serves as the run, and holds no trap."""
+
+import json
+import stat
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from retrieval_helpers import make_run
+
+from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.weights import RunWeights
+from zssbir_cli.engine.bundle import BEST
+from zssbir_cli.engine.runs import find_run
+from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.inputs.datasets import EvalImages
+from zssbir_cli.types import Modality, Part
+from zssbir_cli.workflows import export as workflow
+from zssbir_cli.workflows.eval import evaluate_run
+from zssbir_cli.workflows.export import export
+from zssbir_cli.workflows.recipes import choose_recipe
+from zssbir_cli.workflows.train import train
+
+onnx = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZSSBIR_CACHE", str(tmp_path / "cache"))
+    return make_run(tmp_path / "runs" / "one", tiny_recipe)
+
+
+def embeddings(file: Path, images: torch.Tensor) -> np.ndarray:
+    session = onnx.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images.numpy()})[0]
+
+
+def test_onnx_gives_the_same_rows_for_any_batch(run: Path, tiny_demo: Path) -> None:
+    done = export(run, out="mine.onnx")
+    assert [str(f) for f in done.files] == ["mine.onnx", "mine.json"]
+    about = json.loads(Path("mine.json").read_text())
+    assert about["files"] == {"sketch": "mine.onnx", "photo": "mine.onnx"}
+    assert about["input"]["shape"] == ["batch", 3, 32, 32]
+    assert about["sha256"] == RunWeights.open(run, "best").sha256
+    assert "8 photos and sketches" in about["checked_on"]
+    assert str(run.parent) not in Path("mine.json").read_text().replace(str(tiny_demo), "")
+    embedder = Embedder.open(run, torch.device("cpu"), precision="fp32", workers=0)
+    for modality in Modality:
+        images = EvalImages(PreparedSet.open(tiny_demo).images(Part.VAL, modality), 32)
+        batch = torch.stack([images[i].expand(3, -1, -1) for i in range(13)])
+        wanted = embedder.embed_batch(batch, modality).numpy()
+        for count in (1, 13):
+            np.testing.assert_allclose(
+                embeddings(Path("mine.onnx"), batch[:count]), wanted[:count], atol=2e-5
+            )
+
+
+@pytest.mark.parametrize(
+    ("line", "files"),
+    [
+        ("model: {backbone: test_vit, weights: none, projection: 7}", ["x.onnx"]),
+        ("model: {backbone: test_resnet, weights: none, input: contours}", ["x.onnx"]),
+        ("method: {name: triplet, centre: true}", ["x.sketch.onnx", "x.photo.onnx"]),
+    ],
+)
+def test_transformers_contours_and_two_modalities(
+    line: str, files: list[str], tmp_path: Path, tiny_recipe: Path, run: Path
+) -> None:
+    key = line.partition(":")[0]
+    text = "\n".join(x for x in tiny_recipe.read_text().splitlines() if not x.startswith(f"{key}:"))
+    tiny_recipe.write_text(f"{text}\n{line}\n")
+    trained = train(str(tiny_recipe), settings=["train.epochs=1"], device="cpu").run
+    done = export(trained, out="x.onnx")
+    assert [str(f) for f in done.files] == [*files, "x.json"]
+    assert done.least_cosine > 0.9999
+
+
+def test_a_frozen_model_is_exported_too(run: Path, tiny_recipe: Path) -> None:
+    done = export(model=str(tiny_recipe), out="start.onnx")
+    assert done.pictures == "generated pictures"
+    assert json.loads(Path("start.json").read_text())["trained_on"] == {}
+
+
+def test_a_network_that_differs_is_not_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(workflow._Embedding):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(255 - images)
+
+    monkeypatch.setattr(workflow, "_Embedding", Wrong)
+    with pytest.raises(CheckpointError, match="nothing was written"):
+        export(run, out="mine.onnx")
+    assert not list(Path().glob("mine*"))
+
+
+def test_wrong_words_and_missing_extra(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="one of onnx, run"):
+        export(run, format="tflite")
+    with pytest.raises(UsageError, match=r"goes into a \.zip file"):
+        export(run, format="run", out="x.tar")
+    with pytest.raises(UsageError, match="leave out --model"):
+        export(format="run", model="clip")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr(workflow, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"zssbir\[onnx\]"):
+        export(run)
+
+
+def test_a_run_as_one_file_serves_as_the_run(run: Path, tmp_path: Path) -> None:
+    direct = evaluate_run(run, k=[5], device="cpu", report=False)
+    (bundle,) = export(run, format="run").files
+    assert bundle == Path("one.zip")
+    names = zipfile.ZipFile(bundle).namelist()
+    assert {f"{BEST}/model.safetensors", f"{BEST}/meta.json", "recipe.yaml", "run.json"} <= set(names)
+    assert any(n.startswith("eval/zs") for n in names)
+    assert not any("state.pt" in n or "embeddings" in n for n in names)
+    again = evaluate_run(bundle, k=[5], device="cpu", report=False)
+    assert again.value() == direct.value()
+    place = find_run(str(bundle)).path
+    assert (tmp_path / "cache") in place.parents
+    assert find_run(bundle).path == place  # unpacked once
+    assert again.result is not None
+    assert place in again.result.parents
+    with pytest.raises(UsageError, match="no state to continue from"):
+        choose_recipe(resume=bundle)
+
+
+def test_without_a_best_checkpoint_the_last_one_is_packed(run: Path) -> None:
+    (run / "checkpoints" / "best").rename(run / "gone")
+    (bundle,) = export(run, format="run").files
+    assert RunWeights.open(find_run(bundle).path, "best").sha256 == RunWeights.open(run, "last").sha256
+
+
+def hostile(name: str, data: bytes = b"x") -> Callable[[zipfile.ZipFile], None]:
+    return lambda bundle: bundle.writestr(name, data, zipfile.ZIP_DEFLATED)
+
+
+def link(bundle: zipfile.ZipFile) -> None:
+    entry = zipfile.ZipInfo("eval/link")
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    bundle.writestr(entry, "/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        hostile("../evil.json"),
+        hostile("/tmp/evil.json"),
+        hostile("eval/../../evil.json"),
+        hostile("eval\\..\\evil.json"),
+        hostile("eval/C:/evil.json"),
+        hostile("checkpoints/best/state.pt"),
+        hostile("evil.py"),
+        hostile("eval/bomb.json", bytes(200 << 20)),
+        hostile("recipe.yaml"),  # a second one
+        link,
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_hostile_file_leaves_nothing(
+    add: Callable[[zipfile.ZipFile], None], run: Path, tmp_path: Path
+) -> None:
+    (bundle,) = export(run, format="run").files
+    before = {p for p in tmp_path.rglob("*") if "cache" not in p.parts}
+    with zipfile.ZipFile(bundle, "a") as opened:
+        add(opened)
+    with pytest.raises(CheckpointError, match=r"one\.zip: cannot be used as a run"):
+        find_run(bundle)
+    assert {p for p in tmp_path.rglob("*") if "cache" not in p.parts} == before
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+def test_damage_is_noticed(run: Path) -> None:
+    (bundle,) = export(run, format="run").files
+    whole = bundle.read_bytes()
+    for at in (0.3, 0.5, 0.99):
+        place = int(at * len(whole))
+        bundle.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match="cannot be used as a run"):
+            find_run(bundle)
+    bundle.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="cannot be used as a run"):
+        find_run(bundle)
+    bundle.write_bytes(b"no zip")
+    with pytest.raises(CheckpointError, match="cannot be used as a run"):
+        find_run(bundle)

@@ -1,0 +1,48 @@
+"""`zssbir export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zssbir_cli.cli import options
+
+
+def export(
+    run: options.Run = None,
+    checkpoint: options.Checkpoint = "best",
+    model: options.Model = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORM",
+            help="onnx: the encoder and its preprocessing; run: one file that every --run takes.",
+        ),
+    ] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The file to write.  [default: the run's name]",
+            show_default=False,
+        ),
+    ] = None,
+    runs: options.Runs = Path("runs"),
+) -> None:
+    """Write a run for use elsewhere: its encoder as ONNX, or all that a colleague needs as one file.
+
+    Example: zssbir export --run latest --format run --out mine.zip
+    """
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.cli.display import progress
+
+    with progress("export: loading PyTorch and the weights"):
+        from zssbir_cli.workflows.export import export as run_export
+
+        found = run_export(run, format=format_, out=out, model=model, checkpoint=checkpoint, runs=runs)
+    if found.pictures:
+        note(f"checked with onnxruntime on {found.pictures}: least cosine {found.least_cosine:.6f}")
+    print("\n".join(str(file) for file in found.files))

@@ -1,0 +1,93 @@
+"""A run as one file for a colleague: a zip with weights, recipe, classes and reports, without the optimizer's state."""
+
+import json
+import re
+import secrets
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.files import cache_folder, file_sha256, reason, replacing
+
+SUFFIX = ".zip"
+MODEL, META = "model.safetensors", "meta.json"
+BEST = "checkpoints/best"
+PLAIN = ("recipe.yaml", "run.json", "metrics.jsonl")
+REPORTS = (".json", ".npz", ".html", ".md", ".png")
+MOST_FILES = 2000
+GROWTH, ALLOWANCE = 20, 16 << 20
+"""A bundle may unpack to so many times its size, and so many bytes more."""
+ALLOWED = re.compile(
+    rf"({'|'.join(map(re.escape, PLAIN))}|{BEST}/({re.escape(MODEL)}|{re.escape(META)})"
+    rf"|eval/([^/\\:]+/)*[^/\\:]+({'|'.join(map(re.escape, REPORTS))}))"
+)
+
+
+def pack_run(run: Path, checkpoint: Path, out: Path) -> Path:
+    """Write a run with one checkpoint (as its best) into the file `out`. Errors: UsageError, CheckpointError."""
+    if out.suffix.lower() != SUFFIX:
+        raise UsageError(f"--out {out}: a run goes into a {SUFFIX} file")
+    try:
+        meta = json.loads((checkpoint / META).read_text("utf-8"))
+        meta["sha256"] = {MODEL: meta["sha256"][MODEL]}  # without the state that resuming needs
+        with replacing(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bundle:
+            bundle.writestr(f"{BEST}/{META}", json.dumps(meta, indent=1, sort_keys=True) + "\n")
+            bundle.write(checkpoint / MODEL, f"{BEST}/{MODEL}", zipfile.ZIP_STORED)  # weights do not shrink
+            for name, file in _extras(run):
+                bundle.write(file, name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{run}: cannot be exported to {out} ({reason(error)})") from error
+    return out
+
+
+def _extras(run: Path) -> Iterator[tuple[str, Path]]:
+    for name in PLAIN:
+        if (run / name).is_file():
+            yield name, run / name
+    for file in sorted((run / "eval").rglob("*")):
+        if file.is_file() and file.suffix in REPORTS:
+            yield file.relative_to(run).as_posix(), file
+
+
+def unpack_run(bundle: Path) -> Path:
+    """The folder of a bundle's run in the user's cache, unpacked there on first use.
+
+    Errors: CheckpointError: not a bundle, damaged, or with files that a bundle does not have (then nothing is kept).
+    """
+    target = cache_folder() / "runs" / f"{bundle.stem}-{file_sha256(bundle)[:16]}"
+    if target.is_dir():
+        return target
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with zipfile.ZipFile(bundle) as packed:
+            _check(bundle, packed.infolist())
+            for entry in packed.infolist():
+                place = partial / entry.filename
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with packed.open(entry) as source, place.open("xb") as sink:
+                    shutil.copyfileobj(source, sink)  # no more than the entry's size, and its CRC is checked
+        meta = json.loads((partial / BEST / META).read_text("utf-8"))
+        if file_sha256(partial / BEST / MODEL) != meta["sha256"][MODEL]:
+            raise ValueError(f"{MODEL} is damaged: its sha256 is not the one in {META}")
+        if not target.is_dir():  # another process may have been quicker
+            partial.rename(target)
+    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
+        if not target.is_dir():
+            raise CheckpointError(f"{bundle}: cannot be used as a run ({reason(error)})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _check(bundle: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse names that a bundle does not have, and more than it could hold. Raises ValueError."""
+    if len(entries) > MOST_FILES:
+        raise ValueError(f"it holds {len(entries)} files")
+    for entry in entries:
+        if not ALLOWED.fullmatch(entry.filename) or ".." in PurePosixPath(entry.filename).parts:
+            raise ValueError(f"it holds {entry.filename[:80]!r}, which is no part of a run")
+    total = sum(entry.file_size for entry in entries)
+    if total > GROWTH * bundle.stat().st_size + ALLOWANCE:
+        raise ValueError(f"its files would take {total >> 20} MiB")
