@@ -14,7 +14,7 @@ from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.methods.ama import data as ama_data
 from zssbir_cli.methods.ama import method as ama_method
 from zssbir_cli.methods.ama.method import AmaMethod
-from zssbir_cli.methods.base import Batch
+from zssbir_cli.methods.base import Batch, Position
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality, Part
 
@@ -140,3 +140,17 @@ def run_fit(r: Recipe, folder: Path, prepared: FakePrepared | None = None, resum
     precision = Precision.choose(r.train.precision, torch.device("cpu"))
     fit(Job(method, data, r.optim, r.train, precision, probe), run, resume=resume)
     return method
+
+
+def at(epoch: int, step_in_epoch: int = 1, per_epoch: int = 3, epochs: int = 3) -> Position:
+    return Position(epoch * per_epoch + step_in_epoch, per_epoch * epochs, epoch, epochs)
+
+
+def ready(backbone: str = "test_vit", **changes):
+    """Method with clusters, all losses on, and a batch."""
+    method, data, probe = build(recipe(backbone, **changes))
+    method.train()
+    method.before_epoch(1, probe)
+    method.train()
+    method.before_step(at(2))
+    return method, batch_of(data), probe

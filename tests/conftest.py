@@ -6,10 +6,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from zssbir_cli.web.live import LiveGallery
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -67,3 +72,15 @@ def photo_gallery(tmp_path_factory: pytest.TempPathFactory, tiny_demo: Path) -> 
     recipe = place / "tiny.yaml"
     recipe.write_text(TINY.replace("DATA", str(tiny_demo)))
     return place / "photos", make_run(place / "runs" / "one", recipe)
+
+
+@pytest.fixture
+def live(photo_gallery: tuple[Path, Path]) -> "Iterator[LiveGallery]":
+    """That gallery, open for the drawing page."""
+    from zssbir_cli.embedding.gallery import open_gallery
+    from zssbir_cli.web.live import LiveGallery
+
+    gallery = open_gallery(photo_gallery[0], torch.device("cpu"), run=photo_gallery[1], workers=0)
+    live = LiveGallery(gallery)
+    yield live
+    live.close()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
@@ -16,7 +15,6 @@ playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
 expect.set_options(timeout=30_000)
 
-from zssbir_cli.embedding.gallery import open_gallery  # noqa: E402
 from zssbir_cli.web.live import LiveGallery  # noqa: E402
 from zssbir_cli.web.server import build_app  # noqa: E402
 
@@ -28,21 +26,6 @@ pytestmark = pytest.mark.skipif(
 )
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
              "--disable-sync", "--no-first-run"]  # fmt: skip
-
-
-@pytest.fixture
-def folder(photo_gallery: tuple[Path, Path]) -> Path:
-    """The gallery's photos."""
-    return photo_gallery[0]
-
-
-@pytest.fixture
-def live(photo_gallery: tuple[Path, Path]) -> Iterator[LiveGallery]:
-    """An open gallery over them."""
-    gallery = open_gallery(photo_gallery[0], torch.device("cpu"), run=photo_gallery[1], workers=0)
-    live = LiveGallery(gallery)
-    yield live
-    live.close()
 
 
 @pytest.fixture
@@ -151,7 +134,10 @@ def test_a_photo_is_shown_large_and_leads_to_others(watched: Watched) -> None:
     expect(page.locator(f"#hits .name[title='{name}']")).to_have_count(0)
 
 
-def test_an_uploaded_drawing_and_a_photo_are_searched(watched: Watched, folder: Path, tmp_path: Path) -> None:
+def test_an_uploaded_drawing_and_a_photo_are_searched(
+    watched: Watched, photo_gallery: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = photo_gallery[0]
     from PIL import Image, ImageDraw
 
     image = Image.new("L", (300, 200), 230)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
 
 pytest.importorskip("starlette")
@@ -17,7 +16,6 @@ pytest.importorskip("httpx")
 
 from starlette.testclient import TestClient
 
-from zssbir_cli.embedding.gallery import open_gallery
 from zssbir_cli.web.live import LiveGallery
 from zssbir_cli.web.server import build_app
 
@@ -46,21 +44,6 @@ def star() -> bytes:
     image = Image.new("L", (96, 96), 255)
     ImageDraw.Draw(image).line(STAR, fill=0, width=3)
     return png(image)
-
-
-@pytest.fixture
-def folder(photo_gallery: tuple[Path, Path]) -> Path:
-    """The gallery's photos."""
-    return photo_gallery[0]
-
-
-@pytest.fixture
-def live(photo_gallery: tuple[Path, Path]) -> Iterator[LiveGallery]:
-    """An open gallery over them."""
-    gallery = open_gallery(photo_gallery[0], torch.device("cpu"), run=photo_gallery[1], workers=0)
-    live = LiveGallery(gallery)
-    yield live
-    live.close()
 
 
 @pytest.fixture
@@ -208,7 +191,10 @@ def test_fifty_at_once_are_all_answered(client: TestClient) -> None:
     assert all(a == answers[0] for a in answers)
 
 
-def test_a_photo_that_is_gone_is_a_404(client: TestClient, folder: Path, live: LiveGallery) -> None:
+def test_a_photo_that_is_gone_is_a_404(
+    client: TestClient, photo_gallery: tuple[Path, Path], live: LiveGallery
+) -> None:
+    folder = photo_gallery[0]
     name = live.stored.sources[3]
     (folder / name).rename(folder.parent / "away")
     try:
