@@ -2,8 +2,12 @@
 
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import h5py
 import numpy as np
 import open_clip
 import pytest
@@ -23,7 +27,7 @@ from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.evaluation.compare import compare_results
 from zssbir_cli.models import towers
 from zssbir_cli.models.encoder import build_encoder
-from zssbir_cli.models.hub import unreachable
+from zssbir_cli.models.hub import NotDownloaded, hub_file, unreachable
 from zssbir_cli.models.towers import TOWERS, Tower, cached_tower, find_tower
 from zssbir_cli.recipe.schema import ModelConfig
 from zssbir_cli.types import Modality
@@ -156,7 +160,11 @@ def test_names_that_mean_nothing_say_what_would(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "mine.pth")
     for name, words in (
         ("sigllip", r"did you mean siglip or siglip2\?"),
-        ("vit_base_patch16_224.nosuch", r"no such weights of vit_base_patch16_224; did you mean vit_base"),
+        (
+            "vit_base_patch16_224.nosuch",
+            r"no weights 'nosuch' of vit_base_patch16_224; there are .*, dino, mae",
+        ),
+        ("vit_base_patch16_224.augreg_in1", r"did you mean vit_base_patch16_224\.augreg_in1k or"),
         (
             str(tmp_path / "mine.pth"),
             "its name does not begin with that of a timm model; write --model BACKBONE=",
@@ -190,6 +198,59 @@ def test_without_a_network_one_line_says_how_to_have_the_weights(
         assert "no network: 127.0.0.1 cannot" in unreachable(f"https://{proxy}")
 
 
+class Hub(BaseHTTPRequestHandler):
+    """A hub with one repository that has one file."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        here = self.path == "/timm/small/resolve/main/pytorch_model.bin"
+        self.send_response(200 if here else 404)
+        if here:
+            self.send_header("ETag", '"abc"')
+            self.send_header("Content-Length", "7")
+        else:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if here and self.command == "GET":
+            self.wfile.write(b"weights")
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+def test_a_file_is_downloaded_once_and_a_missing_one_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name, value in (("HF_HUB_OFFLINE", False), ("HF_HUB_CACHE", str(tmp_path))):
+        monkeypatch.setattr(constants, name, value)
+    names = ("model.safetensors", "pytorch_model.bin")
+    try:
+        for _ in range(2):
+            assert hub_file("timm/small", names).read_bytes() == b"weights"
+        assert sum(a.startswith("GET") and a.endswith("bin") for a in Hub.asked) == 1
+        with pytest.raises(NotDownloaded, match=r"timm/small has none of x\.bin"):
+            hub_file("timm/small", ["x.bin"])
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(NotDownloaded, match=r"no network: 127\.0\.0\.1 cannot be reached"):
+        hub_file("timm/small", ["x.bin"])
+
+
 def test_search_without_a_run_and_the_file_finds_its_tower_again(
     tmp_path: Path,
     hub: Path,
@@ -210,6 +271,8 @@ def test_search_without_a_run_and_the_file_finds_its_tower_again(
     again = search_sketches([drawing], photos, model=TAG, k=3, workers=0)
     assert again.gallery.path.stat().st_mtime_ns == stamp
     kept = embed(model=TAG, photos=photos, out=tmp_path / "mine.h5", workers=0).files[0]
+    with h5py.File(embed(run, photos=photos, out=tmp_path / "run.h5", workers=0).files[0]) as file:
+        assert "model" not in file.attrs  # what a run makes, older versions read too
     monkeypatch.chdir(tmp_path)
     assert search_sketches([drawing], kept, k=3, workers=0).found == first.found
     assert read_embeddings(kept).info.model == TAG

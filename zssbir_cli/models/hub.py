@@ -35,18 +35,20 @@ def hub_file(repo: str, names: Sequence[str]) -> Path:
     """As `cached_file`, but downloaded if need be, with a progress bar on a terminal. Raises NotDownloaded."""
     if (found := cached_file(repo, names)) is not None:
         return found
-    if why := unreachable(os.environ.get("HF_ENDPOINT") or HUB):
+    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    if why := unreachable(endpoint):
         raise NotDownloaded(why)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+    from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
 
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries are no news to a user
     if not sys.stderr.isatty():
         disable_progress_bars()
     name, _, revision = repo.partition("@")
     for file in names:
         try:
-            return Path(hf_hub_download(name, file, revision=revision or None))
+            return Path(hf_hub_download(name, file, revision=revision or None, endpoint=endpoint))
         except Exception as error:  # of the hub, of HTTP, of the disk
             absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
             if not absent:

@@ -21,10 +21,11 @@ def check_backbone(name: str, what: str = "model.backbone") -> None:
         raise UsageError(f"{what} {name!r} is not a timm model{hint}")
     architecture, _, tag = name.partition(".")
     if tag and not timm.models.is_model_pretrained(name):
-        known = timm.list_pretrained(f"{architecture}.*")
-        close = difflib.get_close_matches(name, known, 3, 0.6) or known[:3]
-        hint = f"; did you mean {' or '.join(close)}?" if close else ": timm has none of this model"
-        raise UsageError(f"{what} {name!r}: there are no such weights of {architecture}{hint}")
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+        close = difflib.get_close_matches(tag, tags, 3, 0.5)
+        hint = f"did you mean {' or '.join(f'{architecture}.{t}' for t in close)}?" if close else ""
+        hint = hint or f"there are {', '.join(tags) or 'none'}"
+        raise UsageError(f"{what} {name!r}: timm has no weights {tag!r} of {architecture}; {hint}")
 
 
 def weights_config(name: str) -> Any:
