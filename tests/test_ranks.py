@@ -21,6 +21,7 @@ from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.recipe.loader import load_recipe, shipped_recipes
 from zssbir_cli.recipe.schema import OptimConfig, Recipe
 from zssbir_cli.types import Modality, Part
+from zssbir_cli.workflows.setup import training_classes
 
 BATCH, STEPS = 8, 2
 RECIPES = {p.stem: p for p in shipped_recipes()}
@@ -55,6 +56,9 @@ class FewImages:
         images = EvalImages(self.prepared.images(Part.TRAIN, modality), self.size)
         with torch.inference_mode():
             return embed(torch.stack([images[i] for i in range(24)])).float()
+
+    def class_names(self) -> dict[int, str]:
+        return training_classes(self.prepared)
 
 
 def local_batch(data: TrainData, step: int, indices: int) -> Batch:

@@ -62,13 +62,17 @@ class Position:
 
 
 class Probe(Protocol):
-    """Un-augmented training images for a method that needs features of all of them (AMA's clustering)."""
+    """What a method may ask of the training images: features of all of them (AMA's clustering), their classes."""
 
     def features(self, modality: Modality, embed: Embed, most: int | None = None) -> Tensor:
         """Apply `embed` to every training image of `modality`, or to `most` of them, spread evenly.
 
         Returns float32 [N, D] in data-set order, complete and identical on every rank.
         """
+        ...
+
+    def class_names(self) -> Mapping[int, str]:
+        """Label -> name of the classes that the training images are of: never an unseen one."""
         ...
 
 

@@ -19,6 +19,11 @@ class NotDownloaded(Exception):
     """Weights are not in the cache and cannot be downloaded; the message says why."""
 
 
+def endpoint() -> str:
+    """The hub's address."""
+    return os.environ.get("HF_ENDPOINT") or HUB
+
+
 def cached_file(repo: str, names: Sequence[str]) -> Path | None:
     """The first of `names` of a hub repository (`owner/name`, perhaps `@revision`) that is in the cache."""
     from huggingface_hub import try_to_load_from_cache
@@ -35,8 +40,7 @@ def hub_file(repo: str, names: Sequence[str]) -> Path:
     """As `cached_file`, but downloaded if need be, with a progress bar on a terminal. Raises NotDownloaded."""
     if (found := cached_file(repo, names)) is not None:
         return found
-    endpoint = os.environ.get("HF_ENDPOINT") or HUB
-    if why := unreachable(endpoint):
+    if why := unreachable(endpoint()):
         raise NotDownloaded(why)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -48,7 +52,7 @@ def hub_file(repo: str, names: Sequence[str]) -> Path:
     name, _, revision = repo.partition("@")
     for file in names:
         try:
-            return Path(hf_hub_download(name, file, revision=revision or None, endpoint=endpoint))
+            return Path(hf_hub_download(name, file, revision=revision or None, endpoint=endpoint()))
         except Exception as error:  # of the hub, of HTTP, of the disk
             absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
             if not absent:

@@ -75,6 +75,15 @@ def clip_file(model: str, tag: str) -> Path:
     return hub_file(repo, _names(name, CLIP_FILES)) if repo else url_file(config["url"])
 
 
+def clip_place(model: str, tag: str) -> str:
+    """Where `clip_file` has its file from, in words."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    config = get_pretrained_cfg(model, tag)
+    repo, _, name = config.get("hf_hub", "").rpartition("/")
+    return f"{_names(name, CLIP_FILES)[0]} of {repo}" if repo else str(config["url"])
+
+
 def _names(file: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
     """File names to try: a given one after its safetensors twin."""
     if not file:

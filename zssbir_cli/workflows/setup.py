@@ -74,6 +74,16 @@ class TrainProbe:
         """See `methods.base.Probe`."""
         return self.setup.features(Part.TRAIN, modality, embed, most)
 
+    def class_names(self) -> dict[int, str]:
+        """See `methods.base.Probe`."""
+        return training_classes(self.setup.prepared)
+
+
+def training_classes(prepared: PreparedSet) -> dict[int, str]:
+    """Label -> name of the classes that the images of the `train` part are of."""
+    labels = {int(c) for m in Modality for c in np.unique(prepared.images(Part.TRAIN, m).labels)}
+    return {label: prepared.classes[label] for label in sorted(labels)}
+
 
 def open_data(recipe: Recipe) -> PreparedSet:
     """Open the recipe's prepared data set; a missing one names the command that makes it."""

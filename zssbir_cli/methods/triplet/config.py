@@ -25,6 +25,20 @@ class TripletConfig(BaseModel):
         description="Weight that keeps photo embeddings near those of the frozen start (cosine distance), so that "
         "what the pretrained network knows of unseen classes is not forgotten.",
     )
+    text_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the text-anchored head: cross-entropy over the training classes, whose names in the "
+        "backbone's own text side are the fixed classifier (CLIP-AT, Sain et al. 2023). For backbones with a text side.",
+    )
+    text_scale: float = Field(50.0, gt=0, description="Inverse temperature of the text-anchored head.")
+    text_prompt: str = Field(
+        "a photo of a {}.", description="Prompt of the class names; `ensemble` averages 85 prompts."
+    )
+    text_file: str | None = Field(
+        None,
+        description="A checkpoint of the whole open_clip model with the text side; null: downloaded once.",
+    )
     centre: bool = Field(
         False,
         description="Subtract the mean of its modality, measured on 256 training images of each without their labels, "

@@ -1,6 +1,9 @@
 """The triplet baseline: the worked example of the method boundary."""
 
 import copy
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -9,24 +12,36 @@ from torch.nn import functional
 from zssbir_cli.compute.distributed import gather
 from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.base import Batch, Method, Probe, StepOutput, measure_means
+from zssbir_cli.methods.triplet.anchors import TextAnchors
 from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, supervised_contrast
 from zssbir_cli.models.centring import Centring
+from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.models.encoder import Encoder, build_encoder
+from zssbir_cli.models.text_tower import load_text_side, text_side
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
 
 
 class Triplet(Method):
-    """One encoder for sketches and photos, an optional linear projection, and an optional frozen copy of the
-    start that photo embeddings are kept near."""
+    """One encoder for sketches and photos, an optional linear projection, an optional frozen copy of the start that
+    photo embeddings are kept near, and an optional head of class names (see `anchors`)."""
 
-    def __init__(self, encoder: Encoder, config: TripletConfig, projection: int) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        config: TripletConfig,
+        projection: int,
+        text_source: Callable[[], TextEncoder] | None = None,
+    ) -> None:
+        """`text_source` loads the text side when the head needs it; without it the anchors are random."""
         super().__init__()
         self.config = config
         self.encoder = encoder
         self.projection = nn.Linear(encoder.dim, projection) if projection else nn.Identity()
         self.centring = Centring(projection or encoder.dim) if config.centre else None
+        self.anchors = TextAnchors(encoder.dim) if config.text_weight else None
+        self.text_source = text_source
         self.start = copy.deepcopy(encoder).requires_grad_(False) if config.preserve_weight else None
 
     def train(self, mode: bool = True) -> "Triplet":
@@ -44,6 +59,9 @@ class Triplet(Method):
         with torch.autocast(raw.device.type, enabled=False):
             sketch, photo_z = functional.normalize(self.projection(raw.float()), dim=1).chunk(2)
             losses = self._batch_losses(sketch, photo_z, labels)
+            if self.anchors is not None:
+                head = self.anchors(torch.cat([sketch, photo_z]), labels.repeat(2), self.config.text_scale)
+                losses["text"] = self.config.text_weight * head
         if self.start is not None:
             with torch.no_grad():
                 target = self.start.features(photo).embedding
@@ -78,18 +96,50 @@ class Triplet(Method):
         if self.centring:
             measure_means(self.centring, probe, self._embed)
 
+    def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:
+        """Embed the names of the training classes, once."""
+        if self.anchors is not None and not self.anchors.ready:
+            encode = self.text_source() if self.text_source else None
+            self.anchors.fill(probe.class_names(), encode, self.config.text_prompt)
+        return {}
+
+    def before_load(self, weights: Mapping[str, Tensor]) -> None:
+        """There are as many anchors as the checkpoint holds."""
+        if self.anchors is not None:
+            self.anchors.resize(weights, "anchors.")
+
     def retrieval_state(self) -> dict[str, Tensor]:
-        """Everything but the frozen start."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("start.")}
+        """Everything but the frozen start and the text anchors."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(("start.", "anchors."))}
 
 
 def build(recipe: Recipe, load_weights: bool = True) -> Triplet:
     """Build the method from a recipe."""
     assert isinstance(recipe.method, TripletConfig)
+    source = _text_source(recipe) if recipe.method.text_weight else None
     encoder = build_encoder(recipe.model, recipe.data.size, load_weights)
     if recipe.method.train_size not in (None, recipe.data.size) and not encoder.any_size:
         raise UsageError(
             f"method.train_size {recipe.method.train_size}: {recipe.model.backbone} takes images of data.size "
             f"({recipe.data.size}) only; leave it out, or choose a convolutional backbone"
         )
-    return Triplet(encoder, recipe.method, recipe.model.projection)
+    return Triplet(encoder, recipe.method, recipe.model.projection, source)
+
+
+def _text_source(recipe: Recipe) -> Callable[[], TextEncoder] | None:
+    """What loads the text side of the recipe's backbone; None for random weights. Raises UsageError."""
+    method, model = recipe.method, recipe.model
+    assert isinstance(method, TripletConfig)
+    if model.projection:
+        raise UsageError(
+            "method.text_weight: the text anchors have the backbone's dimensions; set model.projection to 0"
+        )
+    if model.weights == "none":
+        return None
+    if text_side(model.backbone) is None:
+        raise UsageError(
+            f"method.text_weight {method.text_weight:g}: {model.backbone} has no text side; set it to 0, or take the backbone "
+            "of recipe clip or siglip"
+        )
+    file = Path(method.text_file).expanduser() if method.text_file else None
+    return partial(load_text_side, model.backbone, file, "set method.text_file to it")

@@ -1,0 +1,70 @@
+"""The text-anchored head: class names of the training classes, in the tower's own words, as classifier weights."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zssbir_cli.compute import distributed
+from zssbir_cli.models.clip_text import TextEncoder, clean_class_name, encode_words
+
+log = logging.getLogger("zssbir")
+
+
+class TextAnchors(nn.Module):
+    """A fixed linear classifier over the training classes. Empty until `fill`; a checkpoint holds what it was filled with.
+
+    texts: unit embeddings float32 [C, D]; labels: int64 [C], ascending.
+    """
+
+    texts: Tensor
+    labels: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("texts", torch.zeros(0, dim))
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are anchors."""
+        return len(self.labels) > 0
+
+    def fill(self, names: Mapping[int, str], encode: TextEncoder | None, prompt: str) -> None:
+        """Anchors for `names` (label -> class name of the training classes, and of no others).
+
+        Without an encoder (a network of random weights has no text side that would fit it) each anchor is a random
+        direction that depends on the name alone, and the log says so.
+        """
+        order = sorted(names)
+        if encode is None:
+            if distributed.is_main():
+                log.warning(
+                    "text anchors: random directions, because the weights are random (model.weights: none)"
+                )
+            texts = torch.stack([_direction(names[label], self.texts.shape[1]) for label in order])
+        else:
+            texts = encode_words(encode, [clean_class_name(names[label]) for label in order], prompt)
+        device = self.texts.device
+        self.texts, self.labels = texts.to(device), torch.tensor(order, device=device)
+
+    def resize(self, weights: Mapping[str, Tensor], prefix: str) -> None:
+        """Make room for the anchors that a checkpoint holds."""
+        for name in ("texts", "labels"):
+            if (stored := weights.get(prefix + name)) is not None:
+                setattr(self, name, getattr(self, name).new_zeros(stored.shape))
+
+    def forward(self, embeddings: Tensor, labels: Tensor, scale: float) -> Tensor:
+        """Cross-entropy of scale * cosine over the anchors: unit embeddings [N, D], labels [N] of training classes."""
+        return functional.cross_entropy(
+            scale * embeddings @ self.texts.T, torch.searchsorted(self.labels, labels)
+        )
+
+
+def _direction(name: str, dim: int) -> Tensor:
+    seed = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "little") >> 1
+    drawn = torch.randn(dim, generator=torch.Generator().manual_seed(seed))
+    return functional.normalize(drawn, dim=0)
