@@ -138,7 +138,7 @@ def test_full_disk_for_a_while_loses_nothing(tmp_path):
     run = make_run(tmp_path / "b")
     error, notes, weights = fit_on_full_disk(run, 8, 12)
     assert not error
-    assert any("cannot write the checkpoint" in n and "goes on" in n for n in notes)
+    assert any("cannot write the checkpoint" in n and "continues" in n for n in notes)
     assert any("metrics.jsonl" in n for n in notes)
     assert all(torch.equal(value, weights[key]) for key, value in straight.state_dict().items())
     assert rows(run.path) == rows(latest_run(tmp_path / "a"))

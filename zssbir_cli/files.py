@@ -129,7 +129,7 @@ class Locked(DataError):
 
 class Lock:
     """Context manager: one process at a time. The file stays (removing it would let two in) and says who
-    holds it. Where the file system or the system has no locks, work goes on without one; `held` is False.
+    holds it. Where the file system or the system has no locks, work continues without one; `held` is False.
 
     Raises Locked, or OSError when the file cannot be made.
     """

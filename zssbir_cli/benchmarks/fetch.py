@@ -61,7 +61,7 @@ def fetch(dataset: str, say: Say) -> list[Path]:
     """Download a complete set of files into `data/raw`, trying each way in turn.
 
     Raises:
-        DataError: every way failed; says what to fetch by hand, from where, and how to go on.
+        DataError: every way failed; says what to fetch by hand, from where, and how to continue.
     """
     tried: list[str] = []
     for way in WAYS[dataset]:

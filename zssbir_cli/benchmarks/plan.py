@@ -103,7 +103,7 @@ def _listed(split: Split, folders: Sequence[Path]) -> Listed:
 
 
 def _classes(split: Split, listed: Listed, choices: Choices) -> tuple[ClassInfo, ...]:
-    """Classes with roles; a leaked training class that the user allowed becomes a class of its own."""
+    """Classes with roles; a leaked training class that the user allowed becomes a separate class."""
     seen = list(split.seen)
     if listed.lists is not None and train_classes(listed.lists, split):
         seen = [n for n in seen if n in train_classes(listed.lists, split)]

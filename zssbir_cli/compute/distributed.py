@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class RankLost(ZssbirError):
-    """Another process of the run ended; training cannot go on without it (exit code 1)."""
+    """Another process of the run ended; training cannot continue without it (exit code 1)."""
 
     exit_code = 1
 

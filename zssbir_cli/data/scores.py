@@ -3,7 +3,7 @@
 Layout of a file: `/scores` float16 [N, h, w] in the order of the data set's training photos, higher = more
 like the photo's class; `/checksum` uint64 [N] (of each map); attributes `format_version`, `data` (identity of the
 data set), `facts` (JSON: what made the scores) and `sha256` (of the checksums and the facts). Chunks that are computed
-lie in a `Stage`, so several processes can share the work and a killed run goes on where it stopped.
+lie in a `Stage`, so several processes can share the work and a killed run continues where it stopped.
 """
 
 import hashlib

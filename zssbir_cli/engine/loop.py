@@ -187,7 +187,9 @@ class _Fit:
 
     def _complain(self, problem: str | None) -> None:
         if problem:
-            self.reporter.note(f"warning: {problem}; training goes on and tries again at the next checkpoint")
+            self.reporter.note(
+                f"warning: {problem}; training continues and tries again at the next checkpoint"
+            )
 
     def _save_and_leave(self, stop: StopRequest) -> NoReturn:
         self._save(must=True)

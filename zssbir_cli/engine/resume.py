@@ -1,4 +1,4 @@
-"""Saving and restoring a run's whole state, and refusing to go on with something else."""
+"""Saving and restoring a run's whole state, and refusing to resume something else."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def migrated(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def check_resume(run: RunDir, source: Path | None = None) -> Path | None:
-    """The checkpoint to go on from: `source`, or `last`, or the one before where a kill left no `last`; None when
+    """The checkpoint to resume from: `source`, or `last`, or the one before where a kill left no `last`; None when
     the run was ended before its first one.
 
     Raises CheckpointError, before anything is written, when it belongs to another recipe or data set.
@@ -117,7 +117,7 @@ def what_differs(info: CheckpointInfo, recipe: Mapping[str, Any]) -> list[Change
 
 
 def continues(info: CheckpointInfo, recipe: Recipe) -> bool:
-    """Whether training by `recipe` may go on from a checkpoint."""
+    """Whether training by `recipe` may continue from a checkpoint."""
     return not what_differs(info, recipe.model_dump(mode="json"))
 
 

@@ -33,7 +33,7 @@ COPY = "repeats an image that is already in the set"
 
 
 class _Group:
-    """One part and modality being written: how many of its items are settled, what is to tell of them."""
+    """One part and modality being written: how many of its items are done, and the notes on them."""
 
     def __init__(
         self, plan: PreparePlan, journal: Journal, store: "_Store", part: Part, modality: Modality
@@ -67,7 +67,7 @@ class _Group:
         self.records.append(record)
 
     def all_notes(self) -> list[Note]:
-        """What is told of all items, in order."""
+        """The notes on all items, in order."""
         return [n for record in self.records for n in record.notes] + self.notes
 
 
@@ -98,7 +98,7 @@ class _Store:
 
 def build_set(plan: PreparePlan, out: Path, options: BuildOptions, progress: Progress = silent) -> Manifest:
     """Write the planned set into the folder `out` and return its manifest; continues what a killed run left. The
-    caller sees to it that no other process writes there (`carry.alone`).
+    caller holds the folder for itself (`carry.alone`).
 
     Raises:
         DataError: an unusable image under `strict`, a leak that is not allowed, a full disk.

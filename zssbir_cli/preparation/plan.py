@@ -62,7 +62,7 @@ class Items:
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """All that determines a prepared set's bytes, and what is told about it."""
+    """All that determines a prepared set's bytes, and the warnings about it."""
 
     name: str
     split: str

@@ -66,8 +66,8 @@ class ModelConfig(Strict):
         None, description="Input mean in 0-1 per channel; default: what timm records for the weights."
     )
     std: tuple[float, float, float] | None = Field(None, description="Input standard deviation, likewise.")
-    drop_rate: float = Field(0.0, ge=0, lt=1, description="Dropout of the backbone.")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the backbone.")
+    drop_rate: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the backbone.")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic-depth rate of the backbone.")
     freeze_batchnorm: bool = Field(
         True,
         description="Keep batch-norm statistics fixed (small batches; equal results on any number of ranks).",

@@ -107,7 +107,7 @@ def train(
 def _open_run(
     setup: Setup, runs: Path, resume: str | Path | None, command: Sequence[str]
 ) -> tuple[RunDir, Path | None]:
-    """A new run's folder, or the one to go on with and the checkpoint if one was named (else: its last)."""
+    """A new run's folder, or the one to resume and the checkpoint if one was named (else: its last)."""
     resolved, data = setup.recipe.model_dump(mode="json"), setup.learnt.as_json()
     if resume is not None:
         chosen = find_run(resume, runs, which="")
@@ -125,7 +125,7 @@ def _open_run(
 
 
 def _remember(run: RunDir, setup: Setup, command: Sequence[str]) -> None:
-    """Note in a continued run's folder where its data set lies now, and with what it goes on."""
+    """Note in a continued run's folder where its data set lies now, and the versions that continue it."""
     if not distributed.is_main():
         return
     now, old = run_record(setup, command), run.record()
@@ -151,7 +151,7 @@ def profile(recipe: Recipe, *, steps: int, device: str = "auto") -> StepProfile:
 
 
 def resumed_recipe(resume: str | Path, runs: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a run that is to go on: its recipe.yaml, or where that is damaged the one in its checkpoint.
+    """The recipe of a run to resume: its recipe.yaml, or where that is damaged the one in its checkpoint.
 
     Raises UsageError, before anything is touched, when `resume` is no run (see `find_run`).
     """

@@ -54,7 +54,7 @@ class HeadConfig(_Section):
     hidden: int = Field(2048, ge=1, description="Width of the hidden layers.")
     bottleneck: int = Field(256, ge=1, description="Width before the last layer.")
     layers: int = Field(3, ge=1, description="Linear layers before the last one.")
-    train_norm: bool = Field(False, description="Also learn the length of the last layer's rows.")
+    train_norm: bool = Field(False, description="Also learn the norms of the last layer's rows.")
 
 
 class ClusterConfig(_Section):
@@ -67,10 +67,10 @@ class ClusterConfig(_Section):
         0.25,
         gt=0,
         le=1,
-        description="Most clusters a level may have, as a share of the modality's training images.",
+        description="Upper limit on a level's clusters, as a share of the modality's training images.",
     )
-    iterations: int = Field(20, ge=1, description="Passes over the data at most.")
-    restarts: int = Field(1, ge=1, description="Starts, of which the best is kept (published: 5).")
+    iterations: int = Field(20, ge=1, description="Largest number of passes over the data.")
+    restarts: int = Field(1, ge=1, description="Random starts; the best result is kept (published: 5).")
     every: int = Field(1, ge=1, description="Epochs between clusterings.")
     warm_start: bool = Field(
         False, description="Start from the last epoch's centroids: fewer passes, at times a worse optimum."

@@ -90,7 +90,7 @@ class PuximConfig(BaseModel):
     decoder_width: int | None = Field(
         None, ge=1, description="Width of the match decoder; default: the encoder's."
     )
-    decoder_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of the match decoder.")
+    decoder_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout rate of the match decoder.")
     stem: bool = Field(
         False,
         description="Average the patch embedding with a 4-layer convolution stem, as the published code does "

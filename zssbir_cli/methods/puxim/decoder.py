@@ -1,4 +1,4 @@
-"""The interaction of purified masked matching: does this sketch show what is left of that photo?"""
+"""The interaction of purified masked matching: does this sketch show the unmasked part of that photo?"""
 
 import torch
 from torch import Tensor, nn

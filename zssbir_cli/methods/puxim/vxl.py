@@ -71,7 +71,7 @@ def _kept(config: VxlConfig, prepared: PreparedSet, count: int) -> Scores | None
 def ensure_scores(config: VxlConfig, prepared: PreparedSet) -> Scores:
     """Scores of all training photos: read from the cache beside the shards, or computed first.
 
-    Ranks share the work and an interrupted computation goes on where it stopped. The model is in memory only
+    Ranks share the work and an interrupted computation continues where it stopped. The model is in memory only
     while scores are computed.
     """
     photos = prepared.images(Part.TRAIN, Modality.PHOTO)
