@@ -1,11 +1,12 @@
 """Blending of trained and start weights for retrieval (weight-space ensembling, Wortsman et al. 2022)."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
+from zssbir_cli.engine.ema import copy_into, holding
 from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.base import Method
 from zssbir_cli.recipe.schema import TrainConfig
@@ -28,8 +29,8 @@ def first_share(train: TrainConfig, validates: bool) -> float:
 
 class Blend:
     """Weights used for retrieval = start + share * (trained - start), over all floating-point tensors of the
-    method's `retrieval_state()`, batch-norm statistics included, but not the
-    means of `models.centring`, which are measured on the blend. Build it before the first step."""
+    method's `retrieval_state()`, batch-norm statistics included, but not the means of `models.centring`, which are
+    measured on the blend. Build it before the first step."""
 
     def __init__(self, method: Method) -> None:
         state = method.retrieval_state().items()
@@ -40,24 +41,10 @@ class Blend:
         """The blend of `weights`, which hold a tensor for every name in `start`, with the start."""
         return {name: torch.lerp(start, weights[name], share) for name, start in self.start.items()}
 
-    @torch.no_grad()
     def restore(self, start: Mapping[str, Tensor]) -> None:
         """Take the start from a checkpoint, whatever the method was built from this time."""
-        for name, tensor in self.start.items():
-            tensor.copy_(start[name])
+        copy_into(self.start, start)
 
-    @contextmanager
-    @torch.no_grad()
-    def applied(self, share: float) -> Iterator[None]:
+    def applied(self, share: float) -> AbstractContextManager[None]:
         """The method holds the blend inside this context, and its own weights again after it."""
-        own = {name: tensor.clone() for name, tensor in self._live.items()}
-        try:
-            self._copy(self.of(own, share))
-            yield
-        finally:
-            self._copy(own)
-
-    @torch.no_grad()
-    def _copy(self, source: Mapping[str, Tensor]) -> None:
-        for name, tensor in self._live.items():
-            tensor.copy_(source[name])
+        return holding(self._live, self.of(self._live, share))

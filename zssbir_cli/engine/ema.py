@@ -1,17 +1,10 @@
 """An exponential moving average of the trainable weights, used for retrieval."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
-
-
-@torch.no_grad()
-def move_towards(averages: Iterable[Tensor], weights: Iterable[Tensor], share: Tensor) -> None:
-    """average <- average + share * (weight - average) in place, for each pair; `share` is a scalar tensor."""
-    for average, weight in zip(averages, weights, strict=True):
-        average.lerp_(weight, share.to(average.dtype))
 
 
 class Ema:
@@ -28,21 +21,30 @@ class Ema:
     def update(self, skipped: Tensor) -> None:
         """Take in the present weights, unless the step was skipped (1 for yes, a scalar on the device)."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        move_towards(self.average.values(), self._live.values(), (1 - decay) * (1 - skipped))
+        share = (1 - decay) * (1 - skipped)
+        for name, average in self.average.items():
+            average.lerp_(self._live[name], share.to(average.dtype))
         self.updates += 1
 
-    @contextmanager
-    @torch.no_grad()
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """The module holds the averaged weights inside this context, and its own again after it."""
-        own = {name: p.detach().clone() for name, p in self._live.items()}
-        try:
-            self._copy(self.average)
-            yield
-        finally:
-            self._copy(own)
+        return holding(self._live, self.average)
 
-    @torch.no_grad()
-    def _copy(self, source: dict[str, Tensor]) -> None:
-        for name, parameter in self._live.items():
-            parameter.copy_(source[name])
+
+@contextmanager
+@torch.no_grad()
+def holding(live: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """The tensors `live` hold `values` inside this context, and their own again after it."""
+    own = {name: tensor.detach().clone() for name, tensor in live.items()}
+    try:
+        copy_into(live, values)
+        yield
+    finally:
+        copy_into(live, own)
+
+
+@torch.no_grad()
+def copy_into(live: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copy the value of the same name into each tensor."""
+    for name, tensor in live.items():
+        tensor.copy_(values[name])
