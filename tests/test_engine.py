@@ -214,3 +214,31 @@ def test_reports_tell_speed_and_time_left(tmp_path):
     assert hooks.reports[0].eta_s > 0
     assert all(r.images_per_s > 0 and 0 <= r.data_wait <= 1 and r.memory_mb > 10 for r in hooks.reports)
     assert set(last.logs) == {"loss", "loss/contrast", "loss/pull", "lr"}
+
+
+def test_metrics_hold_one_row_a_step_whatever_logs_it(tmp_path):
+    """A report, a validation and what the next epoch begins with fall on one step; a full disk or a damaged end in
+    between loses nothing that was written."""
+    run = make_run(tmp_path)
+    run.append({"step": 0, "clusters": 3})
+    run.append({"step": 2, "loss": 1.5})
+    run.append({"step": 2, "val/mAP@all": 0.25, "best": float("nan")})
+    run.append({"step": 4, "loss": 1.0})
+    merged = {"step": 2, "loss": 1.5, "val/mAP@all": 0.25, "best": None}
+    assert [json.loads(line) for line in run.metrics_file.read_text().splitlines()] == [
+        {"step": 0, "clusters": 3}, merged, {"step": 4, "loss": 1.0},
+    ]  # fmt: skip
+    with run.metrics_file.open("a") as file:
+        file.write('{"step": 9, "lo')
+    again = RunDir(run.path)
+    again.trim(run.rows)
+    again.append({"step": 4, "val/mAP@all": 0.5})
+    again.append({"step": 6, "loss": 0.75})
+    assert again.rows == 4
+    assert read_metrics(run.path)[2:] == [
+        {"step": 4, "loss": 1.0, "val/mAP@all": 0.5},
+        {"step": 6, "loss": 0.75},
+    ]
+    old = '{"step": 3, "loss": 2.0}\n{"step": 3, "val/mAP@all": 0.1}\n{"step": 5, "loss": 1.0}\n'
+    run.metrics_file.write_text(old)
+    assert read_metrics(run.path) == [{"step": 3, "loss": 2.0, "val/mAP@all": 0.1}, {"step": 5, "loss": 1.0}]

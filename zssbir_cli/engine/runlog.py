@@ -6,18 +6,17 @@ pictures; `runs/latest` points to the newest.
 
 import json
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.engine import runs
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.files import Lock, Locked, reason, write_json, write_text
+from zssbir_cli.files import Lock, Locked, reason, write_bytes, write_json, write_text
 from zssbir_cli.names import file_part
 
 Json = Mapping[str, Any]
@@ -33,7 +32,12 @@ class RunDir:
     recipe: Json = field(default_factory=dict)
     data: Json = field(default_factory=dict)
     rows: int = 0
-    _unwritten: str = ""
+    """Lines of metrics.jsonl so far."""
+    _last: dict[str, Any] = field(default_factory=dict)
+    _tail: list[bytes] = field(default_factory=list)
+    """The last line, and those that could not be written yet."""
+    _start: int = 0
+    """Where `_tail` begins in the file."""
 
     @classmethod
     def create(
@@ -81,34 +85,52 @@ class RunDir:
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON object per line, in order of steps."""
+        """One JSON object per line and step, in order."""
         return self.path / "metrics.jsonl"
 
     def append(self, row: Json) -> str | None:
-        """Add a line to metrics.jsonl (rank 0). Returns what went wrong, if anything: the line is then kept
-        in memory and written with the next one."""
+        """Add a row to metrics.jsonl, or its values to the last row when that is of the same step (rank 0). Returns
+        what went wrong, if anything: the row is then kept in memory and written with the next one."""
         if not distributed.is_main():
             return None
-        self.rows += 1
         finite = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in row.items()}
-        self._unwritten += json.dumps(finite) + "\n"
-        size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+        if self._last.get("step") == row.get("step") and self.rows:
+            self._last |= finite
+            self._tail.pop()
+        else:
+            self._last = finite
+            self.rows += 1
+        self._tail.append((json.dumps(self._last) + "\n").encode())
+        return self._write_tail()
+
+    def _write_tail(self) -> str | None:
+        """Make `_tail` what stands in metrics.jsonl from byte `_start` on; where that fails, the file keeps what it
+        had."""
         try:
-            with self.metrics_file.open("a", encoding="utf-8") as file:
-                file.write(self._unwritten)
+            self.metrics_file.touch()
+            with self.metrics_file.open("rb+", buffering=0) as file:
+                file.seek(self._start)
+                had = file.read()
+                try:
+                    _write_from(file, self._start, b"".join(self._tail))
+                except OSError:
+                    _write_from(file, self._start, had)
+                    raise
         except OSError as error:
-            if self.metrics_file.exists():
-                os.truncate(self.metrics_file, size)
             return f"{self.metrics_file}: {reason(error)}"
-        self._unwritten = ""
+        self._start += sum(map(len, self._tail[:-1]))
+        self._tail = self._tail[-1:]
         return None
 
     def trim(self, rows: int) -> None:
-        """Keep the first `rows` lines of metrics.jsonl: those from before the checkpoint (rank 0)."""
-        self.rows = rows
+        """Keep the first `rows` lines of metrics.jsonl: those from before the checkpoint, up to one that is damaged
+        (rank 0)."""
         if distributed.is_main() and self.metrics_file.exists():
-            lines = self.metrics_file.read_bytes().splitlines(keepends=True)
-            write_text(self.metrics_file, b"".join(lines[:rows]).decode("utf-8", "replace"))
+            lines = self.metrics_file.read_bytes().splitlines(keepends=True)[:rows]
+            kept = list(_rows(lines))
+            self.rows, self._last, self._tail = len(kept), kept[-1] if kept else {}, lines[: len(kept)][-1:]
+            write_bytes(self.metrics_file, b"".join(lines[: len(kept)]))
+            self._start = self.metrics_file.stat().st_size - sum(map(len, self._tail))
 
     def record(self) -> dict[str, Any]:
         """What run.json holds; empty when there is none or it is damaged."""
@@ -153,15 +175,33 @@ def read_record(run: Path) -> dict[str, Any] | None:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics.jsonl, [] when there is none; what follows a damaged line is ignored."""
-    rows: list[dict[str, Any]] = []
+    """Rows of a run's metrics.jsonl, one a step (older versions wrote several), [] when there is none; what follows a
+    damaged line is ignored."""
     file = run / "metrics.jsonl"
-    for line in file.read_bytes().splitlines() if file.is_file() else ():
+    rows: list[dict[str, Any]] = []
+    for row in _rows(file.read_bytes().splitlines() if file.is_file() else []):
+        if rows and "step" in row and rows[-1].get("step") == row["step"]:
+            rows[-1] |= row
+        else:
+            rows.append(row)
+    return rows
+
+
+def _rows(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
             row = json.loads(line)
         except ValueError:
-            break
+            return
         if not isinstance(row, dict):
-            break
-        rows.append(row)
-    return rows
+            return
+        yield row
+
+
+def _write_from(file: IO[bytes], start: int, data: bytes) -> None:
+    """Make `data` what an unbuffered file holds from `start` on."""
+    file.seek(start)
+    done = file.write(data)
+    while done < len(data):  # the disk took a part; the next call says why
+        done += file.write(data[done:])
+    file.truncate(start + len(data))
