@@ -23,6 +23,14 @@ def test_the_interval_over_classes_covers_what_it_says(classes: int) -> None:
     assert bare < covered
 
 
+def test_intervals_end_where_means_do() -> None:
+    values = np.array([[1.0], [1.0], [0.4], [0.6]])
+    wide = intervals(values, np.array([0, 0, 1, 1]))[0]
+    assert (wide.low, wide.high) == (0, 1)
+    gains = intervals(values - 0.8, np.array([0, 0, 1, 1]))[0]
+    assert -1 <= gains.low < 0 < gains.high <= 1
+
+
 def test_many_queries_are_not_widened() -> None:
     values = np.random.default_rng(0).random((5000, 1))
     found = intervals(values, None)[0]

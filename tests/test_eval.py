@@ -191,7 +191,12 @@ def test_npz_h5_and_csv_of_another_model_give_the_same_result(tmp_path: Path) ->
         ({"query": np.ones((24, 7))}, "query has 7 dimensions and gallery 8"),
         ({"query": np.eye(24, 8)}, "16 of 24 rows of query are zero"),
         ({"gallery": np.full((36, 8), np.inf)}, "36 of 36 rows of gallery are .*not finite"),
-        ({"query_labels": np.array(["CUP"] * 24)}, "two ways.*CUP / cup"),
+        ({"query_labels": np.array(["CUP"] * 24)}, "several ways: 'CUP' and 'cup'"),
+        ({"gallery_labels": np.array(["cup", "Cup", "harp"] * 12)}, "several ways: 'Cup' and 'cup'"),
+        (
+            {"query_labels": np.array(["caf\u00e9", "cafe\u0301", "cup"] * 8)},
+            r"'cafe\\u0301' and 'caf\\xe9'",
+        ),
     ],
 )
 def test_user_files_that_do_not_fit_are_named(tmp_path: Path, change: dict, words: str) -> None:
@@ -249,6 +254,16 @@ def test_minus_one_is_no_label_in_every_format(tmp_path: Path) -> None:
         assert found.classes == ("a",)
         assert found.query_labels.tolist() == [0, -1]
         assert found.gallery_labels.tolist() == [-1, 0, -1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_csv_files_of_any_usual_encoding_are_read(tmp_path: Path, encoding: str) -> None:
+    text = "set,label,x,y\nquery,caf\u00e9,1,1\ngallery,caf\u00e9,1,1\ngallery,nan,1,1\n"
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    assert read_user_embeddings(tmp_path / "a.csv").classes == ("caf\u00e9", "nan")
+    notes = file_inputs(tmp_path / "a.csv").notes
+    assert any("Windows-1252" in note for note in notes) == (encoding == "cp1252")
+    assert any(note.startswith("'nan': taken for a class") for note in notes)
 
 
 def test_missing_arrays_and_lines_are_named(tmp_path: Path) -> None:
@@ -310,6 +325,7 @@ def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> Non
 def test_subset_of_a_file_and_unknown_class(tmp_path: Path) -> None:
     inputs = file_inputs(write_npz(tmp_path / "a.npz"), ["Tea_Pot", "cup"])
     assert (len(inputs.query.labels), len(inputs.gallery.labels)) == (12, 18)
+    assert file_inputs(tmp_path / "a.npz", ["Tea_Pot, cup,"]).about.chosen == ("tea pot", "cup")
     with pytest.raises(UsageError, match=r"--classes spoon: no such class"):
         file_inputs(tmp_path / "a.npz", ["cup", "spoon"])
 

@@ -57,18 +57,24 @@ def test_a_folder_is_listed_by_suffix_and_content_without_junk(tmp_path: Path) -
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(data)
     expected = ["a.jfif", "broken.heic", "deep/7.1", "deep/noext"]
-    assert [str(p.relative_to(tmp_path)) for p in picture_files(tmp_path)] == expected
+    assert [str(p.relative_to(tmp_path)) for p in picture_files(tmp_path)[0]] == expected
+    assert picture_files(tmp_path)[1] == "1 .txt, 1 without a suffix"
+    (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+    expected.insert(4, "gone.jpg")
     listing = list_photos(tmp_path)
     assert list(listing.names) == expected
     photos = PhotoFiles(listing, 8)
     assert photos[0].shape == photos[3].shape == (3, 8, 8)
-    assert photos.failed.tolist() == [0, 0, 0, 0]
+    assert photos.failed.tolist() == [0, 0, 0, 0, 0]
+    photos[4]
+    assert photos.failed.tolist() == [0, 0, 0, 0, 1]
+    assert listing.others == "1 .txt, 1 without a suffix"
 
 
 def test_a_folder_without_pictures_says_what_it_holds(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt", "c.mp4", "README"):
         (tmp_path / name).write_text("words")
-    with pytest.raises(DataError, match=r"2 \.txt.*1 \.mp4|1 no suffix"):
+    with pytest.raises(DataError, match=r"2 \.txt, 1 \.mp4, 1 without a suffix"):
         picture_files(tmp_path)
     with pytest.raises(DataError, match=r"2 \.txt"):
         list_photos(tmp_path)

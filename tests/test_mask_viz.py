@@ -83,7 +83,7 @@ def test_prepared_set_is_found(here: Path) -> None:
     named = mask_viz(MaskRequest(classes=["hot-air_balloon"], texts=["cat", "dog"], out=here / "o", count=1))
     assert [(r["class"], r["text"]) for r in named.rows] == [("hot-air_balloon", t) for t in ("cat", "dog")]
     assert named.rows[0]["scores"] != named.rows[1]["scores"]
-    with pytest.raises(UsageError, match=r"--classes lion: not a class"):
+    with pytest.raises(UsageError, match=r"--classes lion: no such class"):
         mask_viz(MaskRequest(classes=["lion"]))
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.contours import contours
 from zssbir_cli.models.encoder import build_encoder
-from zssbir_cli.models.weights import read_state
+from zssbir_cli.models.weights import load_weights, read_state
 from zssbir_cli.recipe.schema import ModelConfig
 
 TINY = "test_resnet"
@@ -172,3 +172,19 @@ def test_a_foreign_type_beside_the_weights_is_named_without_bad_advice(tmp_path:
     assert "\n" not in str(caught.value)
     torch.save({"net": weights, "epoch": 3}, tmp_path / "w.pth")
     build_encoder(ModelConfig(backbone="test_resnet", weights=str(tmp_path / "w.pth")), 32)
+
+
+def test_weights_that_are_not_numbers_are_refused_by_name() -> None:
+    model = timm.create_model(TINY, num_classes=0)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    name = next(k for k, v in state.items() if v.ndim == 4)
+    state[name][0, 0, 0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match=rf"x\.pth: holds NaN or infinite weights \({name}\)"):
+        load_weights(model, state, "x.pth")
+
+
+def test_a_path_that_is_no_utf8_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.safetensors"
+    save_file({"a": torch.arange(3.0)}, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").rename(path)
+    assert torch.equal(read_state(path)["a"], torch.arange(3.0))

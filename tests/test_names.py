@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.errors import UsageError
-from zssbir_cli.names import class_key, file_part, find_class, suggestion
+from zssbir_cli.names import (
+    class_key,
+    file_part,
+    find_class,
+    side_by_side,
+    split_names,
+    suggestion,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +25,8 @@ from zssbir_cli.names import class_key, file_part, find_class, suggestion
         ("caf\u00e9", "cafe\u0301"),
         ("ＡＢＣ", "abc"),
         ("❤️", "❤"),
+        ("zero\u200bwidth", "zerowidth"),
+        ("\u202acat\u202c", "cat"),
     ],
 )
 def test_spellings_of_one_class(one: str, other: str) -> None:
@@ -36,6 +45,23 @@ def test_the_exact_name_wins() -> None:
     assert find_class("hat", known) is None
     with pytest.raises(UsageError, match=r"'t shirt' may be any of 'T_Shirt', 't-shirt'"):
         find_class("t shirt", known)
+
+
+def test_a_name_that_is_no_utf8_is_found_as_it_is_stored() -> None:
+    assert find_class("caf\udce9", ["caf\\xe9", "cup"]) == "caf\\xe9"
+
+
+def test_names_are_separated_by_commas_unless_a_class_holds_one() -> None:
+    assert split_names(" cat, dog,", ["cat", "dog"]) == ["cat", "dog"]
+    assert split_names("salt, pepper", ["salt, pepper", "salt"]) == ["salt, pepper"]
+    with pytest.raises(UsageError, match="is a class and a list of classes"):
+        split_names("salt, pepper", ["salt, pepper", "salt", "pepper"])
+
+
+def test_names_that_look_alike_are_shown_apart() -> None:
+    assert side_by_side(["cat", "Cat"]) == "'Cat' and 'cat'"
+    assert side_by_side(["caf\u00e9", "cafe\u0301"]) == r"'cafe\u0301' and 'caf\xe9'"
+    assert side_by_side(["cat", "c\u00adat"]) == r"'cat' and 'c\xadat'"
 
 
 def test_a_suggestion_is_the_closest_name() -> None:

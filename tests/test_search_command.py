@@ -190,3 +190,17 @@ def test_each_sketch_is_read_once_and_bad_ones_are_left_out(
         (sketches / name).unlink()
     with pytest.raises(DataError, match=r"b.png: blank: no ink found; nothing is left .*1 more"):
         workflow.search_sketches([sketches], folder, run=run)
+
+
+def test_what_is_no_picture_is_said(tmp_path: Path, run: Path, folder: Path) -> None:
+    """Of the gallery's folder, every time, and of a folder of drawings."""
+    for name in ("notes.txt", "clip.mp4"):
+        (folder / name).write_text("words")
+    sketches = tmp_path / "sketches"
+    sketches.mkdir()
+    draw(sketches / "a.png")
+    (sketches / "b.pdf").write_text("%PDF-1.4")
+    for _ in range(2):
+        result = workflow.search_sketches([sketches], folder, run=run, device="cpu")
+        assert "passed over 1 .mp4, 1 .txt, which are no pictures" in str(result.folder)
+        assert result.left_out == ((sketches, "passed over 1 .pdf, which are no pictures"),)

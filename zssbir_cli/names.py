@@ -10,7 +10,11 @@ from zssbir_cli.errors import UsageError
 
 _SPACES = {"Zs", "Zl", "Zp", "Cc", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf"}
 _SPACING = set(".,;:/\\'\"")
-_NO_CHANGE = {"\ufe0e", "\ufe0f", "\ufeff"}  # emoji or text presentation, byte order mark
+_NO_CHANGE = set(
+    "\ufe0e\ufe0f\ufeff\u00ad\u200b\u200e\u200f\u2060\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+"""Characters that show nothing: variants of presentation, byte order mark, soft hyphen, zero-width space and joiner of
+words, direction marks. (The zero-width joiner tells letters and emoji apart and counts.)"""
 LONGEST_PART = 80
 """Most bytes of a name that becomes part of a file's name."""
 
@@ -31,12 +35,30 @@ def class_key(name: str) -> str:
     return " ".join("".join(spaced).split()) or folded
 
 
+def same_class(names: Iterable[str]) -> list[list[str]]:
+    """Groups of different names that have one key, each sorted; [] when every name is a class of its own."""
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        groups.setdefault(class_key(name), set()).add(name)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
+
+
+def side_by_side(names: Iterable[str]) -> str:
+    """`'Cat' and 'cat'`; escaped where they would look alike."""
+    names = sorted(names)
+    shown = {
+        "".join(c for c in unicodedata.normalize("NFC", n) if c not in _NO_CHANGE).strip() for n in names
+    }
+    return " and ".join(ascii(n) if len(shown) < len(names) else repr(readable(n)) for n in names)
+
+
 def find_class(wanted: str, known: Sequence[str]) -> str | None:
     """The class that is meant: the name itself, else the only one with its key; None when there is none.
 
     Raises:
         UsageError: several classes have that key and none is spelt like this.
     """
+    wanted = readable(wanted)  # as class names are stored
     if wanted in known:
         return wanted
     key = class_key(wanted)
@@ -44,6 +66,21 @@ def find_class(wanted: str, known: Sequence[str]) -> str | None:
     if len(found) > 1:
         raise UsageError(f"{wanted!r} may be any of {', '.join(map(repr, found))}: give the exact name")
     return found[0] if found else None
+
+
+def split_names(text: str, known: Sequence[str]) -> list[str]:
+    """The names in a text that separates them by commas; the text itself where it is a class with a comma in its name.
+
+    Raises UsageError when it can be read in both ways.
+    """
+    parts = [name.strip() for name in text.split(",") if name.strip()]
+    if "," not in text or text.strip() not in known:
+        return parts
+    if len(parts) > 1 and all(find_class(name, known) for name in parts):
+        raise UsageError(
+            f"{text!r} is a class and a list of classes: rename the class, or give one name at a time"
+        )
+    return [text.strip()]
 
 
 def readable(text: str) -> str:

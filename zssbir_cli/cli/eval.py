@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from zssbir_cli.evaluation.compare import Compared
@@ -42,9 +43,7 @@ def evaluate(
     compare: tuple[str, str] | None = typer.Option(
         None, "--compare", metavar="A B", help="Compare two results (runs or result files), paired by query."
     ),
-    classes: str = typer.Option(
-        "", "--classes", metavar="NAMES", help="Only these classes, separated by commas."
-    ),
+    classes: options.Classes = None,
     per_class: options.PerClass = None,
     seed: int = typer.Option(0, "--seed", metavar="N", help="For what a protocol or --per-class draws."),
     k: list[int] = typer.Option(
@@ -85,7 +84,7 @@ def evaluate(
     if compare is not None:
         _compare(compare, split, runs, json_)
         return
-    only = tuple(name.strip() for name in classes.split(",") if name.strip())
+    only = () if classes is None else (classes,)
     with shown() as progress:
         if qrels is not None:
             outcome = workflow.evaluate_ranking(qrels, run, ties, k=k, out=out)
@@ -130,7 +129,6 @@ def _compare(names: tuple[str, str], split: str, runs: Path, json_: bool) -> Non
 
 def _refuse_idle(context: typer.Context) -> None:
     """Refuse options that would do nothing. Errors: UsageError."""
-    from zssbir_cli.errors import UsageError
 
     flags = {str(p.name): p.opts[0] for p in context.command.params}
     given = [name for name in flags if _was_given(context, name)]

@@ -46,6 +46,15 @@ def _data(value: Path | None) -> Path | None:
     return value
 
 
+def _not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse a list of names without a name, such as a variable of a script that is not set."""
+    if value is not None and not value.strip(", "):
+        raise UsageError(
+            f"{parameter.opts[0]} is empty; name one or several, separated by commas, or leave it out"
+        )
+    return value
+
+
 Split = Annotated[
     str,
     typer.Option(
@@ -133,6 +142,18 @@ PerClass = Annotated[
         metavar="N",
         min=1,
         help="At most N sketches and N photos per class.",
+        show_default=False,
+    ),
+]
+
+
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="NAMES",
+        callback=_not_empty,
+        help="Only these classes, separated by commas.",
         show_default=False,
     ),
 ]

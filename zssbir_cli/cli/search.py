@@ -59,10 +59,10 @@ def search(
         workflow.write_result(result, out)
         note(f"written: {out}")
     for path, reason in result.left_out:
-        note(f"{path}: {reason}; left out")
+        note(f"left out: {path}: {reason}")
     for name, reason in result.skipped:
         note(f"skipped {name}: {reason}")
-    if result.folder is not None and (result.folder.new or result.folder.changed or result.folder.gone):
+    if (done := result.folder) is not None and (done.new or done.changed or done.gone or done.others):
         note(f"{gallery}: {result.folder}")
     note(result.weights)
     if result.note:

@@ -9,6 +9,7 @@ covers all of this, so what is altered is noticed when the file is opened.
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -115,7 +116,7 @@ class Embeddings:
         )
         if not self.info.data_root or not name or outside or ".." in name.replace("\\", "/").split("/"):
             return None
-        return Path(self.info.data_root) / name
+        return Path(self.info.data_root) / os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 def write_embeddings(

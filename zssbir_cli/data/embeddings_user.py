@@ -8,10 +8,12 @@
 A negative number or an empty name is no label.
 """
 
+import codecs
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from zssbir_cli.data.embeddings import Rows, read_embeddings
 from zssbir_cli.data.seal import check_seal
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import reason
-from zssbir_cli.names import find_class, listed
+from zssbir_cli.names import same_class, side_by_side
 from zssbir_cli.types import Modality
 
 ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
@@ -43,6 +45,8 @@ class Pair:
     classes: tuple[str, ...]
     query_sources: tuple[str, ...] = ()
     gallery_sources: tuple[str, ...] = ()
+    note: str = ""
+    """What the user should know of how the file was read."""
 
 
 def read_user_embeddings(path: Path) -> Pair:
@@ -59,8 +63,6 @@ def read_user_embeddings(path: Path) -> Pair:
         return readers[path.suffix.lower()](path)
     except DataError:
         raise
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8 text; save it as `CSV UTF-8`") from None
     except Exception as error:  # zipfile, h5py and numpy raise almost any type on damaged files
         raise DataError(f"{path}: damaged or not {path.suffix} ({reason(error)})") from None
 
@@ -124,7 +126,7 @@ def _from_arrays(path: Path, arrays: dict[str, Array], found: Sequence[str]) -> 
             )
     q, g, classes = _numbered(path, arrays["query_labels"], arrays["gallery_labels"])
     texts = [tuple(_texts(arrays[n])) if n in arrays else () for n in OPTIONAL]
-    return Pair(query, gallery, q, g, classes, *texts)
+    return Pair(query, gallery, q, g, classes, texts[0], texts[1])
 
 
 def _rows(path: Path, name: str, array: Array) -> Rows:
@@ -169,15 +171,32 @@ _NO_LABEL = re.compile(r"\s*(-\d+)?\s*")
 
 
 def _same_spelling(path: Path, query: list[str], gallery: list[str]) -> None:
-    """A class must be spelt alike on both sides: another case or Unicode form would make it two."""
-    other = [(name, find_class(name, gallery)) for name in query if name not in gallery]
-    apart = [f"{name} / {found}" for name, found in other if found is not None]
+    """A class must be spelt alike everywhere: another case or Unicode form would make it two."""
+    apart = [side_by_side(group) for group in same_class(query + gallery)]
     if apart:
-        raise DataError(f"{path}: the same class spelt in two ways (query / gallery): {listed(apart)}")
+        more = f"; and {len(apart) - 5} more" if len(apart) > 5 else ""
+        raise DataError(
+            f"{path}: classes spelt in several ways: {'; '.join(apart[:5])}{more}. Write each in one way, in queries and "
+            "gallery"
+        )
+
+
+def _csv_text(path: Path) -> tuple[str, str]:
+    """The text of a .csv file, and what to say of its encoding: UTF-8, UTF-16 where it begins with a byte order mark
+    (Excel's `Unicode text`), else Windows' Western code page (Excel's plain `CSV`)."""
+    raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16"), ""
+    try:
+        return raw.decode("utf-8-sig"), ""
+    except UnicodeDecodeError:
+        note = f"{path} is not UTF-8: read as Windows-1252; save it as `CSV UTF-8` if names look wrong"
+        return raw.decode("cp1252", "surrogateescape"), note
 
 
 def _read_csv(path: Path) -> Pair:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    text_of_file, note = _csv_text(path)
+    with io.StringIO(text_of_file, newline="") as file:
         rows = csv.reader(file)
         header = [name.strip().lower() for name in next(rows, [])]
         if "set" not in header or "label" not in header:
@@ -216,4 +235,4 @@ def _read_csv(path: Path) -> Pair:
         "gallery_labels": np.array(labels[1], str),
     }
     named = {name: np.array(s, str) for name, s in zip(OPTIONAL, sources, strict=True) if any(s)}
-    return _from_arrays(path, arrays | named, ARRAYS)
+    return replace(_from_arrays(path, arrays | named, ARRAYS), note=note)

@@ -44,7 +44,8 @@ MAX_TOUCHED = 256
 
 @dataclass(frozen=True)
 class FolderResult:
-    """What following a folder left: the file, what was done, and (name, reason) of photos that cannot be read."""
+    """What following a folder left: the file, what was done, (name, reason) of photos that cannot be read, and which
+    other files were passed over (`3 .txt`)."""
 
     path: Path
     images: int
@@ -54,10 +55,13 @@ class FolderResult:
     gone: int
     kept: int
     skipped: tuple[tuple[str, str], ...]
+    others: str = ""
 
     def __str__(self) -> str:
         moved = f"{self.moved:,} moved, " if self.moved else ""
-        return f"{self.new:,} new, {self.changed:,} changed, {moved}{self.gone:,} gone, {self.kept:,} kept"
+        done = f"{self.new:,} new, {self.changed:,} changed, {moved}{self.gone:,} gone, {self.kept:,} kept"
+        unread = f", {len(self.skipped):,} unreadable" if self.skipped else ""
+        return done + unread + (f"; passed over {self.others}, which are no pictures" if self.others else "")
 
 
 def follow_folder(
@@ -108,7 +112,7 @@ def _follow(
             _write(embedder, listing, plan, old, stage, path, half)
         stage.remove()
     distributed.barrier()
-    return _result(path, plan)
+    return _result(path, plan, listing.others)
 
 
 def folder_file(home: Path, which: str, images: Path) -> Path:
@@ -320,7 +324,7 @@ def _blocks(
         yield block
 
 
-def _result(path: Path, plan: Update) -> FolderResult:
+def _result(path: Path, plan: Update, others: str) -> FolderResult:
     lost = [plan.lost[i] for i in sorted(plan.lost)]
     kept = int((plan.row >= 0).sum()) - plan.moved
     unread = sum(i in plan.lost for i in plan.todo)
@@ -334,4 +338,5 @@ def _result(path: Path, plan: Update) -> FolderResult:
         plan.gone,
         kept,
         tuple((s.name, s.reason) for s in lost),
+        others,
     )

@@ -12,8 +12,7 @@ import numpy as np
 from zssbir_cli.arrays import Ints
 from zssbir_cli.data.embeddings import CONTENT_BYTES, Embeddings, FileStamps, Skipped
 from zssbir_cli.errors import DataError
-from zssbir_cli.inputs.folder import describe_files, pictures_of
-from zssbir_cli.preparation.sources import FolderSource
+from zssbir_cli.inputs.folder import pictures_below
 
 UNSURE_NS = 2_000_000_000
 """A file that changed so shortly before it was listed may change again without another time stamp."""
@@ -21,11 +20,13 @@ UNSURE_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class PhotoListing:
-    """The photos below a folder, in sorted order: names, and int64 [N, 3]: size, mtime_ns, ctime_ns of each."""
+    """The photos below a folder, in sorted order: names, and int64 [N, 3]: size, mtime_ns, ctime_ns of each; and what
+    else lies there (`3 .txt`)."""
 
     root: Path
     names: tuple[str, ...]
     stamps: Ints
+    others: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,16 +55,12 @@ def list_photos(root: Path) -> PhotoListing:
     """Every picture below a folder. DataError when there is none."""
     if not root.is_dir():
         raise DataError(f"{root}: not a folder of photos (unpack archives first)")
-    source = FolderSource(root)
-    source.scan()
-    names = tuple(pictures_of(source))
-    if not names:
-        raise DataError(f"{root}: no images below this folder ({describe_files(source)})")
+    names, others = pictures_below(root)
     sure = time.time_ns() - UNSURE_NS
     stamps = np.zeros((len(names), 3), np.int64)
     for i, name in enumerate(names):
         stamps[i] = _stamp(f"{root}/{name}", sure)
-    return PhotoListing(root, names, stamps)
+    return PhotoListing(root, tuple(names), stamps, others)
 
 
 def _stamp(path: str, sure: int) -> tuple[int, int, int]:

@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from zssbir_cli import files
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.methods.base import Method
+from zssbir_cli.models.weights import read_safetensors
 
 FORMAT_VERSION = 1
 MODEL, STATE, META = "model.safetensors", "state.pt", "meta.json"
@@ -226,10 +227,9 @@ def _hash(path: Path) -> str:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of `model.safetensors`, on the CPU. Raises CheckpointError."""
     try:
-        tensors: dict[str, Tensor] = load_file(path / MODEL)
+        return read_safetensors(path / MODEL)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path / MODEL}: cannot be read ({files.reason(error)})") from error
-    return tensors
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
 from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
-from zssbir_cli.names import counted, find_class, suggestion
+from zssbir_cli.names import counted, find_class, listed, split_names, suggestion
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
@@ -57,6 +57,7 @@ class Options:
 
     data: Path | None = None
     classes: tuple[str, ...] = ()
+    """Names of classes, or texts that separate them by commas."""
     per_class: int | None = None
     seed: int = 0
     device: str = "auto"
@@ -196,7 +197,7 @@ def _class_ids(prepared: PreparedSet, names: Sequence[str]) -> list[int] | None:
     if not names:
         return None
     found = []
-    for name in names:
+    for name in [name for given in names for name in split_names(given, prepared.classes)]:
         known = find_class(name, prepared.classes)
         if known is None:
             near = suggestion(name, prepared.classes)
@@ -252,9 +253,11 @@ def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:
     """Queries and gallery from a file of embeddings of any model. Errors: DataError, UsageError."""
     pair = read_user_embeddings(path)
     q, g = pair.query_labels >= 0, np.ones(len(pair.gallery_labels), bool)
-    notes = _unlabelled(path, pair)
+    notes, wanted = (*filter(None, [pair.note]), *_unlabelled(path, pair)), list[int]()
     if classes:
-        wanted = [_in_file(path, name, pair.classes) for name in classes]
+        wanted = [
+            _in_file(path, n, pair.classes) for text in classes for n in split_names(text, pair.classes)
+        ]
         q, g = np.isin(pair.query_labels, wanted), np.isin(pair.gallery_labels, wanted)
         notes += (f"only {counted(len(set(wanted)), 'class')}",)
         if not q.any() or not g.any():
@@ -264,7 +267,7 @@ def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:
         "queries and gallery of a file",
         embeddings=str(path),
         subset=bool(classes),
-        chosen=tuple(classes),
+        chosen=tuple(dict.fromkeys(pair.classes[i] for i in wanted)),
     )
     query = Side(pair.query[q], pair.query_labels[q], _some(pair.query_sources, q))
     gallery = Side(pair.gallery[g], pair.gallery_labels[g], _some(pair.gallery_sources, g))
@@ -280,7 +283,9 @@ def _unlabelled(path: Path, pair: Pair) -> tuple[str, ...]:
         )
     left_out = (f"{counted(queries, 'query')} without a label (-1): not counted",) if queries else ()
     beside = f"{counted(photos, 'photo')} without a label (-1): in the gallery, relevant to no query"
-    return (*left_out, *((beside,) if photos else ()))
+    odd = [name for name in pair.classes if name.casefold() in ("nan", "none", "null", "<na>", "n/a")]
+    missing = f"{listed(odd)}: taken for a class; where that is a missing label, write -1 or an empty name"
+    return (*left_out, *((beside,) if photos else ()), *((missing,) if odd else ()))
 
 
 def _in_file(path: Path, name: str, known: Sequence[str]) -> int:

@@ -19,27 +19,35 @@ from zssbir_cli.preparation.kinds import (
 from zssbir_cli.preparation.sources import FolderSource
 
 
-def pictures_of(source: FolderSource) -> list[str]:
-    """The pictures of a scanned folder, as paths below it, in sorted order: known by their suffix or, where
-    that says nothing, by their content."""
-    paths = [p for p in source.listing.paths if may_be_picture(p)]
-    return [p for p in paths if is_picture_name(p) or _begins_as_picture(source.path / p)]
+def pictures_below(place: Path) -> tuple[list[str], str]:
+    """The pictures below a folder, as paths below it in sorted order, and what else lies there (`3 .txt, 1 .mp4`).
 
-
-def picture_files(place: Path) -> list[Path]:
-    """A picture file as it is, a folder as the pictures below it.
-
-    Raises:
-        DataError: no pictures there.
+    Pictures are known by their suffix or, where that says nothing, by their content. DataError when there is none.
     """
-    if not place.is_dir():
-        return [place]
     source = FolderSource(place)
     source.scan()
-    found = [place / name for name in pictures_of(source)]
+    found, others = [], Counter[str]()
+    for path in source.listing.paths:
+        if is_picture_name(path) or (may_be_picture(path) and _begins_as_picture(place / path)):
+            found.append(path)
+        else:
+            others[suffix(path) or "without a suffix"] += 1
+    ranked = sorted(others, key=lambda kind: (-others[kind], kind))
+    rest = ", ".join(f"{others[kind]:,} {kind}" for kind in ranked[:5])
+    if len(others) > 5:
+        rest += f" and {len(others) - 5} other kinds"
     if not found:
-        raise DataError(f"{place}: no pictures below this folder ({describe_files(source)})")
-    return found
+        raise DataError(f"{place}: no pictures below this folder ({rest or 'it is empty'})")
+    return found, rest
+
+
+def picture_files(place: Path) -> tuple[list[Path], str]:
+    """A picture file as it is, a folder as the pictures below it, and what else lies there. DataError when no picture
+    does."""
+    if not place.is_dir():
+        return [place], ""
+    found, others = pictures_below(place)
+    return [place / name for name in found], others
 
 
 def _begins_as_picture(path: Path) -> bool:
@@ -48,12 +56,6 @@ def _begins_as_picture(path: Path) -> bool:
             return is_picture_head(file.read(HEAD_BYTES))
     except OSError:
         return True  # reading it later says why
-
-
-def describe_files(source: FolderSource) -> str:
-    """What a folder without pictures holds: `3 .txt, 1 .mp4`."""
-    kinds = Counter(suffix(path) or "no suffix" for path in source.listing.paths)
-    return ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(5)) or "it is empty"
 
 
 def read_photo(path: Path) -> Tensor:

@@ -93,17 +93,24 @@ def _png(picture: Any, path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def expand(pictures: Pictures) -> list[Picture]:
-    """One or several pictures as a list, folders as their files. Errors: DataError: no such file."""
+def expand(pictures: Pictures, passed_over: list[tuple[Path, str]] | None = None) -> list[Picture]:
+    """One or several pictures as a list, folders as their files; what else lies in these is added to `passed_over`.
+    Errors: DataError: no such file."""
     if isinstance(pictures, str | Path | Image.Image | np.ndarray):
         pictures = [pictures]
     found: list[Picture] = []
     for picture in pictures:
-        found += _existing(Path(picture)) if isinstance(picture, str | Path) else [picture]
+        if not isinstance(picture, str | Path):
+            found.append(picture)
+            continue
+        files, others = _existing(Path(picture))
+        found += files
+        if others and passed_over is not None:
+            passed_over.append((Path(picture), f"passed over {others}, which are no pictures"))
     return found
 
 
-def _existing(place: Path) -> list[Path]:
+def _existing(place: Path) -> tuple[list[Path], str]:
     if not place.exists():
         raise DataError(f"{place}: cannot be read (no such file or folder)")
     return picture_files(place)

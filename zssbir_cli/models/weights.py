@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError
@@ -51,14 +52,21 @@ def read_content(path: Path) -> object:
         raise CheckpointError(f"{path}: no such weight file; give an existing file, `pretrained` or `none`")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return read_safetensors(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             content: object = torch.load(path, map_location="cpu", weights_only=True)
         return content
     except Exception as error:
         raise CheckpointError(f"{path}: not a readable weight file ({_why(path, error)})") from error
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, on the CPU. Raises OSError, SafetensorError."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # the library opens no path that is not UTF-8
+        return load(path.read_bytes())
+    return load_file(path)
 
 
 def _why(path: Path, error: Exception) -> str:
@@ -78,7 +86,7 @@ def _why(path: Path, error: Exception) -> str:
                 f"beside tensors it holds {_some(sorted(types))}, and only tensors and plain values are read: "
                 "save its state dict alone, best as .safetensors"
             )
-    return reason(error)
+    return f"damaged or cut short: {reason(error)}"
 
 
 def _unpack(content: object, container: str | None) -> dict[str, Tensor]:
@@ -131,6 +139,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
         problem += f"{'; ' if missing and wrong else ''}{f'other shapes: {_some(wrong)}' if wrong else ''}"
         left = f"; the file's own names begin {_some(unused)}" if unused else ""
         raise CheckpointError(f"{source}: does not fit the model: {problem}{left}; check model.backbone")
+    broken = [k for k, v in fitted.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
+    if broken:
+        raise CheckpointError(f"{source}: holds NaN or infinite weights ({_some(broken)}); take another file")
     if deeper:
         raise CheckpointError(
             f"{source}: {len(deeper)} of its {len(named)} tensors have no place in the model ({_some(deeper)}): it is of "

@@ -12,7 +12,7 @@ import numpy as np
 
 from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.errors import DataError
-from zssbir_cli.names import class_key, counted, listed, readable
+from zssbir_cli.names import class_key, counted, listed, readable, side_by_side
 from zssbir_cli.preparation.kinds import is_picture_name, may_be_picture
 from zssbir_cli.preparation.masks import MASK_FOLDERS, MaskFiles
 from zssbir_cli.preparation.plan import Items
@@ -135,7 +135,7 @@ class _Spellings:
             DataError: folders of one modality have one key.
         """
         clashes = [
-            f"{PLURAL[modality]} of {_side_by_side(names)}"
+            f"{PLURAL[modality]} of {side_by_side(names)}"
             for (_, modality), names in sorted(self._folders.items())
             if len(names) > 1
         ]
@@ -149,12 +149,6 @@ class _Spellings:
         for (key, _), folders in sorted(self._folders.items()):  # photos come after sketches
             names[key] = readable(unicodedata.normalize("NFC", next(iter(folders))))
         return names
-
-
-def _side_by_side(names: set[str]) -> str:
-    """The names, escaped where they would look alike."""
-    alike = len({unicodedata.normalize("NFC", n) for n in names}) < len(names)
-    return " and ".join(ascii(n) if alike else repr(readable(n)) for n in sorted(names))
 
 
 class _PassedOver:

@@ -125,6 +125,8 @@ class FolderSource(Source):
                     self._walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
                 elif entry.is_file():
                     self.listing.add(prefix + entry.name, *_size_and_time(entry.stat()))
+                elif entry.is_symlink() and not Path(entry.path).exists():
+                    self.listing.add(prefix + entry.name, 0)  # a dead link: reading it says so
         except OSError as error:
             raise DataError(f"{readable(str(folder))} cannot be read: {reason(error)}") from None
 

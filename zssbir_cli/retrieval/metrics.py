@@ -238,5 +238,7 @@ def _notes(
             f"{int(without.sum())} queries have no relevant photo and are left out (classes {some}{more})"
         )
     if idle := np.setdiff1d(labels_g[labels_g >= 0], labels_q).size:
-        notes.append(f"{idle} classes of the gallery have no query")
+        notes.append(
+            f"{idle} {'class' if idle == 1 else 'classes'} of the gallery {'has' if idle == 1 else 'have'} no query"
+        )
     return tuple(notes)

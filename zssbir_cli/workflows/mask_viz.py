@@ -25,6 +25,7 @@ from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
 from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.models.surgery_clip import OFFLINE, SurgeryClip, load_surgery_clip, similarity
+from zssbir_cli.names import find_class, split_names, suggestion
 from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.masks import MaskPicture, save_masks
@@ -149,7 +150,7 @@ def _shots(request: MaskRequest, prepared: PreparedSet | None) -> Iterator[Shot]
 
 def _own(request: MaskRequest) -> Iterator[Shot]:
     """The user's pictures: files, or folders of them (all levels)."""
-    files = [file for place in request.images for file in picture_files(place)]
+    files = [file for place in request.images for file in picture_files(place)[0]]
     for file in files[: request.count]:
         yield Shot(_read(file), str(file), file.resolve().parent.name)
 
@@ -167,12 +168,13 @@ def _read(file: Path) -> Tensor:
 
 def _stored(request: MaskRequest, prepared: PreparedSet) -> Iterator[Shot]:
     """Photos of a prepared set: training photos of different classes, or the named classes from any part."""
-    unknown = [c for c in request.classes if c not in prepared.classes]
-    if unknown:
-        raise UsageError(
-            f"--classes {unknown[0]}: not a class of {prepared.root}; it has {_some(prepared.classes)}"
-        )
-    wanted = [prepared.classes.index(c) for c in request.classes]
+    wanted = []
+    for name in [n for given in request.classes for n in split_names(given, prepared.classes)]:
+        known = find_class(name, prepared.classes)
+        if known is None:
+            hint = suggestion(name, prepared.classes) or f"; it has {_some(prepared.classes)}"
+            raise UsageError(f"--classes {name}: no such class in {prepared.root}{hint}")
+        wanted.append(prepared.classes.index(known))
     sets = [prepared.images(part, Modality.PHOTO) for part in (Part.TRAIN, Part.VAL, Part.TEST, Part.HOLDOUT)]
     present = {int(label): (s, i) for s in reversed(sets) for i, label in reversed(list(enumerate(s.labels)))}
     if not wanted:

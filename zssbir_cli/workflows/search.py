@@ -124,12 +124,14 @@ def _queries(
 ) -> tuple[list[QueryImage], list[tuple[Path, str]]]:
     if not -1 <= min_score <= 1:
         raise UsageError(f"--min-score {min_score}: a cosine lies between -1 and 1")
-    drawings, photos = expand(sketches), expand(like)
+    passed_over: list[tuple[Path, str]] = []
+    drawings, photos = expand(sketches, passed_over), expand(like, passed_over)
     if not drawings and not photos:
         raise UsageError("nothing to search for: give a drawing, or a photo with --like")
     if k < 1:
         raise UsageError(f"-k {k}: give 1 or more")
-    return read_queries(drawings, photos)
+    queries, left_out = read_queries(drawings, photos)
+    return queries, left_out + passed_over
 
 
 def _search(
