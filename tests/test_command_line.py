@@ -25,6 +25,7 @@ MISTAKES = [
     (["eval", "--splitt", "zs"], 2, "did you mean '--split'"),
     (["prepare", "x", "--val", "3"], 2, "--val-classes"),
     (["help", "evl"], 2, "did you mean 'eval'"),
+    (["eval", "--classes", ", "], 2, "--classes is empty"),
     (["train"], 2, "--recipe"),
     (["train", "--recipe", "mobilnet"], 2, "did you mean mobilenet.yaml"),
     (["train", "--recipe", "demo", "--set", "train.epoch=3"], 2, "did you mean 'train.epochs'"),
