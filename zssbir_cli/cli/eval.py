@@ -1,7 +1,7 @@
 """`zssbir eval`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,25 @@ MODES = {
 }
 """Options that stand in for a run, and the other options that mean something together with each."""
 
+GalleryExtra = Annotated[
+    Path | None,
+    typer.Option(
+        "--gallery-extra",
+        metavar="PATH",
+        help="More photos for the gallery, relevant to no query: a folder, an embeddings file, a data set.",
+    ),
+]
+Qrels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Judgements in TREC format: evaluates the ranking that --run FILE holds."
+    ),
+]
+Ties = Annotated[
+    str,
+    typer.Option(metavar="RULE", help="Equal scores with --qrels: expected (all orders) or trec (by name)."),
+]
+
 
 def evaluate(
     context: typer.Context,
@@ -34,16 +53,13 @@ def evaluate(
         metavar="FILE",
         help="Evaluate a .npz, .h5 or .csv file of any model instead of a run.",
     ),
-    qrels: Path | None = typer.Option(
-        None, metavar="FILE", help="Judgements in TREC format: evaluates the ranking that --run FILE holds."
-    ),
-    ties: str = typer.Option(
-        "expected", metavar="RULE", help="Equal scores with --qrels: expected (all orders) or trec (by name)."
-    ),
+    qrels: Qrels = None,
+    ties: Ties = "expected",
     compare: tuple[str, str] | None = typer.Option(
         None, "--compare", metavar="A B", help="Compare two results (runs or result files), paired by query."
     ),
     classes: options.Classes = None,
+    gallery_extra: GalleryExtra = None,
     per_class: options.PerClass = None,
     seed: int = typer.Option(0, "--seed", metavar="N", help="For what a protocol or --per-class draws."),
     k: list[int] = typer.Option(
@@ -95,7 +111,7 @@ def evaluate(
         else:
             outcome = workflow.evaluate_run(
                 run, model=model, split=split, checkpoint=checkpoint, runs=runs, data=data, classes=only,
-                per_class=per_class, seed=seed, k=k, out=out, report=report, export=export, device=device,
+                gallery_extra=gallery_extra, per_class=per_class, seed=seed, k=k, out=out, report=report, export=export, device=device,
                 precision=precision, workers=workers, progress=progress,
             )  # fmt: skip
     _print_outcome(outcome, json_)

@@ -101,3 +101,48 @@ def compare(
         ("outcome", found.outcome),
     ):
         table([title, a.name, b.name], rows or [("(no difference)", "", "")])
+
+
+@app.command("export")
+def table_of_runs(
+    context: typer.Context,
+    names: list[str] = typer.Argument(
+        None, metavar="[RUN]", help="Runs, in the order of the rows; default: all."
+    ),
+    form: str = typer.Option("markdown", "--format", metavar="FORM", help="markdown, latex or csv."),
+    result: str = typer.Option(
+        "zs",
+        "--result",
+        metavar="NAME",
+        help="Which result: a name in the runs' eval folders, as `runs` lists them.",
+    ),
+    convention: str = typer.Option("voc", metavar="NAME", help="Of mAP: voc, plain, hits or trec."),
+    measure: list[str] = typer.Option(
+        [], metavar="NAME", help="A column, e.g. mAP@200 (repeatable).  [default: mAP, P]"
+    ),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", metavar="FILE", help="Write to a file, not to stdout."
+    ),
+) -> None:
+    """Show results of runs as a table for a paper; runs that differ only in the seed are one row, mean ± sd.
+
+    Example: zssbir runs export --format latex --measure mAP@all --measure P@100
+    """
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.errors import DataError
+    from zssbir_cli.files import reason, write_text
+    from zssbir_cli.workflows.paper_table import paper_table, render
+
+    found = paper_table(names or [], context.obj, result=result, convention=convention, measures=measure)
+    text = render(found, form)
+    if form == "csv":  # the other forms hold them
+        for line in found.notes:
+            note(line)
+    if out is None:
+        print(text, end="")
+        return
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({reason(error)})") from error
+    note(f"written: {out}")

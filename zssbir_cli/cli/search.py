@@ -20,7 +20,11 @@ def search(
     ),
     k: int = typer.Option(20, "-k", metavar="N", min=1, help="Photos per sketch."),
     out: Path | None = typer.Option(
-        None, "--out", "-o", metavar="FILE", help="Write pictures with scores: .html, .png, or .json."
+        None,
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Write pictures with scores (.html, .png), or a list (.json, .csv).",
     ),
     run: options.Run = None,
     model: options.Model = None,

@@ -86,6 +86,9 @@ class Provenance:
     """The classes that the user asked for; () for all."""
     most_per_class: int = 0
     """The most sketches and photos of a class that the user asked for; 0 for all."""
+    extra: str = ""
+    """Where more photos of the gallery are from, relevant to no query; `extra_photos`: how many."""
+    extra_photos: int = 0
     cross: bool = False
     """Another data set than the one that the run learnt from."""
     excluded: tuple[str, ...] = ()
@@ -108,6 +111,7 @@ class Provenance:
         if not self.of_weights:
             return self.embeddings or self.ranking
         frozen = f", {self.model}, frozen" if self.model else ""
+        frozen += f", {self.extra_photos:,} extra photos in the gallery" if self.extra else ""
         return f"{self.data} ({self.split}), {self.protocol}{frozen}"
 
     def describe(self) -> list[str]:

@@ -19,6 +19,7 @@ from zssbir_cli.embedding.parts import embed_choice, embed_part
 from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
 from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.evaluation.extra import Distractors, find_distractors
 from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
 from zssbir_cli.names import counted, find_class, listed, split_names, suggestion
 from zssbir_cli.progress import Progress, silent
@@ -33,7 +34,7 @@ class Side:
     labels: Ints
     sources: tuple[str, ...] = ()
     pictures: tuple[tuple[Part, Modality, int], ...] = ()
-    """Place of each image in `Inputs.prepared` (empty when there are no pictures)."""
+    """Place of each image in `Inputs.prepared` (empty when there are no pictures; extra photos have none)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Inputs:
     seen: frozenset[int] = frozenset()
     """Labels of seen classes that take part (generalised protocols)."""
     prepared: PreparedSet | None = None
+    extra: Distractors | None = None
+    """Photos of elsewhere; they come last in the gallery, with label -1."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Options:
     """What to evaluate besides the weights and the split."""
 
     data: Path | None = None
+    extra: Path | None = None
+    """More photos for the gallery (`extra.find_distractors`)."""
     classes: tuple[str, ...] = ()
     """Names of classes, or texts that separate them by commas."""
     per_class: int | None = None
@@ -81,6 +86,11 @@ def inputs_of(weights: Weights, split: str, options: Options, progress: Progress
     task = _restricted(build_task(split, stock, options.seed), stock, wanted, data, weights, options)
     images = _Images(weights, prepared, options, progress)
     query, gallery = images.side(task.queries), images.side(task.gallery)
+    extra = None
+    if options.extra is not None:
+        searched = [prepared.classes[c] for c in np.unique(query.labels)]
+        extra = find_distractors(options.extra, images.embedder, searched, progress)
+        gallery = _with(gallery, extra)
     excluded = tuple(sorted(prepared.classes[c] for c in data.used))
     about = Provenance(
         protocol=task.name, protocol_description=task.description, **_about(weights),
@@ -88,13 +98,25 @@ def inputs_of(weights: Weights, split: str, options: Options, progress: Progress
         identity=prepared.identity, seed=options.seed, cross=not data.own, excluded=excluded,
         subset=bool(options.classes or options.per_class or excluded), leaks=_leaks(data),
         chosen=tuple(prepared.classes[c] for c in wanted or ()), most_per_class=options.per_class or 0,
+        extra=str(options.extra or ""), extra_photos=len(extra.index) if extra else 0,
     )  # fmt: skip
     seen = frozenset(c.id for c in prepared.manifest.classes if c.role is Role.SEEN)
-    notes = (*_notes(weights, data, task, excluded), *_class_notes(prepared, task, wanted))
+    notes = (
+        *_notes(weights, data, task, excluded),
+        *_class_notes(prepared, task, wanted),
+        *(extra.notes if extra else ()),
+    )
     return Inputs(
         query, gallery, tuple(prepared.classes), about, notes, _warnings(data),
-        seen if split.startswith("gzs") else frozenset(), prepared,
+        seen if split.startswith("gzs") else frozenset(), prepared, extra,
     )  # fmt: skip
+
+
+def _with(gallery: Side, extra: Distractors) -> Side:
+    """The gallery with extra photos, which have no label."""
+    labels = np.concatenate([gallery.labels, np.full(len(extra.index), -1, np.int64)])
+    rows = np.concatenate([gallery.rows, extra.rows])
+    return Side(rows, labels, (*gallery.sources, *extra.sources), gallery.pictures)
 
 
 def _about(weights: Weights) -> dict[str, Any]:

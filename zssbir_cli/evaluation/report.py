@@ -9,9 +9,10 @@ import torch
 from matplotlib.figure import Figure as Drawing
 
 from zssbir_cli import files
-from zssbir_cli.arrays import Ints
+from zssbir_cli.arrays import Ints, UInt8
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation import pictures
+from zssbir_cli.evaluation.inputs import Inputs
 from zssbir_cli.evaluation.measure import Evaluation
 from zssbir_cli.evaluation.results import comparable, context, headline, markdown
 from zssbir_cli.progress import Progress, silent
@@ -200,7 +201,7 @@ def _strip(
     results = []
     for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1):
         label = int(inputs.gallery.labels[row])
-        image = pictures.from_prepared(inputs.prepared, inputs.gallery.pictures[row])
+        image = _photo(inputs, row)
         mark: Mark = "hit" if label == wanted else "miss"
         results.append(Tile(image, _name(evaluation, label), f"{score:.3f}", rank, mark))
     sketch = pictures.from_prepared(inputs.prepared, inputs.query.pictures[query])
@@ -208,6 +209,15 @@ def _strip(
         "query": Tile(sketch, _name(evaluation, wanted), f"AP {100 * ap:.1f}", mark="query"),
         "results": results,
     }
+
+
+def _photo(inputs: Inputs, row: int) -> UInt8 | None:
+    """The picture of a photo of the gallery; None when it is not there any more."""
+    own = len(inputs.gallery.pictures)
+    if row < own or inputs.extra is None:
+        assert inputs.prepared is not None
+        return pictures.from_prepared(inputs.prepared, inputs.gallery.pictures[row])
+    return pictures.of_gallery(inputs.extra.stored, [int(inputs.extra.index[row - own])])[0]
 
 
 def _map(evaluation: Evaluation) -> tuple[Drawing, str]:

@@ -25,7 +25,7 @@ TIE_RULES = {
 def comparable(evaluation: Evaluation) -> list[Published]:
     """Published numbers of the same split, protocol, queries and gallery ([] for most data sets)."""
     about, metrics = evaluation.inputs.about, evaluation.metrics
-    if not about.of_weights or about.subset or about.leaks:
+    if not about.of_weights or about.subset or about.extra or about.leaks:
         return []
     return published(about.split, about.protocol, metrics.queries, metrics.gallery)
 
@@ -180,6 +180,7 @@ def _name_parts(evaluation: Evaluation) -> list[str]:
     parts = [about.protocol, file_part(about.data) if about.cross else ""] if about.of_weights else [kind]
     parts.append(file_part(about.which) if about.run and about.which != "best" else "")
     parts += [
+        "extra" if about.extra else "",
         f"seed{about.seed}" if about.seed else "",
         "" if cuts == DEFAULT_K else f"k{'_'.join(map(str, cuts))}",
     ]
@@ -201,6 +202,7 @@ def _key(evaluation: Evaluation) -> dict[str, Any]:
         "seed",
         "chosen",
         "most_per_class",
+        "extra",
     )
     return {name: list(v) if isinstance(v := about.get(name), tuple) else v for name in names}
 

@@ -50,6 +50,7 @@ def evaluate_run(
     runs: AnyPath = "runs",
     data: AnyPath | None = None,
     classes: Sequence[str] = (),
+    gallery_extra: AnyPath | None = None,
     per_class: int | None = None,
     seed: int = 0,
     k: Sequence[int] = DEFAULT_K,
@@ -71,6 +72,7 @@ def evaluate_run(
         split: `zs` (unseen classes), `val`, or a generalised protocol (`evaluation.protocols.PROTOCOLS`).
         data: another prepared set than the run's own (a model has none); classes that the run has seen are left out
             and named.
+        gallery_extra: more photos for the gallery, relevant to no query: a folder, an embeddings file or a prepared set.
         classes, per_class, seed: only these classes, at most so many images of each, and how they are drawn.
         k: cuts. report: also write pages and figures. export: `trec` or `trec-all`, beside the result.
 
@@ -83,8 +85,8 @@ def evaluate_run(
     check_protocol(split)
     check_export(export)
     weights = choose_weights(run, model, Path(runs), checkpoint)
-    here, place = (None if path is None else Path(path) for path in (data, out))
-    options = Options(here, tuple(classes), per_class, seed, device, precision, workers)
+    here, extra, place = (None if path is None else Path(path) for path in (data, gallery_extra, out))
+    options = Options(here, extra, tuple(classes), per_class, seed, device, precision, workers)
     inputs = inputs_of(weights, split, options, progress)
     if isinstance(weights, TowerWeights) and place is None:
         place = Path(runs) / "frozen" / weights.home.name / "eval"

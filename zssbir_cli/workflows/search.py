@@ -1,5 +1,7 @@
 """`zssbir search`: sketches, or photos to find more like them, against a gallery that is embedded once and reused."""
 
+import csv
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import AnyPath, Modality
 
-FORMATS = (".html", ".png", ".json")
+FORMATS = (".html", ".png", ".json", ".csv")
 SHOW_PROGRESS = 500_000
 """Photos of a gallery from which on a search shows its progress."""
 
@@ -218,6 +220,17 @@ def result_json(result: SearchResult) -> dict[str, Any]:
     }
 
 
+def result_csv(result: SearchResult) -> str:
+    """Results as a table, one line per photo that was found."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["query", "kind", "rank", "cosine", "photo", "class"])
+    for f in result.found:
+        kind = "sketch" if f.modality is Modality.SKETCH else "photo"
+        writer.writerows([f.sketch, kind, h.rank, f"{h.score:.6f}", h.source, h.name] for h in f.hits)
+    return out.getvalue()
+
+
 def check_out(out: Path | None) -> None:
     """Refuse an output of an unknown kind before the work is done. Errors: UsageError."""
     if out is not None and out.suffix.lower() not in FORMATS:
@@ -225,7 +238,7 @@ def check_out(out: Path | None) -> None:
 
 
 def write_result(result: SearchResult, out: Path) -> None:
-    """Write a .json file, or pictures with scores as a .html page or a .png sheet. Errors: UsageError, DataError."""
+    """Write a .json or .csv file, or pictures with scores as a .html page or a .png sheet. Errors: UsageError, DataError."""
     from zssbir_cli.workflows.search_pages import write_search_page, write_sheet
 
     check_out(out)
@@ -235,6 +248,9 @@ def write_result(result: SearchResult, out: Path) -> None:
         write_search_page(result, out)
     else:
         try:
-            files.write_json(out, result_json(result))
+            if out.suffix.lower() == ".csv":
+                files.write_text(out, result_csv(result))
+            else:
+                files.write_json(out, result_json(result))
         except OSError as error:
             raise DataError(f"{out}: cannot be written ({files.reason(error)})") from error

@@ -14,14 +14,14 @@ from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.job import Job, Validate
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.step import seed_all
-from zssbir_cli.errors import UsageError
+from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Embed, Method
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
-from zssbir_cli.types import Modality, Part
+from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.recipes import check_data
 
 EMBED_BATCH = 128
@@ -88,7 +88,13 @@ def training_classes(prepared: PreparedSet) -> dict[int, str]:
 def open_data(recipe: Recipe) -> PreparedSet:
     """Open the recipe's prepared data set; a missing one names the command that makes it."""
     check_data(recipe)
-    return PreparedSet.open(Path(recipe.data.root).expanduser())
+    prepared = PreparedSet.open(Path(recipe.data.root).expanduser())
+    if not prepared.manifest.classes_of(Role.SEEN):
+        raise DataError(
+            f"{prepared.root}: all of its classes are unseen, so it is for evaluation only (`zssbir eval --data "
+            f"{prepared.root}`); to train, prepare the pictures with --unseen N"
+        )
+    return prepared
 
 
 def validator(setup: Setup) -> Validate | None:

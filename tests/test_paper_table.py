@@ -1,0 +1,120 @@
+"""`zssbir runs export`: seeds become one row, conventions are named, three forms say the same."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from zssbir_cli.cli.app import app
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.workflows.paper_table import LATEX, paper_table, render
+
+RECIPE = "name: {name}\nmethod: {{name: triplet}}\noptim: {{lr: {lr}}}\ntrain: {{seed: {seed}}}\n"
+
+
+def add_run(
+    root: Path,
+    run: str,
+    value: float,
+    *,
+    name: str = "mine",
+    seed: int = 0,
+    lr: str = "1e-3",
+    identity: str = "a",
+) -> None:
+    folder = root / run
+    (folder / "eval").mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(RECIPE.format(name=name, lr=lr, seed=seed))
+    measures = [
+        {"name": m, "convention": c, "value": v}
+        for m, c, v in (
+            ("mAP@all", "voc", value),
+            ("mAP@all", "plain", value / 2),
+            ("P@10", "", value / 4),
+            ("recall@10", "", 1),
+        )
+    ]
+    about = {
+        "data": "set_1",
+        "split": "5-unseen",
+        "identity": identity,
+        "protocol": "zs",
+        "queries": 100,
+        "gallery": 200,
+    }
+    (folder / "eval" / "zs.json").write_text(json.dumps({**about, "measures": measures}))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for seed, value in enumerate((0.40, 0.44, 0.42)):
+        add_run(tmp_path, f"r{seed}", value, seed=seed)
+    add_run(tmp_path, "r3", 0.30, lr="1e-4")
+    return tmp_path
+
+
+def test_runs_that_differ_only_in_the_seed_are_one_row(runs: Path) -> None:
+    table = paper_table([], runs)
+    assert [(r.name, len(r.runs)) for r in table.rows] == [("mine", 3), ("mine (optim.lr=0.0001)", 1)]
+    assert table.measures == ("mAP@all", "P@10")
+    assert [r.text("mAP@all") for r in table.rows] == ["42.00 ± 2.00", "30.00"]
+    assert "voc convention" in table.notes[0]
+    assert "sample standard deviation" in table.notes[1]
+    assert paper_table([], runs, convention="plain").rows[0].text("mAP@all") == "21.00 ± 1.00"
+    assert [r.name for r in paper_table(["r3", "r0"], runs).rows] == ["mine", "mine (optim.lr=0.001)"]
+
+
+def test_other_data_is_another_row_and_is_said(runs: Path) -> None:
+    add_run(runs, "r4", 0.5, seed=7, identity="b")
+    table = paper_table([], runs)
+    assert [len(r.runs) for r in table.rows] == [3, 1, 1]
+    assert any("not all rows are of the same data" in n for n in table.notes)
+
+
+def test_all_forms_hold_the_same_numbers(runs: Path) -> None:
+    table = paper_table([], runs)
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert [float(r["mAP@all %"]) for r in rows] == pytest.approx([42, 30])
+    assert [r["mAP@all sd"] for r in rows] == ["2.0000", ""]
+    assert rows[0]["runs"] == "r0 r1 r2"
+    assert "| mine | set_1 (5-unseen) | 3 | 42.00 ± 2.00 | 10.50 ± 0.50 |" in render(table, "markdown")
+    latex = render(table, "latex")
+    assert r"mine & set\_1 (5-unseen) & 3 & 42.00 $\pm$ 2.00 & 10.50 $\pm$ 0.50 \\" in latex
+    assert latex.count("\n% ") + latex.startswith("% ") == len(table.notes)
+
+
+@given(st.text(alphabet=st.characters(codec="ascii", exclude_categories=["C"])))
+def test_no_name_breaks_latex(name: str) -> None:
+    bare = re.sub(r"\\text\w+\{\}|\\[&%$#_{}]", "", name.translate(LATEX))
+    assert not set(bare) & set("&%$#_{}~^\\")
+
+
+def test_faults_are_one_line(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--convention coco"):
+        paper_table([], runs, convention="coco")
+    with pytest.raises(UsageError, match=r"--measure mAP@5: all these runs have mAP@all, P@10"):
+        paper_table([], runs, measures=["mAP@5"])
+    with pytest.raises(DataError, match="no run has the result gzs"):
+        paper_table([], runs, result="gzs")
+    with pytest.raises(UsageError, match="--format html"):
+        render(paper_table([], runs), "html")
+    (runs / "r3" / "eval" / "zs.json").write_text("{}")
+    with pytest.raises(DataError, match="not a result"):
+        paper_table([], runs)
+    (runs / "r3" / "eval" / "zs.json").unlink()
+    assert "without this result: 'r3'" in paper_table([], runs).notes[-1]
+
+
+def test_the_command_prints_or_writes(runs: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    line = ["runs", "--runs", str(runs), "export", "--format", "latex"]
+    printed = runner.invoke(app, line, catch_exceptions=False)
+    assert printed.stdout.rstrip().endswith(r"\end{tabular}")
+    runner.invoke(app, [*line, "--out", str(tmp_path / "t.tex")], catch_exceptions=False)
+    assert (tmp_path / "t.tex").read_text("utf-8") == printed.stdout

@@ -1,0 +1,193 @@
+"""`zssbir runs export`: results of several runs as one table for a paper; runs that differ only in the seed are one row."""
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zssbir_cli.engine.resume import FREE_KEYS, changes
+from zssbir_cli.engine.runs import find_run, run_folders
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.files import reason
+from zssbir_cli.names import listed
+from zssbir_cli.recipe.loader import load_recipe
+
+FORMATS = ("markdown", "latex", "csv")
+CONVENTIONS = ("voc", "plain", "hits", "trec")
+SEED = "train.seed"
+LATEX = str.maketrans({
+    "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """Results of one way of training on one data set: by measure, the values (0-1) of its runs."""
+
+    name: str
+    data: str
+    runs: tuple[str, ...]
+    values: Mapping[str, tuple[float, ...]]
+
+    def text(self, measure: str) -> str:
+        """`40.31 ± 0.52` in percent (mean and sample standard deviation), `40.31` for one run, `-` for none."""
+        values = [100 * v for v in self.values.get(measure, ())]
+        if not values:
+            return "-"
+        mean = f"{statistics.mean(values):.2f}"
+        return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """Rows, the measures that are their columns, and what must be said beside them."""
+
+    rows: tuple[TableRow, ...]
+    measures: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Result:
+    run: Path
+    recipe: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """What two runs of one row have in common."""
+        about = [
+            self.result.get(k) for k in ("identity", "protocol", "gallery", "queries", "chosen", "extra")
+        ]
+        return json.dumps([_without_seed(self.recipe), about], sort_keys=True)
+
+    def values(self, convention: str) -> dict[str, float]:
+        """The measures that are in this convention, or have none."""
+        wanted = (convention, "")
+        return {m["name"]: float(m["value"]) for m in self.result["measures"] if m["convention"] in wanted}
+
+
+def paper_table(
+    names: Sequence[str],
+    runs: Path,
+    *,
+    result: str = "zs",
+    convention: str = "voc",
+    measures: Sequence[str] = (),
+) -> PaperTable:
+    """Collect the result `result` (a file's name in eval/) of the runs `names` (all, if there are none).
+
+    measures: columns; default: mAP and P at every cut that all runs have. Errors: UsageError, DataError (no result).
+    """
+    if convention not in CONVENTIONS:
+        raise UsageError(f"--convention {convention}: one of {', '.join(CONVENTIONS)}")
+    chosen = [find_run(name, runs).path for name in names] or list(run_folders(runs))
+    found, without = [], []
+    for run in chosen:
+        file = run / "eval" / f"{result}.json"
+        if file.is_file():
+            found.append(_read(run, file))
+        else:
+            without.append(run.name)
+    if not found:
+        raise DataError(
+            f"{runs}: no run has the result {result}; run `zssbir eval` first, or name another with --result"
+        )
+    groups: dict[str, list[_Result]] = {}
+    for one in found:
+        groups.setdefault(one.key, []).append(one)
+    common = [m for m in found[0].values(convention) if all(m in r.values(convention) for r in found)]
+    if unknown := [m for m in measures if m not in common]:
+        raise UsageError(f"--measure {unknown[0]}: all these runs have {', '.join(common)}")
+    columns = tuple(measures) or tuple(m for m in common if m.startswith(("mAP@", "P@")) and "min" not in m)
+    firsts = [group[0] for group in groups.values()]
+    rows = [
+        TableRow(
+            _name(group[0], firsts), f"{group[0].result['data']} ({group[0].result['split']})",
+            tuple(r.run.name for r in group),
+            {m: tuple(r.values(convention)[m] for r in group) for m in columns},
+        )
+        for group in groups.values()
+    ]  # fmt: skip
+    return PaperTable(tuple(rows), columns, _notes(found, rows, convention, without))
+
+
+def _read(run: Path, file: Path) -> _Result:
+    try:
+        result = json.loads(file.read_text("utf-8"))
+        _ = [(m["name"], m["convention"], float(m["value"])) for m in result["measures"]]
+        return _Result(run, load_recipe(run / "recipe.yaml").model_dump(mode="json"), result)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: not a result of `zssbir eval` ({reason(error)})") from error
+
+
+def _without_seed(recipe: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """All that decides what is learnt, but the seed."""
+    flat = [(c.key, c.new) for c in changes({}, recipe)]
+    return [(key, value) for key, value in flat if key not in (*FREE_KEYS, SEED)]
+
+
+def _name(one: _Result, others: Sequence[_Result]) -> str:
+    """The recipe's name, with what differs from the first row of that name."""
+    name = str(one.recipe["name"])
+    first = next(o for o in others if o.recipe["name"] == name)
+    differ = [c for c in changes(first.recipe, one.recipe) if c.key not in (*FREE_KEYS, SEED)]
+    return f"{name} ({', '.join(f'{c.key}={c.new}' for c in differ[:3])})" if differ else name
+
+
+def _notes(
+    found: Sequence[_Result], rows: Sequence[TableRow], convention: str, without: Sequence[str]
+) -> tuple[str, ...]:
+    first = found[0].result
+    notes = [
+        f"percent, mAP in the {convention} convention, protocol {first['protocol']}: {first['queries']:,} queries, "
+        f"gallery of {first['gallery']:,}"
+    ]
+    if any(len(row.runs) > 1 for row in rows):
+        notes.append("mean and sample standard deviation over runs that differ only in the seed (n)")
+    if len({(r.result.get("identity"), r.result["queries"], r.result["gallery"]) for r in found}) > 1:
+        notes.append("not all rows are of the same data: compare only those that are")
+    if without:
+        notes.append(f"without this result: {listed(list(without))}")
+    return tuple(notes)
+
+
+def render(table: PaperTable, form: str) -> str:
+    """The table as Markdown, as LaTeX (booktabs), or as CSV (means and deviations in columns of their own)."""
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: one of {', '.join(FORMATS)}")
+    head = ["recipe", "data", "n", *table.measures]
+    rows = [[r.name, r.data, str(len(r.runs)), *map(r.text, table.measures)] for r in table.rows]
+    if form == "csv":
+        return _csv(table)
+    if form == "markdown":
+        lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in (head, *rows)]
+        lines.insert(1, "|---|---|" + "---:|" * (len(head) - 2))
+        return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]) + "\n"
+    body = [" & ".join(cell.translate(LATEX).replace("±", r"$\pm$") for cell in row) + r" \\" for row in rows]
+    return "\n".join([
+        *(f"% {note}" for note in table.notes),
+        rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}", r"\toprule",
+        " & ".join(cell.translate(LATEX) for cell in head) + r" \\", r"\midrule", *body, r"\bottomrule",
+        r"\end{tabular}",
+    ]) + "\n"  # fmt: skip
+
+
+def _csv(table: PaperTable) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    pairs = [name for m in table.measures for name in (f"{m} %", f"{m} sd")]
+    writer.writerow(["recipe", "data", "n", "runs", *pairs])
+    for row in table.rows:
+        cells = []
+        for measure in table.measures:
+            values = [100 * v for v in row.values.get(measure, ())]
+            cells += [f"{statistics.mean(values):.4f}" if values else ""]
+            cells += [f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""]
+        writer.writerow([row.name, row.data, len(row.runs), " ".join(row.runs), *cells])
+    return out.getvalue()
