@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.workflows.paper_table import LATEX, paper_table, render
+from zssbir_cli.workflows.paper_table import LATEX, formatted, paper_table
 
 RECIPE = "name: {name}\nmethod: {{name: triplet}}\noptim: {{lr: {lr}}}\ntrain: {{seed: {seed}}}\n"
 
@@ -79,12 +79,12 @@ def test_other_data_is_another_row_and_is_said(runs: Path) -> None:
 
 def test_all_forms_hold_the_same_numbers(runs: Path) -> None:
     table = paper_table([], runs)
-    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(formatted(table, "csv"))))
     assert [float(r["mAP@all %"]) for r in rows] == pytest.approx([42, 30])
     assert [r["mAP@all sd"] for r in rows] == ["2.0000", ""]
     assert rows[0]["runs"] == "r0 r1 r2"
-    assert "| mine | set_1 (5-unseen) | 3 | 42.00 ± 2.00 | 10.50 ± 0.50 |" in render(table, "markdown")
-    latex = render(table, "latex")
+    assert "| mine | set_1 (5-unseen) | 3 | 42.00 ± 2.00 | 10.50 ± 0.50 |" in formatted(table, "markdown")
+    latex = formatted(table, "latex")
     assert r"mine & set\_1 (5-unseen) & 3 & 42.00 $\pm$ 2.00 & 10.50 $\pm$ 0.50 \\" in latex
     assert latex.count("\n% ") + latex.startswith("% ") == len(table.notes)
 
@@ -103,7 +103,7 @@ def test_faults_are_one_line(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no run has the result gzs"):
         paper_table([], runs, result="gzs")
     with pytest.raises(UsageError, match="--format html"):
-        render(paper_table([], runs), "html")
+        formatted(paper_table([], runs), "html")
     (runs / "r3" / "eval" / "zs.json").write_text("{}")
     with pytest.raises(DataError, match="not a result"):
         paper_table([], runs)

@@ -131,10 +131,10 @@ def table_of_runs(
     from zssbir_cli.cli.console import note
     from zssbir_cli.errors import DataError
     from zssbir_cli.files import reason, write_text
-    from zssbir_cli.workflows.paper_table import paper_table, render
+    from zssbir_cli.workflows.paper_table import formatted, paper_table
 
     found = paper_table(names or [], context.obj, result=result, convention=convention, measures=measure)
-    text = render(found, form)
+    text = formatted(found, form)
     if form == "csv":  # the other forms hold them
         for line in found.notes:
             note(line)

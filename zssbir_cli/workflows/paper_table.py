@@ -157,7 +157,7 @@ def _notes(
     return tuple(notes)
 
 
-def render(table: PaperTable, form: str) -> str:
+def formatted(table: PaperTable, form: str) -> str:
     """The table as Markdown, as LaTeX (booktabs), or as CSV (means and deviations in columns of their own)."""
     if form not in FORMATS:
         raise UsageError(f"--format {form}: one of {', '.join(FORMATS)}")
