@@ -62,7 +62,6 @@ def train(
     overfit: int | None = None,
     hooks: Hooks | None = None,
     tensorboard: bool = False,
-    command: Sequence[str] = (),
     progress: Progress = silent,
 ) -> TrainOutcome:
     """Train into a new folder under `runs`, or continue a run; leaves weights, metrics and curves there.
@@ -73,7 +72,7 @@ def train(
         resume: a run or one of its checkpoints to continue (see `find_run`); its recipe is used.
         overfit: for debugging, train on so many batches only.
         hooks: receives every report of the loop (loss, speed, validation); progress: only how far it is.
-        tensorboard: also write event files. command: what run.json says of how the run was started.
+        tensorboard: also write event files.
 
     Errors: UsageError, DataError, CheckpointError, DivergedError (the loss is no longer finite).
 
@@ -90,11 +89,11 @@ def train(
     with distributed.session(where), ExitStack() as stack:
         setup = Setup.build(recipe, where)
         setup, job = build_job(setup, overfit=overfit)
-        run, source = _open_run(setup, runs, resume, command)
+        run, source = _open_run(setup, runs, resume)
         stack.enter_context(run.locked())
         if resume is not None:
             check_resume(run, source)
-            _remember(run, setup, command)
+            _remember(run, setup)
         hooks = hooks or ProgressHooks(progress=progress)
         if tensorboard:
             hooks = stack.enter_context(closing(TensorBoardHooks(run.path / "tensorboard", hooks)))
@@ -104,9 +103,7 @@ def train(
         return TrainOutcome(run.path, result)
 
 
-def _open_run(
-    setup: Setup, runs: Path, resume: str | Path | None, command: Sequence[str]
-) -> tuple[RunDir, Path | None]:
+def _open_run(setup: Setup, runs: Path, resume: str | Path | None) -> tuple[RunDir, Path | None]:
     """A new run's folder, or the one to resume and the checkpoint if one was named (else: its last)."""
     resolved, data = setup.recipe.model_dump(mode="json"), setup.learnt.as_json()
     if resume is not None:
@@ -119,16 +116,16 @@ def _open_run(
         recipe=resolved,
         recipe_yaml=dump_recipe(setup.recipe),
         data=data,
-        record=run_record(setup, command),
+        record=run_record(setup),
     )
     return run, None
 
 
-def _remember(run: RunDir, setup: Setup, command: Sequence[str]) -> None:
+def _remember(run: RunDir, setup: Setup) -> None:
     """Note in a continued run's folder where its data set lies now, and the versions that continue it."""
     if not distributed.is_main():
         return
-    now, old = run_record(setup, command), run.record()
+    now, old = run_record(setup), run.record()
     run.update_record({"data": now["data"], "resumed": [*old.get("resumed", []), now]})
     with suppress(OSError):
         write_text(run.path / "recipe.yaml", dump_recipe(setup.recipe))
@@ -167,7 +164,7 @@ def resumed_recipe(resume: str | Path, runs: Path, overrides: Sequence[str] = ()
     return load_recipe(file, overrides)
 
 
-def run_record(setup: Setup, command: Sequence[str]) -> dict[str, Any]:
+def run_record(setup: Setup) -> dict[str, Any]:
     """What run.json keeps: circumstances, data set, preprocessing, seed and command line."""
     return {
         **circumstances(setup.precision.device),
@@ -176,5 +173,5 @@ def run_record(setup: Setup, command: Sequence[str]) -> dict[str, Any]:
         "seed": setup.recipe.train.seed,
         "data": {"root": str(setup.prepared.root.resolve()), **setup.learnt.as_json()},
         "preprocessing": preprocessing(setup.recipe),
-        "command": list(command) or sys.argv,
+        "command": sys.argv,
     }
