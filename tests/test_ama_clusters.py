@@ -47,7 +47,8 @@ def test_clusters_without_an_image_are_logged():
     assert {k: values[f"clusters/empty_sketch_{k}"] for k in (4, 6)} == {4: 2, 6: 4}
     assert {k: values[f"clusters/empty_photo_{k}"] for k in (4, 6)} == {4: 0, 6: 0}
     assert said == [
-        f"{n} of {k} clusters (sketch) hold no image: many features are the same" for n, k in ((2, 4), (4, 6))
+        f"{n} of {k} clusters (sketch) hold no image: many features are identical"
+        for n, k in ((2, 4), (4, 6))
     ]
 
 

@@ -92,7 +92,7 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make_tar(tmp_path / "a.tgz", [("photo/a/b.bmp", zeros)], "w:gz"),
         make_tar(tmp_path / "a.tar.xz", [("photo/a/b.bmp", zeros)], "w:xz"),
     ):
-        with pytest.raises(DataError, match="a bomb"):
+        with pytest.raises(DataError, match="bomb"):
             open_source(path).scan()
 
 
@@ -122,7 +122,7 @@ def test_encrypted_and_unusual_zips(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match="encrypted"):
         open_source(path).scan()
-    with pytest.raises(DataError, match="unusual compression"):
+    with pytest.raises(DataError, match="unsupported compression"):
         open_source(make_zip(tmp_path / "b.zip", GOOD, zipfile.ZIP_LZMA)).scan()
 
 

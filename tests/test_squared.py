@@ -99,7 +99,7 @@ def test_whole_sketches_cannot_be_had_from_a_squared_set(sets: tuple[PreparedSet
         lambda: RowItems(sketches, photos, config, 0),
         lambda: AmaItems(sketches, photos, config, Crops(), 0),
     ):
-        with pytest.raises(DataError, match=r"sketch_crop: false wants whole sketches.*--square"):
+        with pytest.raises(DataError, match=r"sketch_crop: false needs whole sketches.*--square"):
             make()
 
 

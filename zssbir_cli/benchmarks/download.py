@@ -71,7 +71,7 @@ def download(address: str, drive: str, target: Path, sha256: str, say: Say) -> P
     if not sure and not known and not _opens(partial, target.suffix):
         partial.unlink()
         raise DownloadFailed(
-            f"{address}: the file is cut short or no {target.suffix} archive; it was removed"
+            f"{address}: the file is cut short, or not a {target.suffix} archive; it was removed"
         )
     digest = file_sha256(partial)
     if known and known != digest:
@@ -172,7 +172,7 @@ def _copy(address: str, reply: Any, file: BinaryIO, total: int | None) -> None:
     while block := reply.read(BLOCK):
         file.write(block)
         if file.tell() > (total or MOST_BYTES):
-            raise DownloadFailed(f"{address}: more than {total or MOST_BYTES:,} bytes come")
+            raise DownloadFailed(f"{address}: the server sends more than {total or MOST_BYTES:,} bytes")
         if total is None and shutil.disk_usage(file.name).free < HEADROOM:
             raise DownloadFailed(f"{address}: the disk is nearly full after {file.tell():,} bytes")
 

@@ -115,7 +115,7 @@ def _take(lists: Lists, side: str, path: Path, rows: list[tuple[str, int]], spli
         found = match(split.dataset, "/".join(("", "", *text.replace("\\", "/").split("/"))))
         name = None if isinstance(found, str) else repair(split.dataset, found.folder)
         if isinstance(found, str) or name is None:
-            raise DataError(f"{path}:{number}: {readable(text[:120])!r} is no image of {split.dataset}")
+            raise DataError(f"{path}:{number}: {readable(text[:120])!r} is not an image of {split.dataset}")
         lists.files[side][file_key(found.kind, name, found.file)] = text
         lists.listed[side].add(found.kind.modality.name)
         ids.setdefault(name, Counter())[label] += 1
@@ -138,7 +138,7 @@ def _known(table: dict[str, int], split: Split, path: Path) -> list[str]:
     for name in table:
         repaired = repair(split.dataset, name)
         if repaired is None:
-            raise DataError(f"{path}: {readable(name)!r} is no class of {split.dataset}")
+            raise DataError(f"{path}: {readable(name)!r} is not a class of {split.dataset}")
         names.append(repaired)
     return names
 

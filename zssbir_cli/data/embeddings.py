@@ -242,7 +242,7 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
     if {len(names), *(len(a) for a in arrays.values())} != {data.shape[0]}:
         raise DataError(f"{path}: damaged, its fields differ in length; run `zssbir embed` again")
     if _digest(arrays, names, facts, lost.decode()) != file.attrs["sha256"]:
-        raise DataError(f"{path}: damaged or altered, its sha256 is another; run `zssbir embed` again")
+        raise DataError(f"{path}: damaged or altered, its sha256 differs; run `zssbir embed` again")
     classes = tuple(str(c) for c in json.loads(facts.pop("classes") or "[]"))
     info = EmbeddingInfo(classes=classes, size=int(facts.pop("size") or 0), **facts)
     return Embeddings(

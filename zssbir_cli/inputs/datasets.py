@@ -39,7 +39,7 @@ def check_crop(images: ImageSet, sketch_crop: bool) -> None:
     """Raises DataError when the recipe wants whole sketches and the set holds cropped ones."""
     if images.squared and not sketch_crop:
         raise DataError(
-            "data.sketch_crop: false wants whole sketches, but `prepare --square` cropped those of this set; "
+            "data.sketch_crop: false needs whole sketches, but `prepare --square` cropped those of this set; "
             "set it to true, or prepare a set without --square"
         )
 

@@ -51,7 +51,9 @@ def member_path(archive: Path, name: str) -> str | None:
 def check_bomb(archive: Path, packed: int, unpacked: int) -> None:
     """Refuse an archive that unpacks to over 1 GiB and over 200 times its size."""
     if unpacked > FREE_BYTES and unpacked > MAX_RATIO * max(1, packed):
-        raise DataError(f"{archive} is refused: {packed} bytes would unpack to {unpacked} or more (a bomb?)")
+        raise DataError(
+            f"{archive} is refused: {packed} bytes would unpack to {unpacked} or more (a decompression bomb?)"
+        )
 
 
 def broken(path: Path, kind: str, error: Exception) -> str:
@@ -122,7 +124,9 @@ class ZipSource(_Archive):
             if m.flag_bits & 0x1:
                 raise DataError(f"{self.path} is encrypted ({m.filename!r}); unpack it first")
             if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise DataError(f"{self.path} uses an unusual compression ({m.filename!r}); unpack it first")
+                raise DataError(
+                    f"{self.path} uses an unsupported compression ({m.filename!r}); unpack it first"
+                )
             self.listing.add(path, m.file_size)
             self._offsets.append(m.header_offset)
             self._packed.append(m.compress_size)

@@ -27,8 +27,7 @@ def adapted_k(k: Sequence[int], images: int, share: float) -> tuple[int, ...]:
         scaled.append(max(round(level * most / k[-1]), scaled[-1] + 1 if scaled else 2))
     if scaled[-1] > images:
         raise DataError(
-            f"{images} training images are too few for {len(k)} levels of clusters; set method.clusters.k "
-            f"shorter"
+            f"{images} training images are too few for {len(k)} levels of clusters; shorten method.clusters.k"
         )
     return tuple(scaled)
 
@@ -118,7 +117,7 @@ def recluster(
         values[f"clusters/empty_{name}"] = float(empty)
         if empty:
             say(
-                f"{empty} of {k} clusters ({modality.name.lower()}) hold no image: many features are the same"
+                f"{empty} of {k} clusters ({modality.name.lower()}) hold no image: many features are identical"
             )
     return values
 

@@ -138,7 +138,7 @@ class AmaConfig(_Section):
                 f"cluster_full {self.cluster_full} lies before cluster_start {self.cluster_start}"
             )
         if list(self.clusters.k) != sorted(set(self.clusters.k)):
-            raise ValueError(f"clusters.k {list(self.clusters.k)} must rise from level to level")
+            raise ValueError(f"clusters.k {list(self.clusters.k)} must increase from level to level")
         if self.alignment > 0 and self.pairing_start < self.cluster_start:
             raise ValueError(
                 f"alignment needs prototypes: pairing_start {self.pairing_start} lies before cluster_start "

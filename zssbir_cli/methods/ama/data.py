@@ -88,7 +88,7 @@ def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
     ]
     if unused:
         raise UsageError(
-            f"data.{unused[0]} is not for ama, which makes its own views: remove it and set method.views"
+            f"data.{unused[0]} does not apply to ama, which makes its own views: remove it and set method.views"
         )
     sketches, photos = (prepared.images(Part.TRAIN, m) for m in (Modality.SKETCH, Modality.PHOTO))
     for images in (sketches, photos):

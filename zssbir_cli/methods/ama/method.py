@@ -289,9 +289,11 @@ def build(recipe: Recipe, load_weights: bool) -> AmaMethod:
     assert isinstance(config, AmaConfig)
     model = recipe.model
     if model.projection:
-        raise UsageError("model.projection is not for ama, whose head is method.head: set it to 0")
+        raise UsageError("model.projection does not apply to ama, whose head is method.head: set it to 0")
     if recipe.train.ema is not None:
-        raise UsageError("train.ema is not for ama, whose teacher is an average already: see method.momentum")
+        raise UsageError(
+            "train.ema does not apply to ama, whose teacher already is an average: see method.momentum"
+        )
     model = _any_size(model)
     from_file = load_weights and model.weights not in ("pretrained", "none")
     method = AmaMethod(config, build_encoder(model, recipe.data.size, load_weights and not from_file))
