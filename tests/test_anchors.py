@@ -1,6 +1,7 @@
 """The text-anchored head: its loss, whose names it knows, the text side against open_clip, training and resuming."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import open_clip
@@ -101,6 +102,13 @@ def test_the_text_side_is_open_clips(tiny_clip: tuple[open_clip.CLIP, Path]) -> 
         load_text_side("test_vit", Path(__file__))
     with pytest.raises(UsageError, match=r"test_resnet has no text side; .*clip"):
         load_text_side("test_resnet")
+
+
+@pytest.mark.skipif(find_spec("transformers") is not None, reason="transformers is installed")
+def test_siglips_words_need_an_extra(tmp_path: Path) -> None:
+    (tmp_path / "clip.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"ViT-B-16-SigLIP need the text extra.*zssbir\[text\]"):
+        load_text_side("vit_base_patch16_siglip_224.webli", tmp_path / "clip.safetensors")
 
 
 def test_anchors_are_the_towers_own_words(

@@ -1,7 +1,9 @@
 """The text side of a tower: open_clip's, in the space of the tower's images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,14 +11,30 @@ from torch import Tensor
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import reason
 from zssbir_cli.models.clip_text import TextEncoder
-from zssbir_cli.models.hub import NotDownloaded, cached_file, endpoint, unreachable
+from zssbir_cli.models.hub import NotDownloaded, hub_file
 from zssbir_cli.models.pretrained import clip_file, clip_place
 from zssbir_cli.models.towers import TOWERS
+
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
+"""Files of a tokenizer in the hub, for models that do not take CLIP's own."""
 
 
 def text_side(backbone: str) -> tuple[str, str] | None:
     """open_clip's model and tag with the text side of a timm backbone; None when it has none."""
     return next((tower.text for tower in TOWERS.values() if tower.backbone == backbone), None)
+
+
+def check_text_side(backbone: str) -> tuple[str, str]:
+    """open_clip's model and tag, as `text_side`. Raises UsageError when there is none, or a package is missing."""
+    import open_clip
+
+    found = text_side(backbone)
+    if found is None:
+        with_text = ", ".join(name for name, tower in TOWERS.items() if tower.text)
+        raise UsageError(f"{backbone} has no text side; {with_text} have one")
+    if _tokenizer_repo(open_clip.get_model_config(found[0])) and find_spec("transformers") is None:
+        raise UsageError(f"the texts of {found[0]} need the text extra: python -m pip install 'zssbir[text]'")
+    return found
 
 
 def load_text_side(backbone: str, file: Path | None = None, advice: str = "") -> TextEncoder:
@@ -26,23 +44,19 @@ def load_text_side(backbone: str, file: Path | None = None, advice: str = "") ->
         file: a checkpoint of the whole open_clip model; default: downloaded once.
         advice: what to do with such a file, for the message when there is no network.
 
-    Raises UsageError (no text side, or a package is missing), CheckpointError (no weights).
+    Raises UsageError (see `check_text_side`), CheckpointError (no weights).
     """
     import open_clip
 
-    found = text_side(backbone)
-    if found is None:
-        with_text = ", ".join(name for name, tower in TOWERS.items() if tower.text)
-        raise UsageError(f"{backbone} has no text side; {with_text} have one")
-    model, tag = found
+    model, tag = check_text_side(backbone)
     try:
         path = file or clip_file(model, tag)
-        tokenize = _tokenizer(model)
     except NotDownloaded as error:
         raise CheckpointError(
             f"the text side of {backbone} could not be downloaded: {error}; fetch {clip_place(model, tag)} on another "
             f"machine{advice and ' and '}{advice}"
         ) from error
+    tokenize = _tokenizer(model)
     try:
         clip = open_clip.create_model(model, pretrained=str(path)).eval()
     except Exception as error:
@@ -56,18 +70,34 @@ def load_text_side(backbone: str, file: Path | None = None, advice: str = "") ->
     return encode
 
 
-def _tokenizer(model: str):  # type: ignore[no-untyped-def]
-    """open_clip's tokenizer. Raises NotDownloaded, UsageError."""
+def _tokenizer(model: str) -> Callable[[list[str]], Tensor]:
+    """open_clip's tokenizer of a model: texts -> token numbers; its files come from the hub's cache, or are downloaded.
+
+    Raises CheckpointError.
+    """
     import open_clip
 
-    repo = open_clip.get_model_config(model)["text_cfg"].get("hf_tokenizer_name")
-    if repo and cached_file(repo, ["tokenizer_config.json"]) is None and (why := unreachable(endpoint())):
-        raise NotDownloaded(why)
+    config = open_clip.get_model_config(model)
+    repo = _tokenizer_repo(config)
+    if not repo:
+        plain: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(model)
+        return plain
+    from open_clip.tokenizer import HFTokenizer
+
     try:
-        return open_clip.get_tokenizer(model)
-    except ImportError as error:
-        raise UsageError(
-            f"the texts of {model} need the text extra ({reason(error)}): python -m pip install 'zssbir[text]'"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise NotDownloaded(reason(error)) from error
+        files = [hub_file(repo, [name]) for name in TOKENIZER_FILES]
+        text = config["text_cfg"]
+        made: Callable[[list[str]], Tensor] = HFTokenizer(
+            str(files[0].parent), context_length=text["context_length"], **text.get("tokenizer_kwargs", {})
+        )
+    except (NotDownloaded, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"the tokenizer of {model} could not be had: {reason(error)}; it is in {repo} ({', '.join(TOKENIZER_FILES)}): "
+            "download it once with a network, or copy the hub's cache from a machine that has it"
+        ) from error
+    return made
+
+
+def _tokenizer_repo(config: Any) -> str:
+    """The hub's repository of a model's tokenizer; "" for CLIP's own, which open_clip brings along."""
+    return str(config["text_cfg"].get("hf_tokenizer_name") or "")

@@ -18,7 +18,7 @@ from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, su
 from zssbir_cli.models.centring import Centring
 from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.models.encoder import Encoder, build_encoder
-from zssbir_cli.models.text_tower import load_text_side, text_side
+from zssbir_cli.models.text_tower import check_text_side, load_text_side
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
 
@@ -136,10 +136,9 @@ def _text_source(recipe: Recipe) -> Callable[[], TextEncoder] | None:
         )
     if model.weights == "none":
         return None
-    if text_side(model.backbone) is None:
-        raise UsageError(
-            f"method.text_weight {method.text_weight:g}: {model.backbone} has no text side; set it to 0, or take the backbone "
-            "of recipe clip or siglip"
-        )
+    try:
+        check_text_side(model.backbone)
+    except UsageError as error:
+        raise UsageError(f"method.text_weight {method.text_weight:g}: {error}; or set it to 0") from None
     file = Path(method.text_file).expanduser() if method.text_file else None
     return partial(load_text_side, model.backbone, file, "set method.text_file to it")
