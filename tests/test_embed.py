@@ -26,8 +26,6 @@ from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult, PhotoFiles
 from zssbir_cli.embedding.listing import list_photos
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.inputs.folder import read_photo, read_sketch
-from zssbir_cli.preparation.svg import rasterise
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.embed import embed
 
@@ -329,38 +327,3 @@ def test_bf16_stays_close_to_fp32(run: Path) -> None:
 def test_bf16_that_strays_falls_back_to_fp32(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedders, "LEAST_COSINE", 1.1)
     assert Embedder.open(run, CPU, precision="bf16").precision.name == "fp32"
-
-
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"><path d="M4 4L36 16" stroke="{}" stroke-width="2"/></svg>'
-
-
-@pytest.mark.parametrize("color", ["black", "white", "#888"])
-def test_svg_sketches_are_dark_on_white(tmp_path: Path, color: str) -> None:
-    (tmp_path / "a.svg").write_text(SVG.format(color))
-    image = read_sketch(tmp_path / "a.svg")
-    assert image.shape == (1, 256, 512)
-    assert image[0, 0, -1] == 255
-    assert image[0, 128, 256] < 180
-
-
-@pytest.mark.parametrize("text", ["", "<svg", "<svg xmlns='x'/>", "\x00\xff<svg >", "<html></html>"])
-def test_broken_svg_names_the_file(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.svg").write_text(text)
-    with pytest.raises(DataError, match=r"a\.svg"):
-        read_sketch(tmp_path / "a.svg")
-
-
-def test_svg_of_extreme_shape_is_small() -> None:
-    thin = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 100000"><path d="M0 0L1 9" stroke="black"/></svg>'
-    assert len(rasterise(thin.encode())) < 10_000
-
-
-def test_transparent_sketch_and_unreadable_photo(tmp_path: Path) -> None:
-    image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
-    image.paste((0, 0, 0, 255), (5, 5, 15, 7))
-    image.save(tmp_path / "t.png")
-    sketch = read_sketch(tmp_path / "t.png")
-    assert (int(sketch[0, 0, 0]), int(sketch[0, 6, 10])) == (255, 0)
-    (tmp_path / "b.jpg").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"b\.jpg: not an image"):
-        read_photo(tmp_path / "b.jpg")

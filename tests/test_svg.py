@@ -1,4 +1,4 @@
-"""Hostile SVG files: they read no file, and never end the process."""
+"""Drawings as SVG and on nothing; hostile SVG files, which read no file and never end the process."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from zssbir_cli.errors import DataError
-from zssbir_cli.inputs.folder import read_sketch
+from zssbir_cli.inputs.folder import read_photo, read_sketch
 from zssbir_cli.preparation.svg import harmless, rasterise
 
 NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 40 40"'
@@ -77,3 +77,38 @@ def test_deep_but_honest_drawings_are_drawn() -> None:
     assert rasterise(svg("<g>" * 60 + LINE + "</g>" * 60).encode())
     with pytest.raises(DataError, match="levels"):
         rasterise(svg("<g>" * 120 + LINE + "</g>" * 120).encode())
+
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"><path d="M4 4L36 16" stroke="{}" stroke-width="2"/></svg>'
+
+
+@pytest.mark.parametrize("color", ["black", "white", "#888"])
+def test_svg_sketches_are_dark_on_white(tmp_path: Path, color: str) -> None:
+    (tmp_path / "a.svg").write_text(SVG.format(color))
+    image = read_sketch(tmp_path / "a.svg")
+    assert image.shape == (1, 256, 512)
+    assert image[0, 0, -1] == 255
+    assert image[0, 128, 256] < 180
+
+
+@pytest.mark.parametrize("text", ["", "<svg", "<svg xmlns='x'/>", "\x00\xff<svg >", "<html></html>"])
+def test_broken_svg_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.svg").write_text(text)
+    with pytest.raises(DataError, match=r"a\.svg"):
+        read_sketch(tmp_path / "a.svg")
+
+
+def test_svg_of_extreme_shape_is_small() -> None:
+    thin = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 100000"><path d="M0 0L1 9" stroke="black"/></svg>'
+    assert len(rasterise(thin.encode())) < 10_000
+
+
+def test_transparent_sketch_and_unreadable_photo(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (5, 5, 15, 7))
+    image.save(tmp_path / "t.png")
+    sketch = read_sketch(tmp_path / "t.png")
+    assert (int(sketch[0, 0, 0]), int(sketch[0, 6, 10])) == (255, 0)
+    (tmp_path / "b.jpg").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"b\.jpg: not an image"):
+        read_photo(tmp_path / "b.jpg")
