@@ -168,6 +168,4 @@ def test_no_two_things_have_one_name() -> None:
 def test_no_private_names_of_libraries() -> None:
     private = re.compile(r"\b(torch|nn|F|functional|timm|h5py|np|cv2|open_clip|PIL|mpl)(\.\w+)*\._[a-z]\w*")
     found = {show(f): m.group() for f in FILES if (m := private.search(f.read_text("utf-8")))}
-    assert found == {"methods/ama/head.py": "torch._weight_norm"}, (
-        "an exception needs a measurement beside it"
-    )
+    assert not found
