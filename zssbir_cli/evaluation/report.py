@@ -23,7 +23,7 @@ from zssbir_cli.viz.fonts import drawable
 from zssbir_cli.viz.page import Figure, Table, write_page
 from zssbir_cli.viz.sheet import Mark, Tile
 
-SAMPLE = 2000
+SAMPLE = 512
 """Queries that the confusion matrix looks at (all, if there are fewer)."""
 MAP_CLASSES, MAP_SKETCHES, MAP_PHOTOS = 20, 15, 25
 """Classes of the map, and sketches and photos of each."""
