@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
-from zssbir_cli.cli import options
+from zssbir_cli.cli import complete, options
 
 
 def info(
-    root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a prepared data set.")],
+    root: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", autocompletion=complete.data_sets, help="Folder of a prepared data set."
+        ),
+    ],
     as_json: options.Json = False,
     sheet: Annotated[
         Path | None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from zssbir_cli.cli import complete
 from zssbir_cli.errors import DataError, UsageError
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -62,6 +63,7 @@ Split = Annotated[
         "-s",
         metavar="NAME",
         callback=_split,
+        autocompletion=complete.splits,
         help="zs (unseen classes), val (held-out seen classes), or a generalised protocol: gzs-sem-pcyc, gzs-ocean, "
         "gzs-dr-clip, gzs-distractors, gzs-distractors-equal.",
     ),
@@ -72,6 +74,7 @@ Run = Annotated[
         "--run",
         "-R",
         metavar="RUN",
+        autocompletion=complete.runs,
         help="A run: its folder, its name or a part of it.  [default: the latest; under torchrun write -R]",
         show_default=False,
     ),
@@ -98,6 +101,7 @@ Data = Annotated[
         "--data",
         metavar="DIR",
         callback=_data,
+        autocompletion=complete.data_sets,
         help="A prepared data set.  [default: the run's own]",
         show_default=False,
     ),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zssbir_cli.cli import options
+from zssbir_cli.cli import complete, options
 
 if TYPE_CHECKING:
     from zssbir_cli.preparation.carry import Prepared
@@ -72,6 +72,7 @@ def prepare(
     source: list[str] = typer.Argument(
         None,
         metavar="SOURCE",
+        autocompletion=complete.sources,
         help="demo, sketchy, tuberlin, quickdraw, or your own folder or archive with sketch/<class>/* and "
         "photo/<class>/*.",
     ),

@@ -4,12 +4,15 @@ from typing import Annotated
 
 import typer
 
-from zssbir_cli.cli import options
+from zssbir_cli.cli import complete, options
 
 
 def recipes(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="Print this recipe.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[RECIPE]", autocompletion=complete.recipes, help="Print this recipe."),
+    ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key a recipe can have.")] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="With --keys: as Markdown (docs/recipes.md).")

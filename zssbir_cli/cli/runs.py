@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from zssbir_cli.cli import options
+from zssbir_cli.cli import complete, options
 
 app = typer.Typer(
     name="runs",
@@ -78,9 +78,13 @@ def runs(
 def compare(
     context: typer.Context,
     first: str = typer.Argument(
-        metavar="RUN", help="A run: its folder, its name or a part of it, or `latest`."
+        metavar="RUN",
+        autocompletion=complete.runs,
+        help="A run: its folder, its name or a part of it, or `latest`.",
     ),
-    second: str = typer.Argument(metavar="OTHER", help="The run to compare it with."),
+    second: str = typer.Argument(
+        metavar="OTHER", autocompletion=complete.runs, help="The run to compare it with."
+    ),
     json_: options.Json = False,
 ) -> None:
     """Show what differed between two runs (recipe, versions, data, device) and what came out."""
@@ -107,7 +111,10 @@ def compare(
 def table_of_runs(
     context: typer.Context,
     names: list[str] = typer.Argument(
-        None, metavar="[RUN]", help="Runs, in the order of the rows; default: all."
+        None,
+        metavar="[RUN]",
+        autocompletion=complete.runs,
+        help="Runs, in the order of the rows; default: all.",
     ),
     form: str = typer.Option("markdown", "--format", metavar="FORM", help="markdown, latex or csv."),
     result: str = typer.Option(

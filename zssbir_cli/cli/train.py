@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zssbir_cli.cli import options
+from zssbir_cli.cli import complete, options
 
 if TYPE_CHECKING:
     from zssbir_cli.recipe.schema import Recipe
@@ -22,19 +22,26 @@ def train(
             "--recipe",
             "-r",
             metavar="RECIPE",
+            autocompletion=complete.recipes,
             help="A recipe file, or a shipped recipe (see `zssbir recipes`).",
         ),
     ] = None,
     set_: options.Set = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="The prepared data set; the same as --set data.root=DIR."),
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            autocompletion=complete.data_sets,
+            help="The prepared data set; the same as --set data.root=DIR.",
+        ),
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             "--resume",
             metavar="RUN",
+            autocompletion=complete.runs,
             help="Continue a run (folder, name or a part of it), or from one of its checkpoints.",
         ),
     ] = None,
