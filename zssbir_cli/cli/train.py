@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from zssbir_cli.workflows.check import CheckOutcome
     from zssbir_cli.workflows.train import TrainOutcome
 
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        metavar="RECIPE",
+        autocompletion=complete.recipes,
+        help="A recipe file, or a shipped recipe (see `zssbir recipes`).",
+    ),
+]
+
 
 def train(
     context: typer.Context,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            "-r",
-            metavar="RECIPE",
-            autocompletion=complete.recipes,
-            help="A recipe file, or a shipped recipe (see `zssbir recipes`).",
-        ),
-    ] = None,
+    recipe: RecipeName = None,
     set_: options.Set = None,
     data: Annotated[
         Path | None,
