@@ -84,3 +84,30 @@ def live(photo_gallery: tuple[Path, Path]) -> "Iterator[LiveGallery]":
     live = LiveGallery(gallery)
     yield live
     live.close()
+
+
+TINY_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def tiny_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.nn.Module, Path]:
+    """A small open_clip model, which the tower `tiny` (test_vit) has as its text side, and its file."""
+    import json
+
+    import open_clip
+    from safetensors.torch import save_file
+
+    from zssbir_cli.models import towers
+
+    (tmp_path / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
+    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    torch.manual_seed(2)
+    clip = open_clip.create_model("tiny-clip").eval()
+    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
+    tower = towers.Tower("test_vit", "tiny", text=("tiny-clip", "none"))
+    monkeypatch.setitem(towers.TOWERS, "tiny", tower)
+    return clip, tmp_path / "clip.safetensors"

@@ -1,6 +1,5 @@
 """The text-anchored head: its loss, whose names it knows, the text side against open_clip, training and resuming."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,21 +17,14 @@ from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.methods.table import build_method
 from zssbir_cli.methods.triplet.anchors import TextAnchors
 from zssbir_cli.methods.triplet.method import Triplet
-from zssbir_cli.models import towers
 from zssbir_cli.models.encoder import build_encoder
 from zssbir_cli.models.text_tower import load_text_side
-from zssbir_cli.models.towers import Tower
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.types import Modality, Role
 from zssbir_cli.workflows.setup import training_classes
 from zssbir_cli.workflows.train import train
 
 HEAD = ("method.text_weight=1", "method.text_scale=20")
-TINY_CLIP = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
 
 
 class Names:
@@ -43,18 +35,6 @@ class Names:
 
     def class_names(self) -> dict[int, str]:
         return self.names
-
-
-@pytest.fixture
-def tiny_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[open_clip.CLIP, Path]:
-    """A small open_clip model that is the text side of `test_vit`, and its file."""
-    (tmp_path / "tiny-clip.json").write_text(json.dumps(TINY_CLIP))
-    open_clip.add_model_config(tmp_path / "tiny-clip.json")
-    torch.manual_seed(2)
-    clip = open_clip.create_model("tiny-clip").eval()
-    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
-    monkeypatch.setitem(towers.TOWERS, "tiny", Tower("test_vit", "tiny", text=("tiny-clip", "none")))
-    return clip, tmp_path / "clip.safetensors"
 
 
 def test_the_loss_is_the_cross_entropy_of_the_names() -> None:

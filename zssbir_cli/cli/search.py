@@ -32,6 +32,12 @@ def search(
     like: list[Path] = typer.Option(
         [], "--like", metavar="PHOTO", help="A photo to find more like, instead of a drawing, or beside it."
     ),
+    text: str = typer.Option(
+        "",
+        "--text",
+        metavar="WORDS",
+        help="Words to look for, alone or added to each picture; for --model siglip, clip and others with a text side.",
+    ),
     min_score: float = typer.Option(
         -1.0, "--min-score", metavar="X", help="Show no photo with a cosine below X (-1 to 1)."
     ),
@@ -57,7 +63,7 @@ def search(
     with shown() as progress:
         result = workflow.search_sketches(
             sketches or [], gallery, run=run, model=model, runs=runs, checkpoint=checkpoint, k=k, like=like,
-            min_score=min_score, device=device, workers=workers, progress=progress,
+            text=text, min_score=min_score, device=device, workers=workers, progress=progress,
         )  # fmt: skip
     if out is not None:
         workflow.write_result(result, out)
@@ -73,10 +79,10 @@ def search(
         note(result.note)
     for found in result.found:
         if found.note:
-            note(f"{found.sketch}: {found.note}")
+            note(f"{found.title}: {found.note}")
     if json_:
         print(json.dumps(workflow.result_json(result), indent=1))
         return
     for found in result.found:
         rows = [(h.rank, f"{h.score:.4f}", h.name, h.source) for h in found.hits]
-        table(("", "cosine", "class", "photo"), rows, f"{found.sketch} in {result.photos:,} photos")
+        table(("", "cosine", "class", "photo"), rows, f"{found.title} in {result.photos:,} photos")

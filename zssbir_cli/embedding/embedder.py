@@ -10,6 +10,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 from zssbir_cli.compute.precision import Precision
@@ -17,6 +18,8 @@ from zssbir_cli.compute.versions import library_versions
 from zssbir_cli.data.embeddings import EmbeddingInfo
 from zssbir_cli.embedding.passes import embed_all, embed_batches
 from zssbir_cli.embedding.weights import Embeds, RunWeights, TowerWeights, Weights
+from zssbir_cli.errors import UsageError
+from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
 
@@ -145,6 +148,25 @@ class Embedder:
         """Embeddings float32 [N, D] of uint8 images [N, C, size, size], on the CPU."""
         with torch.inference_mode(), self.precision.autocast():
             return self.method.embed(images.to(self.precision.device), modality).float().cpu()
+
+    @cached_property
+    def _texts(self) -> TextEncoder:
+        return self.weights.load_text()
+
+    def embed_text(self, text: str) -> Tensor:
+        """The unit embedding of a text, float32 [1, D], in the space of the images.
+
+        Errors: UsageError (no text side, or of other dimensions than the images), CheckpointError.
+        """
+        row = functional.normalize(self._texts([text]).float(), dim=1)
+        images = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
+        width = self.embed_batch(images, Modality.PHOTO).shape[1]
+        if row.shape[1] != width:
+            raise UsageError(
+                f"text: {self.weights.label} embeds photos in {width} dimensions and texts in {row.shape[1]}; keep the "
+                "projection (model.options: {num_classes: " + str(row.shape[1]) + "})"
+            )
+        return row
 
     def batches(
         self, images: Dataset[Tensor], modality: Modality, batches: Sequence[Sequence[int]]

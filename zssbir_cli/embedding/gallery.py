@@ -54,6 +54,7 @@ def open_gallery(
     which: str = "best",
     embedder: Embedder | None = None,
     workers: int | None = None,
+    text: bool = False,
     progress: Progress = silent,
 ) -> Gallery:
     """Open a gallery; what is missing or has changed is embedded.
@@ -62,18 +63,23 @@ def open_gallery(
         gallery: an embeddings file, a prepared set (its test photos), or a folder of photos.
         run, model, runs, which: whose weights, as `choose_weights` takes them; default: those that made the file.
         embedder: the weights, where they are open already.
+        text: whether texts will be searched for: weights without a text side are refused before anything is embedded.
 
     Errors: UsageError (no such gallery), DataError (damaged, of other weights), CheckpointError.
     """
     if gallery.is_file():
         stored = read_embeddings(gallery)
         embedder = _owner(stored, gallery, device, run, model, runs, workers, embedder)
+        if text:
+            embedder.weights.check_text()
         notes = (_differing(stored, embedder, gallery), embedder.weights.note)
         return Gallery(embedder, stored, note="; ".join(filter(None, notes)))
     if not gallery.is_dir():
         raise UsageError(f"--photos {gallery}: no such file or folder")
     if embedder is None:
         embedder = open_embedder(device, run=run, model=model, runs=runs, which=which, workers=workers)
+    if text:
+        embedder.weights.check_text()
     note = embedder.weights.note
     if (gallery / "manifest.json").is_file():
         stored = embed_part(embedder, PreparedSet.open(gallery), Part.TEST, progress=progress)

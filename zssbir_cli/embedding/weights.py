@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from zssbir_cli.embedding.load import load_run, open_checkpoint
 from zssbir_cli.engine.checkpoint import CheckpointInfo
+from zssbir_cli.errors import UsageError
 from zssbir_cli.files import cache_folder
+from zssbir_cli.models.clip_text import TextEncoder
+from zssbir_cli.models.text_tower import check_text_side, holds_texts, load_text_side, text_is_here
 from zssbir_cli.models.towers import TowerSpec, find_tower
 from zssbir_cli.names import file_part
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
@@ -74,6 +77,19 @@ class Weights(Protocol):
         """Load the weights, in eval mode. Errors: CheckpointError."""
         ...
 
+    def check_text(self) -> None:
+        """Raise UsageError unless there is a text side."""
+        ...
+
+    @property
+    def text_is_here(self) -> bool:
+        """Whether there is a text side that needs no download."""
+        ...
+
+    def load_text(self) -> TextEncoder:
+        """Load the text side. Errors: UsageError, CheckpointError."""
+        ...
+
 
 @dataclass(frozen=True)
 class RunWeights:
@@ -133,6 +149,21 @@ class RunWeights:
         """The trained method."""
         method: Embeds = load_run(self.home, device, self.asked)[1].to(memory_format=torch.channels_last)
         return method
+
+    def check_text(self) -> NoReturn:
+        """A run is not known to share a space with texts. Raises UsageError."""
+        raise UsageError(
+            f"text: {self.label} has no text side; use a frozen model that has one, e.g. --model clip"
+        )
+
+    @property
+    def text_is_here(self) -> bool:
+        """There is none."""
+        return False
+
+    def load_text(self) -> NoReturn:
+        """There is none. Raises UsageError."""
+        self.check_text()
 
 
 @dataclass(frozen=True)
@@ -195,3 +226,23 @@ class TowerWeights:
     def load(self, device: torch.device) -> Embeds:
         """The tower."""
         return self.spec.build().to(device).to(memory_format=torch.channels_last)
+
+    def check_text(self) -> None:
+        """See `models.text_tower.check_text_side`."""
+        check_text_side(self.spec.model.backbone)
+
+    @property
+    def text_is_here(self) -> bool:
+        """See `models.text_tower.text_is_here`."""
+        return text_is_here(self.spec.model.backbone, self._whole)
+
+    def load_text(self) -> TextEncoder:
+        """open_clip's, from the tower's own file where that is a whole CLIP."""
+        name = self.spec.name.partition("=")[0]
+        return load_text_side(self.spec.model.backbone, self._whole, f"give it as --model {name}=FILE")
+
+    @cached_property
+    def _whole(self) -> Path | None:
+        """The file of weights, where it holds the text side too."""
+        file = Path(self.spec.model.weights)
+        return file if self.spec.model.weights not in ("pretrained", "none") and holds_texts(file) else None

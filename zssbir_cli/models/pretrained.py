@@ -75,6 +75,14 @@ def clip_file(model: str, tag: str) -> Path:
     return hub_file(repo, _names(name, CLIP_FILES)) if repo else url_file(config["url"])
 
 
+def clip_is_cached(model: str, tag: str) -> bool:
+    """Whether `clip_file` would find its file in the hub's cache."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    repo, _, name = get_pretrained_cfg(model, tag).get("hf_hub", "").rpartition("/")
+    return bool(repo) and cached_file(repo, _names(name, CLIP_FILES)) is not None
+
+
 def clip_place(model: str, tag: str) -> str:
     """Where `clip_file` has its file from, in words."""
     from open_clip.pretrained import get_pretrained_cfg

@@ -11,9 +11,10 @@ from torch import Tensor
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import reason
 from zssbir_cli.models.clip_text import TextEncoder
-from zssbir_cli.models.hub import NotDownloaded, hub_file
-from zssbir_cli.models.pretrained import clip_file, clip_place
+from zssbir_cli.models.hub import NotDownloaded, cached_file, hub_file
+from zssbir_cli.models.pretrained import clip_file, clip_is_cached, clip_place
 from zssbir_cli.models.towers import TOWERS
+from zssbir_cli.models.weights import read_state
 
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 """Files of a tokenizer in the hub, for models that do not take CLIP's own."""
@@ -26,15 +27,33 @@ def text_side(backbone: str) -> tuple[str, str] | None:
 
 def check_text_side(backbone: str) -> tuple[str, str]:
     """open_clip's model and tag, as `text_side`. Raises UsageError when there is none, or a package is missing."""
-    import open_clip
-
     found = text_side(backbone)
     if found is None:
         with_text = ", ".join(name for name, tower in TOWERS.items() if tower.text)
         raise UsageError(f"{backbone} has no text side; {with_text} have one")
+    import open_clip
+
     if _tokenizer_repo(open_clip.get_model_config(found[0])) and find_spec("transformers") is None:
         raise UsageError(f"the texts of {found[0]} need the text extra: python -m pip install 'zssbir[text]'")
     return found
+
+
+def holds_texts(file: Path) -> bool:
+    """Whether a weight file is a whole CLIP, with its text side. Errors: CheckpointError."""
+    return any(name.startswith(("transformer.", "text.")) for name in read_state(file))
+
+
+def text_is_here(backbone: str, file: Path | None = None) -> bool:
+    """Whether `load_text_side` would need no download and no package."""
+    try:
+        model, tag = check_text_side(backbone)
+    except UsageError:
+        return False
+    import open_clip
+
+    repo = _tokenizer_repo(open_clip.get_model_config(model))
+    words = not repo or all(cached_file(repo, [name]) for name in TOKENIZER_FILES)
+    return words and (file is not None or clip_is_cached(model, tag))
 
 
 def load_text_side(backbone: str, file: Path | None = None, advice: str = "") -> TextEncoder:

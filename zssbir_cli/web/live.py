@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.embeddings import Embeddings, read_embeddings
@@ -31,11 +32,13 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class Query:
-    """What to look for: a network input uint8 [C, S, S] of a modality, or a photo of the gallery by its `like`."""
+    """What to look for: a network input uint8 [C, S, S] of a modality, or a photo of the gallery by its `like`; `text`:
+    words, alone or added to either."""
 
     image: Tensor | None = None
     modality: Modality = Modality.SKETCH
     like: int | None = None
+    text: str = ""
     k: int = 24
 
 
@@ -68,6 +71,7 @@ class LiveGallery:
         self._rows, self.first_row = gallery.photos()
         self._products = Precision.choose("auto", torch.device("cpu")).dtype
         self._stamp, self._checked = _stamp(gallery.stored.path), time.monotonic()
+        self._reads_text = gallery.embedder.weights.text_is_here
         self.version = 0
         """Counts up when a renewed file is opened."""
         self.problem = ""
@@ -95,6 +99,11 @@ class LiveGallery:
     def sketch_crop(self) -> bool:
         """Whether drawings are cropped to their ink."""
         return self._gallery.embedder.sketch_crop
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether words can be searched for: the weights have a text side, and it is on this machine."""
+        return self._reads_text
 
     async def find(self, query: Query) -> list[FoundPhoto]:
         """The photos nearest to a query, best first. Errors: Busy, DataError."""
@@ -156,6 +165,10 @@ class LiveGallery:
                 if not 0 <= query.like < len(rows):
                     raise DataError(f"there is no photo {query.like}; the gallery has {len(rows)}")
                 vectors[i] = torch.from_numpy(np.asarray(rows[query.like], np.float32))
+            if query.text:
+                words = self._gallery.embedder.embed_text(query.text)[0]
+                alone = query.image is None and query.like is None
+                vectors[i] = words if alone else functional.normalize(vectors[i], dim=0) + words
         return vectors
 
     def _hits(self, query: Query, nearest: Neighbours, i: int) -> list[FoundPhoto]:

@@ -26,6 +26,7 @@ MAX_BODY = 20 << 20
 MAX_SECONDS = 30
 MAX_K = 1000
 MAX_POINTS = 100_000
+MAX_TEXT = 1000
 PAPER, MARGIN, LINE = 512, 24, 6
 """Side of the sheet that strokes are drawn on, its margin, and the width of a line, pixels."""
 
@@ -46,11 +47,25 @@ async def read_query(request: Request, gallery: LiveGallery, default_k: int) -> 
     fields = {**request.query_params, **fields}
     k = _whole(fields.get("k", default_k), "k", 1, MAX_K)
     least = _score(fields.get("min_score"))
+    text = _text(fields.get("text"), gallery)
     if fields.get("like") is not None:
         like = _whole(fields["like"], "like", 0, gallery.photos - 1)
-        return Query(like=like, k=k), least
+        return Query(like=like, text=text, k=k), least
+    if text and not any(fields.get(name) for name in ("image", "photo", "strokes")):
+        return Query(text=text, k=k), least
     image, modality = await asyncio.to_thread(_image, fields, gallery)
-    return Query(image, modality, k=k), least
+    return Query(image, modality, text=text, k=k), least
+
+
+def _text(value: Any, gallery: LiveGallery) -> str:
+    """The words of a query; "" for none. Raises HTTPException."""
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise HTTPException(400, f"text must be words, at most {MAX_TEXT} characters")
+    if not gallery.reads_text:
+        raise HTTPException(422, "words cannot be searched for: the model has no text side on this machine")
+    return value.strip()
 
 
 async def _fields(request: Request) -> dict[str, Any]:
@@ -106,7 +121,7 @@ def _image(fields: Mapping[str, Any], gallery: LiveGallery) -> tuple[Tensor, Mod
         elif fields.get("strokes") is not None:
             sketch = decode_sketch(np.frombuffer(_drawn(fields["strokes"]), np.uint8))
         else:
-            raise HTTPException(422, "give one of image, photo, strokes or like")
+            raise HTTPException(422, "give one of image, photo, strokes, like or text")
     except DataError as error:
         raise HTTPException(422, f"the picture cannot be used: {error}") from None
     if ink_box(sketch) is None:

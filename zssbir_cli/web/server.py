@@ -81,7 +81,7 @@ class _Server:
 
     async def search(self, request: Request) -> Response:
         """
-        summary: Photos nearest to a drawing, to a photo, or to a photo of the gallery.
+        summary: Photos nearest to a drawing, to a photo, to a photo of the gallery, or to words.
         requestBody:
           required: true
           content:
@@ -92,6 +92,7 @@ class _Server:
                   image: {type: string, format: binary, description: "A drawing: PNG, JPEG, SVG and others."}
                   photo: {type: string, format: binary, description: "A photo, to find others like it."}
                   like: {type: integer, description: "The id of a photo of the gallery."}
+                  text: {type: string, description: "Words, alone or added to the picture."}
                   k: {type: integer, minimum: 1, maximum: 1000}
                   min_score: {type: number, description: "Least cosine of a hit."}
             application/json:
@@ -100,6 +101,7 @@ class _Server:
                 properties:
                   strokes: {type: array, items: {type: array, items: {type: array, items: {type: number}}}}
                   like: {type: integer}
+                  text: {type: string, description: "Words, alone or added to the picture."}
                   k: {type: integer, minimum: 1, maximum: 1000}
                   min_score: {type: number}
         responses:

@@ -111,6 +111,8 @@ def _warm_up(gallery: Gallery) -> None:
     """Load the weights and run them once, so that the first drawing is answered as quickly as the others."""
     side = gallery.embedder.size
     gallery.embedder.embed_batch(torch.zeros(1, 1, side, side, dtype=torch.uint8), Modality.SKETCH)
+    if gallery.embedder.weights.text_is_here:
+        gallery.embedder.embed_text("a photo")
 
 
 def is_loopback(host: str) -> bool:

@@ -70,12 +70,15 @@ class Retriever:
         *,
         k: int = 20,
         like: Pictures = (),
+        text: str = "",
         min_score: float = -1.0,
         progress: Progress = silent,
     ) -> SearchResult:
         """As `zssbir.search`, with these weights; a gallery from `open` is not looked at again each time."""
         gallery = photos if isinstance(photos, Gallery) else self.open(photos, progress=progress)
-        return search_gallery(gallery, sketches, k=k, like=like, min_score=min_score, progress=progress)
+        return search_gallery(
+            gallery, sketches, k=k, like=like, text=text, min_score=min_score, progress=progress
+        )
 
 
 def load(

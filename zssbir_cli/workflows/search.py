@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from zssbir_cli import files
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.embeddings import Embeddings
+from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult
 from zssbir_cli.embedding.gallery import Gallery, open_gallery
 from zssbir_cli.errors import DataError, UsageError
@@ -44,7 +46,21 @@ class Found:
     hits: tuple[Hit, ...]
     note: str
     modality: Modality
-    image: Tensor = field(compare=False, repr=False)
+    image: Tensor | None = field(compare=False, repr=False)
+    """Its pixels; None for a text alone, whose `sketch` is an empty path."""
+    text: str = ""
+    """What was searched for in words, alone or beside the picture."""
+
+    @property
+    def title(self) -> str:
+        """The query, for people."""
+        picture = [] if self.image is None else [str(self.sketch)]
+        return " + ".join([*picture, f'"{self.text}"'] if self.text else picture)
+
+    @property
+    def kind(self) -> str:
+        """`sketch`, `photo` or `text`."""
+        return "text" if self.image is None else self.modality.name.lower()
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ def search_sketches(
     runs: AnyPath = "runs",
     k: int = 20,
     like: Pictures = (),
+    text: str = "",
     min_score: float = -1.0,
     device: str = "auto",
     workers: int | None = None,
@@ -91,6 +108,8 @@ def search_sketches(
         run, model, checkpoint: whose weights, as `embedding.choice.choose_weights` takes them; default: those that made
             the file, or the latest run under `runs`.
         like: photos to find more like; they do not find themselves.
+        text: what to look for in words, for a frozen model with a text side: alone, or added to each picture (the mean
+            of both unit vectors).
         min_score: the least cosine of a photo that is shown.
 
     Errors: DataError (no query can be read, gallery of another model), UsageError, CheckpointError.
@@ -99,12 +118,12 @@ def search_sketches(
     >>> [hit.rank for hit in found.hits]
     [1, 2, 3]
     """
-    queries, left_out = _queries(sketches, like, k, min_score)
+    queries, left_out = _queries(sketches, like, text, k, min_score)
     opened = open_gallery(
         Path(photos), choose_device(device), run=run, model=model, runs=Path(runs), which=checkpoint,
-        workers=workers, progress=progress,
+        workers=workers, text=bool(text), progress=progress,
     )  # fmt: skip
-    return _search(opened, queries, left_out, k, min_score, progress)
+    return _search(opened, queries, left_out, text, k, min_score, progress)
 
 
 def search_gallery(
@@ -113,26 +132,29 @@ def search_gallery(
     *,
     k: int = 20,
     like: Pictures = (),
+    text: str = "",
     min_score: float = -1.0,
     progress: Progress = silent,
 ) -> SearchResult:
     """As `search_sketches`, in a gallery that is open already."""
-    queries, left_out = _queries(sketches, like, k, min_score)
-    return _search(gallery, queries, left_out, k, min_score, progress)
+    queries, left_out = _queries(sketches, like, text, k, min_score)
+    return _search(gallery, queries, left_out, text, k, min_score, progress)
 
 
 def _queries(
-    sketches: Pictures, like: Pictures, k: int, min_score: float
+    sketches: Pictures, like: Pictures, text: str, k: int, min_score: float
 ) -> tuple[list[QueryImage], list[tuple[Path, str]]]:
     if not -1 <= min_score <= 1:
         raise UsageError(f"--min-score {min_score}: a cosine lies between -1 and 1")
     passed_over: list[tuple[Path, str]] = []
     drawings, photos = expand(sketches, passed_over), expand(like, passed_over)
-    if not drawings and not photos:
-        raise UsageError("nothing to search for: give a drawing, or a photo with --like")
+    if not drawings and not photos and not text.strip():
+        raise UsageError(
+            "nothing to search for: give a drawing, or a photo with --like, or words with --text"
+        )
     if k < 1:
         raise UsageError(f"-k {k}: give 1 or more")
-    queries, left_out = read_queries(drawings, photos)
+    queries, left_out = read_queries(drawings, photos) if drawings or photos else ([], [])
     return queries, left_out + passed_over
 
 
@@ -140,34 +162,33 @@ def _search(
     opened: Gallery,
     queries: list[QueryImage],
     left_out: list[tuple[Path, str]],
+    text: str,
     k: int,
     min_score: float,
     progress: Progress,
 ) -> SearchResult:
     """The photos of each query."""
     stored, (rows, start), embedder = opened.stored, opened.photos(), opened.embedder
-    vectors = [
-        embedder.embed(QueryInputs(some, embedder.size, embedder.sketch_crop), modality)
-        for modality in (Modality.SKETCH, Modality.PHOTO)
-        if (some := [q for q in queries if q.modality is modality])
-    ]
     nearest = search(
-        torch.cat(vectors), rows, k + any(q.modality is Modality.PHOTO for q in queries),
+        _vectors(embedder, queries, text), rows, k + any(q.modality is Modality.PHOTO for q in queries),
         products=Precision.choose("auto", torch.device("cpu")).dtype,
         progress=progress if len(rows) > SHOW_PROGRESS else silent,
     )  # fmt: skip
     found = []
-    for i, query in enumerate(queries):
+    for i, query in enumerate(queries or [None]):
         scored = zip((nearest.rows[i] + start).tolist(), nearest.scores[i].tolist(), strict=True)
-        itself = query.path.resolve() if query.modality is Modality.PHOTO else None
+        itself = query.path.resolve() if query and query.modality is Modality.PHOTO else None
         best = [(row, score) for row, score in scored if itself is None or not _is(stored, row, itself)][:k]
         hits = tuple(_hit(stored, j, *pair) for j, pair in enumerate(best, start=1) if pair[1] >= min_score)
-        note = query.note
+        note = query.note if query else ""
         if best and not hits:
             note = f"nothing above {min_score:g} (the best photo has {best[0][1]:.3f})" + (
                 note and f"; {note}"
             )
-        found.append(Found(query.path, hits, note, query.modality, query.image))
+        if query:
+            found.append(Found(query.path, hits, note, query.modality, query.image, text))
+        else:
+            found.append(Found(Path(), hits, note, Modality.SKETCH, None, text))
     skipped = opened.folder.skipped if opened.folder else ()
     return SearchResult(
         stored,
@@ -179,6 +200,19 @@ def _search(
         opened.note,
         tuple(left_out),
     )
+
+
+def _vectors(embedder: Embedder, queries: list[QueryImage], text: str) -> Tensor:
+    """Unit embeddings [N, D] of the queries, sketches first, each with the text if there is one; of the text alone."""
+    vectors = [
+        embedder.embed(QueryInputs(some, embedder.size, embedder.sketch_crop), modality)
+        for modality in (Modality.SKETCH, Modality.PHOTO)
+        if (some := [q for q in queries if q.modality is modality])
+    ]
+    if not text:
+        return torch.cat(vectors)
+    words = embedder.embed_text(text)
+    return functional.normalize(torch.cat(vectors) + words, dim=1) if vectors else words
 
 
 def _hit(stored: Embeddings, rank: int, row: int, score: float) -> Hit:
@@ -209,7 +243,8 @@ def result_json(result: SearchResult) -> dict[str, Any]:
         "left_out": [{"sketch": str(path), "reason": reason} for path, reason in result.left_out],
         "sketches": [
             {
-                "sketch": str(f.sketch),
+                "sketch": "" if f.image is None else str(f.sketch),
+                **({"text": f.text} if f.text else {}),
                 "note": f.note,
                 "results": [
                     {"rank": h.rank, "score": h.score, "photo": h.source, "class": h.name} for h in f.hits
@@ -226,8 +261,7 @@ def result_csv(result: SearchResult) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["query", "kind", "rank", "cosine", "photo", "class"])
     for f in result.found:
-        kind = "sketch" if f.modality is Modality.SKETCH else "photo"
-        writer.writerows([f.sketch, kind, h.rank, f"{h.score:.6f}", h.source, h.name] for h in f.hits)
+        writer.writerows([f.title, f.kind, h.rank, f"{h.score:.6f}", h.source, h.name] for h in f.hits)
     return out.getvalue()
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zssbir_cli.evaluation import pictures
-from zssbir_cli.types import Modality
 from zssbir_cli.viz.page import link, write_page
 from zssbir_cli.viz.sheet import Row, Tile, save_sheet
 
@@ -25,7 +24,7 @@ def write_search_page(result: "SearchResult", out: Path) -> Path:
     queries = []
     for found in result.found:
         query, results = _tiles(result, found, out)
-        queries.append({"heading": found.sketch.name, "note": found.note, "query": query, "results": results})
+        queries.append({"heading": _title(found), "note": found.note, "query": query, "results": results})
     return write_page(out, "search", title=TITLE, about=_about(result), queries=queries)
 
 
@@ -45,10 +44,14 @@ def _tiles(result: "SearchResult", found: "Found", out: Path) -> tuple[Tile, lis
                 spare=f"photo {hit.row}",
             )
         )
-    kind = "drawing" if found.modality is Modality.SKETCH else "photo"
-    return Tile(
-        pictures.of_query(found.image, found.modality), found.sketch.name, mark="query", spare=kind
-    ), results
+    kind = "drawing" if found.kind == "sketch" else found.kind
+    image = None if found.image is None else pictures.of_query(found.image, found.modality)
+    return Tile(image, _title(found), mark="query", spare=kind), results
+
+
+def _title(found: "Found") -> str:
+    """The query, without folders."""
+    return found.title.replace(str(found.sketch), found.sketch.name) if found.sketch.name else found.title
 
 
 def _about(result: "SearchResult") -> str:

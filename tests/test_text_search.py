@@ -1,0 +1,137 @@
+"""Searching with words: a whole CLIP as one file, words alone or beside a drawing, and who has no text side."""
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch.nn.functional import normalize
+
+from zssbir_cli.errors import UsageError
+from zssbir_cli.models import towers
+from zssbir_cli.models.towers import Tower
+from zssbir_cli.workflows import search as workflow
+from zssbir_cli.workflows.embed import embed
+from zssbir_cli.workflows.load import load
+
+SMALL = {"num_classes": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+
+
+@pytest.fixture
+def model(tiny_clip: tuple[torch.nn.Module, Path], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The whole of a small CLIP as a weight file: its image side becomes a timm backbone, its text side reads."""
+    backbone = "vit_base_patch16_clip_quickgelu_224"
+    small = Tower(backbone, "small", SMALL, size=32, text=("tiny-clip", "none"))
+    monkeypatch.setitem(towers.TOWERS, "small", small)
+    return f"small={tiny_clip[1]}"
+
+
+@pytest.fixture
+def drawing(tmp_path: Path) -> Path:
+    image = Image.new("L", (60, 60), 255)
+    ImageDraw.Draw(image).ellipse((10, 15, 50, 45), outline=0, width=3)
+    image.save(tmp_path / "s.png")
+    return tmp_path / "s.png"
+
+
+def test_words_alone_and_beside_a_drawing(
+    model: str,
+    tiny_clip: tuple[torch.nn.Module, Path],
+    photo_gallery: tuple[Path, Path],
+    drawing: Path,
+    tmp_path: Path,
+) -> None:
+    clip, photos = tiny_clip[0], photo_gallery[0]
+    with torch.no_grad():
+        words = normalize(clip.encode_text(open_clip.get_tokenizer("tiny-clip")(["red"])), dim=1)
+    alone = workflow.search_sketches([], photos, model=model, text="red", k=12, workers=0)
+    rows = torch.from_numpy(np.array(alone.gallery.embedding))
+    (found,) = alone.found
+    assert [h.score for h in found.hits] == pytest.approx(sorted((rows @ words[0]).tolist())[::-1], abs=1e-5)
+    assert (found.title, found.kind) == ('"red"', "text")
+    retriever = load(model=model, device="cpu", workers=0)
+    sketch = torch.from_numpy(retriever.embed([drawing], modality="sketch"))
+    both = retriever.search([drawing], photos, text="red", k=12)
+    wanted = rows @ normalize(sketch + words, dim=1)[0]
+    assert [h.score for h in both.found[0].hits] == pytest.approx(sorted(wanted.tolist())[::-1], abs=1e-5)
+    assert both.found[0].title == f'{drawing} + "red"'
+    for name in ("r.html", "r.png", "r.csv", "r.json"):
+        workflow.write_result(alone, tmp_path / name)
+    assert (
+        "&#34;red&#34;" in (tmp_path / "r.html").read_text() or '"red"' in (tmp_path / "r.html").read_text()
+    )
+    assert (tmp_path / "r.csv").read_text().splitlines()[1].startswith('"""red""",text,1,')
+    saved = workflow.result_json(alone)["sketches"][0]
+    assert (saved["sketch"], saved["text"]) == ("", "red")
+    assert "text" not in workflow.result_json(retriever.search([drawing], photos))["sketches"][0]
+
+
+def test_no_text_side_is_said_before_anything_is_embedded(
+    photo_gallery: tuple[Path, Path], tmp_path: Path, tiny_recipe: Path
+) -> None:
+    photos, run = photo_gallery
+    for weights, words in (
+        ({"run": run}, "run one .* has no text side; .*--model clip"),
+        ({"model": str(tiny_recipe)}, "test_resnet has no text side"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            workflow.search_sketches([], photos, text="red", workers=0, **weights)  # type: ignore[arg-type]
+    assert not list((tmp_path.parent / "zssbir-cache").glob("tiny.yaml*"))
+    file = embed(run, photos=photos, out=tmp_path / "g.h5", workers=0).files[0]
+    with pytest.raises(UsageError, match="has no text side"):
+        workflow.search_sketches([], file, text="red", workers=0)
+    with pytest.raises(UsageError, match="or words with --text"):
+        workflow.search_sketches([], photos, run=run, text=" ", workers=0)
+
+
+def test_texts_of_other_dimensions_than_the_photos_are_refused(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headless = Tower("test_vit", "headless", text=("tiny-clip", "none"))
+    monkeypatch.setitem(towers.TOWERS, "headless", headless)
+    recipe = tmp_path / "headless.yaml"
+    recipe.write_text(
+        "name: h\nmethod: {name: triplet}\ndata: {size: 32}\nmodel: {backbone: test_vit, weights: none}\n"
+    )
+    embedder = load(model=str(recipe), device="cpu", workers=0).embedder
+    monkeypatch.setattr(
+        type(embedder.weights), "load_text", lambda self: lambda texts: torch.ones(len(texts), 16)
+    )
+    with pytest.raises(UsageError, match=r"photos in 64 dimensions and texts in 16; keep the projection"):
+        embedder.embed_text("red")
+
+
+def test_the_server_answers_words(model: str, photo_gallery: tuple[Path, Path], drawing: Path) -> None:
+    pytest.importorskip("starlette")
+    pytest.importorskip("multipart")
+    pytest.importorskip("httpx")
+    from starlette.testclient import TestClient
+
+    from zssbir_cli.embedding.gallery import open_gallery
+    from zssbir_cli.web.live import LiveGallery
+    from zssbir_cli.web.server import build_app
+
+    for weights, text in (({"model": model}, True), ({"run": photo_gallery[1]}, False)):
+        opened = open_gallery(photo_gallery[0], torch.device("cpu"), workers=0, **weights)  # type: ignore[arg-type]
+        live = LiveGallery(opened)
+        try:
+            with TestClient(build_app(live, k=12)) as client:
+                alone = client.post("/search", json={"text": "red"})
+                if not text:
+                    assert alone.status_code == 422
+                    assert "no text side" in alone.json()["detail"]
+                    continue
+                wanted = workflow.search_gallery(opened, [], text="red", k=12).found[0].hits
+                assert [h["source"] for h in alone.json()["hits"]] == [h.source for h in wanted]
+                both = client.post("/search", data={"text": "red"}, files={"image": drawing.read_bytes()})
+                wanted = workflow.search_gallery(opened, [drawing], text="red", k=12).found[0].hits
+                found = [h["score"] for h in both.json()["hits"]]
+                assert found == pytest.approx([h.score for h in wanted], abs=1e-3)
+                like = client.post("/search", json={"text": "red", "like": 3}).json()["hits"]
+                assert len(like) == 11
+                assert client.post("/search", json={"text": 3}).status_code == 400
+                assert client.post("/search", json={"text": "a" * 1001}).status_code == 400
+        finally:
+            live.close()
