@@ -148,6 +148,9 @@ def test_google_weights_are_known_by_their_classes(tmp_path: Path) -> None:
     )
     assert "1,001 classes" in spec.note
     assert find_tower(spec.name) == spec
+    assert (
+        find_tower(f"mobilenetv2_050.lamb_in1k={tmp_path / 'mobilenetv2_050_mine.pth'}").label == spec.label
+    )
     with torch.no_grad():
         wanted = model.eval().forward_head(
             model.forward_features(pixels(picture(224)) / 127.5 - 1), pre_logits=True

@@ -30,11 +30,11 @@ def check_text_side(backbone: str) -> tuple[str, str]:
     found = text_side(backbone)
     if found is None:
         with_text = ", ".join(name for name, tower in TOWERS.items() if tower.text)
-        raise UsageError(f"{backbone} has no text side; {with_text} have one")
+        raise UsageError(f"text: {backbone} has no text side; {with_text} have one")
     import open_clip
 
     if _tokenizer_repo(open_clip.get_model_config(found[0])) and find_spec("transformers") is None:
-        raise UsageError(f"the texts of {found[0]} need the text extra: python -m pip install 'zssbir[text]'")
+        raise UsageError(f"text: {found[0]} needs the text extra: python -m pip install 'zssbir[text]'")
     return found
 
 

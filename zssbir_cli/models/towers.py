@@ -191,7 +191,8 @@ def _of_file(file: Path, backbone: str) -> TowerSpec:
         model = model.model_copy(update={"mean": (0.5,) * 3, "std": (0.5,) * 3})
         note = f"{file.name} has {GOOGLE_CLASSES:,} classes, as weights from TensorFlow have: inputs from -1 to 1"
         note += ", padding `same`" if padded else ""
-    return TowerSpec(f"{backbone}={file}", f"{file.name} ({tower.backbone})", model, data, note=note)
+    architecture = tower.backbone.partition(".")[0]  # the tag is of other weights
+    return TowerSpec(f"{backbone}={file}", f"{file.name} ({architecture})", model, data, note=note)
 
 
 def _backbone_in(file: Path) -> str:
