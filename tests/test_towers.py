@@ -286,6 +286,7 @@ def test_search_without_a_run_and_the_file_finds_its_tower_again(
     save_file(timm.create_model("test_vit").state_dict(), hub)
     with pytest.raises(DataError, match="does not have; name them with --model"):
         search_sketches([drawing], kept)
+    assert embed(model=TAG, photos=photos, out=kept, workers=0).folder.new == 12
     fresh = search_sketches([drawing], photos, model=TAG, k=3, workers=0)
     assert fresh.folder.new == 12  # other weights: nothing of the old file is used
 
