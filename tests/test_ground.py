@@ -104,6 +104,61 @@ def test_any_ground_becomes_white(ground: str) -> None:
     assert np.median(out) == 255
 
 
+def framed(a: Float, level: float = 255) -> Float:
+    """A thin printed frame in the margin of the sheet."""
+    out = cv2.copyMakeBorder(paper(a, level), 26, 26, 26, 26, cv2.BORDER_CONSTANT, value=level)
+    cv2.rectangle(out, (9, 9), (out.shape[1] - 10, len(out) - 10), 40, 2)
+    return out
+
+
+@pytest.mark.parametrize(
+    "ground",
+    [
+        lambda a: a,
+        lambda a: 255 - a,
+        lambda a: jpeg(a, 75),
+        lambda a: jpeg(noise(a / 255 * 205, 3), 80),
+        lambda a: paper(a, 150),
+    ],
+)
+def test_a_frame_in_the_margin_is_taken_away(ground: Callable[[Float], Float]) -> None:
+    page = np.clip(np.rint(ground(framed(drawing().astype(float)))), 0, 255).astype(np.uint8)
+    out, note = on_white(page)
+    assert "frame removed" in note
+    assert agreement(out, drawing()) > 0.97
+
+
+def test_rectangles_that_are_drawn_stay() -> None:
+    """A television with its screen, a cupboard whose doors touch its sides, an empty frame, and a square with a mark beside it."""
+    page = np.full((SIDE, SIDE), 255, np.uint8)
+    cv2.rectangle(page, (10, 10), (245, 245), (30,), 2)
+    screen, cupboard, beside = page.copy(), page.copy(), page.copy()
+    cv2.rectangle(screen, (40, 40), (215, 180), (30,), 2)
+    for x in (90, 170):
+        cv2.line(cupboard, (x, 10), (x, 245), (30,), 2)
+    cv2.circle(beside, (120, 120), 40, (30,), 2)
+    cv2.line(beside, (1, 1), (5, 5), (30,), 2)
+    for kept in (page, screen, cupboard, beside):
+        assert on_white(kept)[0] is kept
+
+
+@pytest.mark.parametrize("thick", [8, 14, 30])
+def test_a_black_frame_at_the_edge_of_white_paper_is_no_dark_ground(thick: int) -> None:
+    page = cv2.copyMakeBorder(drawing(), thick, thick, thick, thick, cv2.BORDER_CONSTANT, value=0)
+    assert agreement(on_white(page)[0], drawing()) > 0.97
+
+
+@pytest.mark.parametrize("side", [16, 24, 32, 48, 64])
+def test_small_drawings_on_white_keep_their_bits(side: int) -> None:
+    """Strokes are mostly soft edge there; the zigzag fills the sheet to its border."""
+    scribble = drawing()
+    for x in range(0, SIDE, 24):
+        cv2.line(scribble, (x, 250), (x + 12, 5), (0,), 4, cv2.LINE_AA)
+    for page in (drawing(), scribble):
+        small = np.asarray(Image.fromarray(page).resize((side, side), Image.Resampling.BICUBIC))
+        assert on_white(small)[0] is small
+
+
 def test_a_drawing_on_white_keeps_its_bits() -> None:
     filled = np.full((SIDE, SIDE), 255, np.uint8)
     filled[20:236, 20:236] = 0

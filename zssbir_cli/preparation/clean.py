@@ -27,7 +27,7 @@ from zssbir_cli.preparation.kinds import is_svg
 from zssbir_cli.preparation.pixels import grey, orientation, rgb
 from zssbir_cli.preparation.sources import MAX_FILE_BYTES
 from zssbir_cli.preparation.svg import rasterise
-from zssbir_cli.preparation.whole import image_end
+from zssbir_cli.preparation.whole import image_end, plain_png
 from zssbir_cli.types import Modality
 
 MAX_PIXELS = 100_000_000
@@ -95,10 +95,11 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
     square = options.size if options.square else None
     size = options.size if square is None else None
     try:
-        with _opened(raw, modality) as (image, data):
-            stored, note = (
-                _sketch(image, data, size) if modality is Modality.SKETCH else _photo(image, data, size)
-            )
+        if modality is Modality.SKETCH:
+            stored, note = _sketch(raw, size)
+        else:
+            with _opened(raw, modality) as (image, data):
+                stored, note = _photo(image, data, size)
         return Cleaned(stored if square is None else squared(stored, modality, square), note, digest)
     except FAULTS as error:
         return Cleaned(None, _why(error, raw), digest)
@@ -110,8 +111,7 @@ def drawing(raw: bytes) -> UInt8:
     Errors: DataError saying why it is no sketch.
     """
     try:
-        with _opened(raw, Modality.SKETCH) as (image, data):
-            return _drawn(image, data, None).pixels
+        return _drawn(raw, None).pixels
     except FAULTS as error:
         raise DataError(_why(error, raw)) from None
 
@@ -202,37 +202,48 @@ def _photo(image: Image.Image, raw: bytes, size: int | None) -> tuple[bytes, str
 
 
 class _Drawn(NamedTuple):
-    """A sketch as dark ink on white, uint8 [H, W], what was done to it, and how many of the file's bytes hold it
-    just so (0 = it was changed)."""
+    """A sketch as dark ink on white, uint8 [H, W], what was done to it, and the file's own bytes where they hold it just
+    so (None = it was changed)."""
 
     pixels: UInt8
     note: str
-    own: int
+    own: bytes | None
 
 
-def _sketch(image: Image.Image, raw: bytes, size: int | None) -> tuple[bytes, str]:
+def _sketch(raw: bytes, size: int | None) -> tuple[bytes, str]:
     """A sketch's own bytes where they are dark ink on white and every reader decodes them, else a grey PNG."""
-    drawn = _drawn(image, raw, size)
-    if drawn.own:
-        return raw[: drawn.own], drawn.note
+    drawn = _drawn(raw, size)
+    if drawn.own is not None:
+        return drawn.own, drawn.note
     out = io.BytesIO()
     Image.fromarray(drawn.pixels).save(out, "PNG", compress_level=PNG_LEVEL)
     return out.getvalue(), drawn.note
 
 
-def _drawn(image: Image.Image, raw: bytes, size: int | None) -> _Drawn:
-    keep = _target(image.width, image.height, size) == image.size and is_plain(image, raw)
-    end = _whole(raw) if keep else 0
-    note = "" if keep else _what_is_odd(image)
-    pixels, seen = own_grey(raw[:end], image.mode) if keep else grey(_loaded(image, raw))
+def _drawn(raw: bytes, size: int | None) -> _Drawn:
+    if (
+        len(raw) <= MAX_FILE_BYTES and (plain := plain_png(raw)) is not None
+    ):  # most drawings: no need to open them
+        width, height, end = plain
+        if width * height <= MAX_PIXELS and _target(width, height, size) == (width, height):
+            return _inked(*own_grey(raw[:end], "L"), size, "" if end == len(raw) else TAIL_CUT, raw[:end])
+    with _opened(raw, Modality.SKETCH) as (image, data):
+        if _target(image.width, image.height, size) == image.size and is_plain(image, data):
+            own = data[: _whole(data)]
+            return _inked(*own_grey(own, image.mode), size, "" if len(own) == len(data) else TAIL_CUT, own)
+        return _inked(*grey(_loaded(image, data)), size, _what_is_odd(image), None)
+
+
+def _inked(pixels: UInt8, seen: str, size: int | None, note: str, own: bytes | None) -> _Drawn:
+    """A sketch's pixels, which are a channel of it that was `seen`, as dark ink on white. DataError when it is blank."""
     limited = np.asarray(_resized(Image.fromarray(pixels), None)) if max(pixels.shape) > MAX_SIDE else pixels
     white, done = on_white(limited)
-    if int(white.min(initial=255)) > PALEST_INK:
+    if cv2.minMaxLoc(white)[0] > PALEST_INK:
         raise DataError("blank: no ink found")
-    if keep and not done and not seen:
-        return _Drawn(pixels, "" if end == len(raw) else TAIL_CUT, end)
+    if own is not None and not done and not seen:
+        return _Drawn(pixels, note, own)
     small = np.asarray(_resized(Image.fromarray(white if done else pixels), size))
-    return _Drawn(small, ", ".join(filter(None, (note, seen, done))), 0)
+    return _Drawn(small, ", ".join(filter(None, ("" if own else note, seen, done))), None)
 
 
 def _loaded(image: Image.Image, raw: bytes, target: tuple[int, int] | None = None) -> Image.Image:

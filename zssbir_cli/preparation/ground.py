@@ -11,7 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from zssbir_cli.arrays import Float32, UInt8
+from zssbir_cli.arrays import Float32, Int32, UInt8
+from zssbir_cli.preparation.framed import LONGEST_STROKE, without_frame
 from zssbir_cli.preparation.ruled import without_lines
 
 WHITE = 248
@@ -29,6 +30,10 @@ UNEVEN = 0.05
 LEAST_CONTRAST = 0.05
 """Darkness (0-1) of the faintest stroke on a ground without noise."""
 NOTE = "ground made white"
+FRAME = "frame removed"
+INVERTED = "light on dark: inverted"
+SMALLEST_SHEET = 96
+"""On a smaller image strokes are mostly soft edge: what is nearly white there is no ground."""
 
 
 class _Box(NamedTuple):
@@ -43,12 +48,29 @@ class _Box(NamedTuple):
 def on_white(grey: UInt8) -> tuple[UInt8, str]:
     """A drawing on any ground, uint8 [H, W] -> dark ink on white, uint8 [H, W], and what was done ("" = nothing,
     and the same array)."""
-    if _is_on_white(grey):
+    plain, rectangle = _look(grey)
+    if rectangle and (page := without_frame(grey)) is not None:
+        white, done = on_white(page)
+        return white, f"{FRAME}, {done}" if done else FRAME
+    if plain:
         return grey, ""
-    if _is_on_white(255 - grey):
-        return 255 - grey, "light on dark: inverted"
+    light = np.asarray(255 - grey, np.uint8)
+    plain, rectangle = _look(light)
+    if (plain or rectangle) and not _is_framed(grey):
+        page = without_frame(light) if rectangle else None
+        if page is not None:
+            return page, f"{INVERTED}, {FRAME}"
+        if plain:
+            return light, INVERTED
     if min(grey.shape) < 24 or int(grey.max()) - int(grey.min()) < 8:
         return _without_ground(grey)
+    white, done = _cleared(grey)
+    page = without_frame(white) if done else None
+    return (white, done) if page is None else (page, f"{done}, {FRAME}")
+
+
+def _cleared(grey: UInt8) -> tuple[UInt8, str]:
+    """`on_white` of a drawing that is not plainly on white."""
     box = _paper(grey)
     whole = box == (0, grey.shape[0], 0, grey.shape[1])
     cut = grey[box.top : box.bottom, box.left : box.right]
@@ -69,23 +91,50 @@ def _without_ground(grey: UInt8) -> tuple[UInt8, str]:
     """What is too small or too even for a ground to be found: one level is the paper."""
     if int(grey.max()) - int(grey.min()) < 8:
         return np.full_like(grey, 255), NOTE
-    return (grey, "") if float(np.median(grey)) > 127 else (255 - grey, "light on dark: inverted")
+    return (grey, "") if float(np.median(grey)) > 127 else (255 - grey, INVERTED)
 
 
-def _is_on_white(grey: UInt8) -> bool:
-    """Whether the paper is plainly white: nearly all of the border is, hardly anything is nearly white, and no row
-    or column is inked from side to side."""
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.count_nonzero(border >= WHITE) < 0.9 * len(border):
-        return False
-    _, white = cv2.threshold(grey, WHITE - 1, 1, cv2.THRESH_BINARY)
-    _, light = cv2.threshold(grey, 127, 1, cv2.THRESH_BINARY)
-    if cv2.countNonZero(white) < 0.75 * cv2.countNonZero(light):
-        return False
+def _look(grey: UInt8) -> tuple[bool, bool]:
+    """Whether the paper is plainly white, and whether there may be a frame around the drawing.
+
+    White: nearly all of the border is, hardly anything is nearly white, and no row or column is inked from side to side.
+    """
     height, width = grey.shape
+    across, down = _white_pixels(grey)
+    least, lowest = int(across.min()) / width, int(down.min()) / height
+    rectangle = least < 1 - LONGEST_STROKE and lowest < 1 - LONGEST_STROKE
+    small = min(height, width) < SMALLEST_SHEET
+    if small:
+        across, down = _white_pixels(np.asarray(cv2.dilate(grey, np.ones((5, 5), np.uint8)), np.uint8))
+    border = (int(across[0]) + int(across[-1]) + int(down[0]) + int(down[-1])) / (2 * (height + width))
+    if small:
+        return border > 0.7 and int(across.sum()) > 0.7 * grey.size, rectangle
+    if border < 0.9:
+        return False, False
+    count = int(across.sum())
+    if count < 0.75 * grey.size:  # quick, and enough for most; else of what is no ink
+        _, light = cv2.threshold(grey, 127, 1, cv2.THRESH_BINARY)
+        if count < 0.75 * cv2.countNonZero(light):
+            return False, rectangle
+    return least > 0.08 and lowest > 0.08, rectangle
+
+
+def _white_pixels(grey: UInt8) -> tuple[Int32, Int32]:
+    """How many pixels of each row and of each column are white."""
+    _, white = cv2.threshold(grey, WHITE - 1, 1, cv2.THRESH_BINARY)
     across = cv2.reduce(white, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
     down = cv2.reduce(white, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
-    return bool(across.min() > 0.08 * width and down.min() > 0.08 * height)
+    return np.asarray(across, np.int32).ravel(), np.asarray(down, np.int32).ravel()
+
+
+def _is_framed(grey: UInt8) -> bool:
+    """Whether what is dark at the edges is a frame around a drawing on light paper, not a ground."""
+    box = _paper(grey)
+    height, width = grey.shape
+    if not (box.top and box.left and box.bottom < height and box.right < width):
+        return False
+    inside = grey[box.top : box.bottom, box.left : box.right]
+    return float(np.median(inside)) > 127 and int(inside.min()) < 127
 
 
 def _reduced(grey: UInt8) -> UInt8:

@@ -26,14 +26,23 @@ def _without_rows(dark: Float32) -> Float32 | None:
     slope = max(SLOPES, key=lambda s: _sharpness(dark, s))
     pad = int(abs(slope) * dark.shape[1] / 2) + 2
     tall = cv2.copyMakeBorder(dark, pad, pad, 0, 0, cv2.BORDER_CONSTANT, value=0)
-    level = _model(np.median(_sheared(np.asarray(tall, np.float32), slope), axis=1))
-    if level is None:
+    straight = _sheared(np.asarray(tall, np.float32), slope)
+    level = _model(np.median(straight, axis=1))
+    if level is None or not _reach_the_edges(straight, level):
         return None
     spread = np.repeat(level[:, None], dark.shape[1], 1).astype(np.float32)
     lines = _sheared(spread, -slope)[pad:-pad]
     rest = np.where(lines > 0, np.where(dark > 1.5 * lines + 0.02, dark, np.minimum(dark, 0)), dark)
     bridged = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     return np.asarray(np.where(lines > 0, np.minimum(dark, bridged), rest), np.float32)
+
+
+def _reach_the_edges(dark: Float32, level: Float32) -> bool:
+    """Whether half of the lines run from edge to edge, as those of paper do: even strokes (a fence, shelves) end before.
+    `level` is of three rows a line, of which one or more are inked."""
+    lines, wide = dark[level > 0], max(2, dark.shape[1] // 100)
+    ends = (np.median(lines[:, :wide], axis=1), np.median(lines[:, -wide:], axis=1))
+    return all(np.mean(end > FAINTEST_LINE) > 0.5 / 3 for end in ends)
 
 
 def _model(level: Float32) -> Float32 | None:
