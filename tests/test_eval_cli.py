@@ -45,12 +45,12 @@ def test_eval_alone_takes_the_latest_run_and_writes_all_its_files(tmp_path: Path
     assert saved["protocol"] == "zs"
     page = (run / "eval" / "zs" / "report.html").read_text()
     assert page.count('class="strip"') == 10
-    assert len(list((run / "embeddings").iterdir())) == 1
+    assert sorted(p.name.partition("-")[0] for p in (run / "embeddings").iterdir()) == ["best", "frozen"]
 
 
 def test_json_prints_only_json_and_embeddings_are_reused_until_stale(run: Path, tiny_recipe: Path) -> None:
     first = json.loads(call("eval", "--json", "--no-report").stdout)
-    (file,) = (run / "embeddings").iterdir()
+    (file,) = (run / "embeddings").glob("best-*")
     stamp = file.stat().st_mtime_ns
     assert json.loads(call("eval", "--json", "--no-report").stdout) == first
     assert file.stat().st_mtime_ns == stamp
@@ -98,7 +98,7 @@ def test_other_seen_classes_of_the_same_size_are_embedded_anew(run: Path, tiny_d
 
 def test_exact_embeddings_replace_rounded_ones_when_asked_for(run: Path) -> None:
     call("eval", "--precision", "bf16", "--json", "--no-report")
-    (file,) = (run / "embeddings").iterdir()
+    (file,) = (run / "embeddings").glob("best-*")
     before = read_embeddings(file).info.precision
     call("eval", "--precision", "fp32", "--json", "--no-report")
     assert (before, read_embeddings(file).info.precision) == ("bf16", "fp32")

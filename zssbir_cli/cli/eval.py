@@ -28,6 +28,13 @@ GalleryExtra = Annotated[
         help="More photos for the gallery, relevant to no query: a folder, an embeddings file, a data set.",
     ),
 ]
+Baselines = Annotated[
+    bool,
+    typer.Option(
+        "--baselines/--no-baselines",
+        help="Show chance and the run's frozen start beside the result (embedded once, then kept).",
+    ),
+]
 Qrels = Annotated[
     Path | None,
     typer.Option(
@@ -60,6 +67,7 @@ def evaluate(
     ),
     classes: options.Classes = None,
     gallery_extra: GalleryExtra = None,
+    baselines: Baselines = True,
     per_class: options.PerClass = None,
     seed: int = typer.Option(0, "--seed", metavar="N", help="For what a protocol or --per-class draws."),
     k: list[int] = typer.Option(
@@ -111,7 +119,7 @@ def evaluate(
         else:
             outcome = workflow.evaluate_run(
                 run, model=model, split=split, checkpoint=checkpoint, runs=runs, data=data, classes=only,
-                gallery_extra=gallery_extra, per_class=per_class, seed=seed, k=k, out=out, report=report, export=export, device=device,
+                gallery_extra=gallery_extra, baselines=baselines, per_class=per_class, seed=seed, k=k, out=out, report=report, export=export, device=device,
                 precision=precision, workers=workers, progress=progress,
             )  # fmt: skip
     _print_outcome(outcome, json_)
@@ -173,16 +181,24 @@ def _print_result(found: "Evaluation") -> None:
     for m in found.measures:
         q, c = m.over_queries, m.over_classes
         rows.append(
-            (m.name, m.convention or "-", f"{100 * m.value:6.2f}", f"{100 * q.low:.2f} - {100 * q.high:.2f}",
+            (m.name, m.convention or "-", f"{100 * m.value:6.2f}",
+             *(f"{100 * b.values[m.name, m.convention]:.2f}" for b in found.baselines),
+             f"{100 * q.low:.2f} - {100 * q.high:.2f}",
              f"{100 * c.low:.2f} - {100 * c.high:.2f}")
         )  # fmt: skip
     for p in results.comparable(found):
         rows.append(
-            (f"{p.measure}, {p.method} {p.year}, published", p.convention or "-", f"{p.value:6.1f}", "", "")
+            (
+                f"{p.measure}, {p.method} {p.year}, published",
+                p.convention or "-",
+                f"{p.value:6.1f}",
+                *[""] * (2 + len(found.baselines)),
+            )
         )
     gallery = f"{found.metrics.queries:,} queries, gallery of {found.metrics.gallery:,}"
     title = f"{results.headline(found)}: {gallery} (percent)"
-    table(("measure", "convention", "%", "95 % over queries", "95 % over classes"), rows, title)
+    yardsticks = [b.name for b in found.baselines]
+    table(("measure", "convention", "%", *yardsticks, "95 % over queries", "95 % over classes"), rows, title)
     if found.groups:
         columns = ("seen", "unseen", "harmonic")
         body = [

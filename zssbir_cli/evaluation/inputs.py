@@ -1,7 +1,7 @@
 """What is evaluated: queries and gallery of a protocol with the weights of a run or of a frozen tower, or of a file of embeddings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Inputs:
     seen: frozenset[int] = frozenset()
     """Labels of seen classes that take part (generalised protocols)."""
     prepared: PreparedSet | None = None
+    task: Task | None = None
+    """Whose images these are, of `prepared`."""
     extra: Distractors | None = None
     """Photos of elsewhere; they come last in the gallery, with label -1."""
 
@@ -108,8 +110,22 @@ def inputs_of(weights: Weights, split: str, options: Options, progress: Progress
     )
     return Inputs(
         query, gallery, tuple(prepared.classes), about, notes, _warnings(data),
-        seen if split.startswith("gzs") else frozenset(), prepared, extra,
+        seen if split.startswith("gzs") else frozenset(), prepared, task, extra,
     )  # fmt: skip
+
+
+def same_images(inputs: Inputs, weights: Weights, options: Options, progress: Progress = silent) -> Inputs:
+    """The same queries and gallery with other weights. Errors: DataError, CheckpointError."""
+    assert inputs.prepared is not None
+    assert inputs.task is not None
+    images = _Images(weights, inputs.prepared, options, progress)
+    query, gallery = images.side(inputs.task.queries), images.side(inputs.task.gallery)
+    extra = None
+    if options.extra is not None:
+        searched = [inputs.classes[c] for c in np.unique(query.labels)]
+        extra = find_distractors(options.extra, images.embedder, searched, progress)
+        gallery = _with(gallery, extra)
+    return replace(inputs, query=query, gallery=gallery, extra=extra, notes=(), warnings=())
 
 
 def _with(gallery: Side, extra: Distractors) -> Side:

@@ -29,6 +29,23 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """A yardstick on the same queries and gallery: its measures 0-1, by name and convention."""
+
+    name: str
+    about: str
+    values: Mapping[tuple[str, str], float]
+    checkpoint: str = ""
+    """sha256 of its weights, where it has some."""
+
+    @classmethod
+    def of(cls, name: str, about: str, metrics: Metrics, checkpoint: str = "") -> "Baseline":
+        """The means of all measures in all conventions."""
+        pairs = [(n, c) for n in metrics.names for c in (Metrics.conventions_of(n) or ("",))]
+        return cls(name, about, {(n, c): metrics.get(n, c or "voc") for n, c in pairs}, checkpoint)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Inputs, metrics with all per-query values, and the means with their intervals."""
 
@@ -37,6 +54,10 @@ class Evaluation:
     measures: tuple[Measure, ...]
     groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """For generalised protocols: `seen`, `unseen` and `harmonic` -> measure -> value."""
+    baselines: tuple[Baseline, ...] = ()
+    """Chance, and the frozen start of the run (`baselines`)."""
+    asked: tuple[int, ...] = DEFAULT_K
+    """The cuts that were asked for; those above the gallery are left out."""
 
 
 def measure(
@@ -48,17 +69,24 @@ def measure(
 ) -> Evaluation:
     """Evaluate inputs: all measures, conventions, intervals, groups, duplicates. Errors: DataError, UsageError."""
     query, gallery, device = inputs.query, inputs.gallery, str(choose_device(device))
+    asked, k = tuple(k), useful_cuts(k, len(gallery.labels))
     metrics = evaluate(
         query.rows, gallery.rows, query.labels, gallery.labels,
         k=k, classes=inputs.classes, curve_levels=CURVE_LEVELS, device=device, progress=progress,
     )  # fmt: skip
-    notes: tuple[str, ...] = ()
+    notes = cut_notes(asked, k, metrics.gallery)
     if copies := duplicates(gallery.rows):
-        notes = (
+        notes += (
             f"{copies} of {len(gallery.labels)} photos of the gallery are exact copies of another one "
             "(`zssbir prepare --dedup` leaves copies out)",
         )
-    return evaluation_of(inputs, metrics, notes)
+    return replace(evaluation_of(inputs, metrics, notes), asked=asked)
+
+
+def useful_cuts(asked: Sequence[int], gallery: int) -> tuple[int, ...]:
+    """Those cuts that can tell rankings apart; where there is none, 10 or less."""
+    kept = tuple(dict.fromkeys(c for c in asked if c < gallery))
+    return kept or (max(1, min(10, gallery - 1)),)
 
 
 def evaluation_of(inputs: Inputs, metrics: Metrics, notes: tuple[str, ...] = ()) -> Evaluation:
@@ -73,6 +101,15 @@ def evaluation_of(inputs: Inputs, metrics: Metrics, notes: tuple[str, ...] = ())
     )
     inputs = replace(inputs, notes=inputs.notes + metrics.notes + notes)
     return Evaluation(inputs, metrics, measures, _groups(inputs, metrics))
+
+
+def cut_notes(asked: Sequence[int], kept: Sequence[int], gallery: int) -> tuple[str, ...]:
+    """What to say of cuts that are left out, once."""
+    over = " and ".join(str(k) for k in asked if k not in kept)
+    left = ", ".join(map(str, kept))
+    return (
+        (f"k = {over}: no smaller than the gallery of {gallery}, left out; cuts are {left}",) if over else ()
+    )
 
 
 def duplicates(rows: Rows) -> int:

@@ -73,15 +73,19 @@ def _measures(evaluation: Evaluation) -> Table:
     for m in evaluation.measures:
         q, c = m.over_queries, m.over_classes
         rows.append(
-            (m.name, m.convention or "–", f"{100 * m.value:.2f}", f"{100 * q.low:.2f} – {100 * q.high:.2f}",
+            (m.name, m.convention or "–", f"{100 * m.value:.2f}",
+             *(f"{100 * b.values[m.name, m.convention]:.2f}" for b in evaluation.baselines),
+             f"{100 * q.low:.2f} – {100 * q.high:.2f}",
              f"{100 * c.low:.2f} – {100 * c.high:.2f}")
         )  # fmt: skip
         styles.append("first" if m.convention in ("voc", "") else "")
     for p in comparable(evaluation):
         name = f"{p.measure}, {p.method} {p.year}, {p.backbone} (published)"
-        rows.append((name, p.convention or "–", f"{p.value:.1f}", "", ""))
+        rows.append((name, p.convention or "–", f"{p.value:.1f}", *[""] * (2 + len(evaluation.baselines))))
         styles.append("published")
-    return Table(("measure", "convention", "%", "95 % over queries", "95 % over classes"), rows, styles)
+    yardsticks = [b.name for b in evaluation.baselines]
+    columns = ("measure", "convention", "%", *yardsticks, "95 % over queries", "95 % over classes")
+    return Table(columns, rows, styles)
 
 
 def _groups(evaluation: Evaluation) -> Table:

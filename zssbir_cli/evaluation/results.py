@@ -54,6 +54,15 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             }
             for m in evaluation.measures
         ],
+        "baselines": [
+            {
+                "name": b.name,
+                "about": b.about,
+                "checkpoint": b.checkpoint,
+                "values": [{"name": n, "convention": c, "value": v} for (n, c), v in b.values.items()],
+            }
+            for b in evaluation.baselines
+        ],
         "groups": evaluation.groups,
         "per_class": _per_class(evaluation),
         "curve": {
@@ -116,16 +125,24 @@ def queries_file(path: Path) -> Path:
 def markdown(evaluation: Evaluation) -> str:
     """The result as a Markdown table with what one must know to read it."""
     lines = [f"# {headline(evaluation)}", "", *(f"- {line}" for line in context(evaluation)), ""]
-    lines += ["| measure | convention | % | 95 % over queries | 95 % over classes |", "|---|---|---|---|---|"]
+    rows = evaluation.baselines
+    lines += [
+        f"| measure | convention | % |{''.join(f' {b.name} |' for b in rows)} 95 % over queries | 95 % over classes |"
+    ]
+    lines += ["|---|---|---|---|---|" + "---|" * len(rows)]
     for m in evaluation.measures:
         q, c = m.over_queries, m.over_classes
         lines.append(
-            f"| {m.name} | {m.convention or '-'} | {100 * m.value:.2f} | {100 * q.low:.2f} - {100 * q.high:.2f} "
+            f"| {m.name} | {m.convention or '-'} | {100 * m.value:.2f} |"
+            + "".join(f" {100 * b.values[m.name, m.convention]:.2f} |" for b in rows)
+            + f" {100 * q.low:.2f} - {100 * q.high:.2f} "
             f"| {100 * c.low:.2f} - {100 * c.high:.2f} |"
         )
     for p in comparable(evaluation):
         rule = p.convention or "-"
-        lines.append(f"| {p.measure}, {p.method} {p.year} (published) | {rule} | {p.value:.1f} | | |")
+        lines.append(
+            f"| {p.measure}, {p.method} {p.year} (published) | {rule} | {p.value:.1f} |{' |' * len(rows)} | |"
+        )
     if evaluation.groups:
         lines += ["", "| measure | seen | unseen | harmonic mean |", "|---|---|---|---|"]
         for name in evaluation.groups["seen"]:
@@ -152,6 +169,7 @@ def context(evaluation: Evaluation) -> list[str]:
         f"{metrics.gallery:,} photos ({int(relevant.min()):,} to {int(relevant.max()):,} relevant)",
         *about,
     ]
+    lines += [f"{b.name}: {b.about}" for b in evaluation.baselines if b.checkpoint]
     lines += [f"note: {n}" for n in inputs.notes]
     return lines + [f"WARNING: {w}" for w in inputs.warnings]
 
@@ -175,7 +193,7 @@ def target(evaluation: Evaluation, out: Path | None) -> Path | None:
 
 
 def _name_parts(evaluation: Evaluation) -> list[str]:
-    about, cuts = evaluation.inputs.about, tuple(evaluation.metrics.k)
+    about, cuts = evaluation.inputs.about, evaluation.asked
     kind = f"trec-ties-{about.ties}" if about.ranking else "embeddings"
     parts = [about.protocol, file_part(about.data) if about.cross else ""] if about.of_weights else [kind]
     parts.append(file_part(about.which) if about.run and about.which != "best" else "")

@@ -1,6 +1,7 @@
 """A ranking in TREC's format, evaluated against judgements: the same measures, conventions and intervals."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,14 @@ from zssbir_cli.arrays import Ints
 from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.inputs import Inputs, Side
-from zssbir_cli.evaluation.measure import CURVE_LEVELS, DEFAULT_K, Evaluation, evaluation_of
+from zssbir_cli.evaluation.measure import (
+    CURVE_LEVELS,
+    DEFAULT_K,
+    Evaluation,
+    cut_notes,
+    evaluation_of,
+    useful_cuts,
+)
 from zssbir_cli.evaluation.trec_files import Documents, QueryLines, read_qrels, read_run
 from zssbir_cli.names import counted, listed
 from zssbir_cli.retrieval.metrics import Metrics
@@ -39,11 +47,14 @@ def evaluate_trec(qrels: Path, run: Path, ties: str = "expected", k: Sequence[in
         relevant[query] = same.setdefault(wanted, (wanted, query))[0]
     if not any(relevant.values()):
         raise DataError(f"{qrels}: no document has a relevance above 0")
-    metrics = _metrics(relevant, ranked, list(documents), ties, tuple(dict.fromkeys(k)))
+    kept = useful_cuts(k, len(documents))
+    metrics = _metrics(relevant, ranked, list(documents), ties, kept)
     about = Provenance("trec", "a TREC run against judgements", ranking=str(run), qrels=str(qrels), ties=ties)
     queries = Side(np.empty((len(judged), 0)), metrics.query_labels, tuple(judged))
     gallery = Side(np.empty((len(documents), 0)), np.full(len(documents), -1), tuple(documents))
-    return evaluation_of(Inputs(queries, gallery, tuple(first for _, first in same.values()), about), metrics)
+    inputs = Inputs(queries, gallery, tuple(first for _, first in same.values()), about)
+    found = evaluation_of(inputs, metrics, cut_notes(k, kept, len(documents)))
+    return replace(found, asked=tuple(k))
 
 
 def _metrics(

@@ -10,7 +10,8 @@ from zssbir_cli.embedding.choice import choose_weights
 from zssbir_cli.embedding.weights import TowerWeights
 from zssbir_cli.errors import UsageError
 from zssbir_cli.evaluation import results
-from zssbir_cli.evaluation.inputs import Inputs, Options, file_inputs, inputs_of
+from zssbir_cli.evaluation.baselines import with_chance, with_start
+from zssbir_cli.evaluation.inputs import Options, file_inputs, inputs_of
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, measure
 from zssbir_cli.evaluation.protocols import check_protocol
 from zssbir_cli.evaluation.trec import evaluate_trec
@@ -51,6 +52,7 @@ def evaluate_run(
     data: AnyPath | None = None,
     classes: Sequence[str] = (),
     gallery_extra: AnyPath | None = None,
+    baselines: bool = True,
     per_class: int | None = None,
     seed: int = 0,
     k: Sequence[int] = DEFAULT_K,
@@ -73,6 +75,7 @@ def evaluate_run(
         data: another prepared set than the run's own (a model has none); classes that the run has seen are left out
             and named.
         gallery_extra: more photos for the gallery, relevant to no query: a folder, an embeddings file or a prepared set.
+        baselines: also measure chance and the run's frozen start (its embeddings are kept in the run).
         classes, per_class, seed: only these classes, at most so many images of each, and how they are drawn.
         k: cuts. report: also write pages and figures. export: `trec` or `trec-all`, beside the result.
 
@@ -90,7 +93,10 @@ def evaluate_run(
     inputs = inputs_of(weights, split, options, progress)
     if isinstance(weights, TowerWeights) and place is None:
         place = Path(runs) / "frozen" / weights.home.name / "eval"
-    return _finish(inputs, k, device, place, report, export, progress)
+    found = measure(inputs, k=k, device=device, progress=progress)
+    if baselines:
+        found = with_start(with_chance(found), weights, options, progress)
+    return _finish(found, device, place, report, export, progress)
 
 
 def evaluate_file(
@@ -118,7 +124,8 @@ def evaluate_file(
     if export and out is None:
         raise UsageError(f"--export {export} needs --out FOLDER with --embeddings")
     inputs, folder = file_inputs(Path(path), classes), None if out is None else Path(out)
-    return _finish(inputs, k, device, folder, report, export, progress)
+    found = with_chance(measure(inputs, k=k, device=device, progress=progress))
+    return _finish(found, device, folder, report, export, progress)
 
 
 def evaluate_ranking(
@@ -149,15 +156,13 @@ def check_export(export: str) -> None:
 
 
 def _finish(
-    inputs: Inputs,
-    k: Sequence[int],
+    found: Evaluation,
     device: str,
     out: Path | None,
     report: bool,
     export: str,
     progress: Progress,
 ) -> EvalOutcome:
-    found = measure(inputs, k=k, device=device, progress=progress)
     target = results.target(found, out)
     if target is None:
         return EvalOutcome(found, None, None)
@@ -165,7 +170,7 @@ def _finish(
     outcome = EvalOutcome(found, target, None)
     if export:
         on = str(choose_device(device))
-        files = write_trec(inputs, target.with_suffix(""), EXPORTS[export], on, progress)
+        files = write_trec(found.inputs, target.with_suffix(""), EXPORTS[export], on, progress)
         outcome = replace(outcome, exported=files)
     if not report:
         return outcome

@@ -1,0 +1,146 @@
+"""The yardsticks beside a result: chance is right, the frozen start is the backbone as it was, warnings come when due."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from retrieval_helpers import make_run
+
+import zssbir_cli as zssbir
+from zssbir_cli.data.embeddings import read_embeddings
+from zssbir_cli.engine import checkpoint
+from zssbir_cli.evaluation import baselines
+from zssbir_cli.methods.table import build_method
+from zssbir_cli.recipe.loader import load_recipe
+from zssbir_cli.retrieval.chance import chance_of
+from zssbir_cli.retrieval.metrics import Metrics, evaluate
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return make_run(tmp_path / "runs" / "one", tiny_recipe, seed=5)
+
+
+def random_ranking(sizes: list[int], k: tuple[int, ...], seed: int) -> Metrics:
+    """An evaluation whose scores are noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    queries = np.arange(len(sizes)).repeat(200)
+    rows = rng.standard_normal((len(labels), 16)).astype(np.float32)
+    return evaluate(rng.standard_normal((len(queries), 16)).astype(np.float32), rows, queries, labels, k=k)
+
+
+@pytest.mark.parametrize("sizes", [[3, 10, 27], [1, 1, 2], [40], [5] * 6])
+def test_chance_is_the_mean_of_random_orders(sizes: list[int]) -> None:
+    k = (2, 15) if sum(sizes) > 15 else (2,)
+    chance = chance_of(random_ranking(sizes, k, 0))
+    seen = [random_ranking(sizes, k, seed) for seed in range(12)]
+    for name in chance.names:
+        for convention in Metrics.conventions_of(name) or ("voc",):
+            values = np.array([m.get(name, convention) for m in seen])
+            sure = 4 * values.std() / np.sqrt(len(values)) + 0.004
+            assert chance.get(name, convention) == pytest.approx(values.mean(), abs=sure), (name, convention)
+
+
+def test_chance_in_closed_form() -> None:
+    chance = chance_of(random_ranking([3, 10, 27], (10,), 0))
+    for relevant, label in ((3, 0), (10, 1), (27, 2)):
+        gallery, harmonic = 40, float((1 / np.arange(1, 41)).sum())
+        expected = (relevant - 1) / (gallery - 1) * (1 - harmonic / gallery) + harmonic / gallery
+        assert chance.per_class("mAP@all", "plain")[label] == pytest.approx(expected)
+        assert chance.per_class("P@10")[label] == pytest.approx(relevant / gallery)
+        assert chance.per_class("recall@10")[label] == pytest.approx(10 / gallery)
+        assert chance.per_class("mAP@all", "voc")[label] > expected
+
+
+def test_both_yardsticks_stand_beside_the_result(run: Path, tiny_recipe: Path, tiny_demo: Path) -> None:
+    outcome = zssbir.evaluate(run, k=[5], device="cpu")
+    saved = json.loads(outcome.result.read_text())  # type: ignore[union-attr]
+    chance, start = saved["baselines"]
+    assert (chance["name"], start["name"]) == ("chance", "frozen start")
+    values = {(v["name"], v["convention"]): v["value"] for v in start["values"]}
+    assert set(values) == {(m["name"], m["convention"]) for m in saved["measures"]}
+    alone = zssbir.evaluate(model=str(tiny_recipe), data=tiny_demo, k=[5], device="cpu", report=False)
+    assert values["mAP@all", "voc"] == pytest.approx(alone.value(), abs=1e-9)
+    assert start["checkpoint"] == alone.as_json()["checkpoint"]
+    assert [b.name for b in alone.evaluation.baselines] == ["chance"]
+    assert {v["name"]: v["value"] for v in chance["values"]}["P@5"] == pytest.approx(4 / 52)
+    page = (outcome.report / "report.html").read_text()  # type: ignore[operator]
+    assert re.search(r"<th[^>]*>chance</th>\s*<th[^>]*>frozen start</th>", page)
+    assert "| chance | frozen start |" in (outcome.report / "report.md").read_text()  # type: ignore[operator]
+
+
+def test_the_start_is_embedded_once_and_again_when_the_data_change(run: Path) -> None:
+    zssbir.evaluate(run, k=[5], device="cpu", report=False)
+    (file,) = (run / "embeddings").glob("frozen-*.h5")
+    stamp, made = file.stat().st_mtime_ns, read_embeddings(file).info.checkpoint
+    zssbir.evaluate(run, k=[5], device="cpu", report=False)
+    assert file.stat().st_mtime_ns == stamp
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "\n# the same\n")
+    zssbir.evaluate(run, k=[5], device="cpu", report=False)
+    assert file.stat().st_mtime_ns == stamp
+    assert read_embeddings(file).info.checkpoint == made
+    assert not zssbir.evaluate(run, k=[5], device="cpu", report=False, baselines=False).evaluation.baselines
+
+
+def test_a_warning_when_training_gained_nothing(run: Path, tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe)
+    torch.manual_seed(recipe.train.seed)
+    start = build_method(recipe)  # the run's weights are its own start
+    info = checkpoint.inspect(run / "checkpoints" / "best")
+    facts = json.loads((info.path / "meta.json").read_text())
+    facts = {key: facts[key] for key in ("step", "epoch", "recipe", "data", "metrics", "precision")}
+    checkpoint.save(info.path, start.retrieval_state(), None, facts)
+    outcome = zssbir.evaluate(run, k=[5], device="cpu", report=False, precision="fp32")
+    (warning,) = outcome.evaluation.inputs.warnings
+    assert warning.startswith("training did not help: +0.00 points")
+
+
+def test_a_clear_gain_is_no_warning_and_a_loss_is_one(run: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(5).repeat(8)
+    centres = rng.standard_normal((5, 16))
+
+    def of(noise: float) -> Metrics:
+        rows = (centres[labels] + noise * rng.standard_normal((40, 16))).astype(np.float32)
+        return evaluate(rows, rows[::-1].copy(), labels, labels[::-1].copy(), k=(5,))
+
+    good, bad = of(0.5), of(3.0)
+    assert baselines._gain(good, bad) == []
+    assert "did not help" in baselines._gain(bad, good)[0]
+    assert baselines._gain(of(3.0), of(3.0))
+
+
+def test_what_is_not_here_is_a_note_and_nothing_is_fetched(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "is_cached", lambda name: False)
+    meta = run / "checkpoints" / "best" / "meta.json"
+    meta.write_text(meta.read_text().replace('"weights": "none"', '"weights": "pretrained"'))
+    outcome = zssbir.evaluate(run, k=[5], device="cpu", report=False)
+    assert [b.name for b in outcome.evaluation.baselines] == ["chance"]
+    assert any("not on this machine" in note for note in outcome.evaluation.inputs.notes)
+
+
+def test_cuts_above_the_gallery_are_left_out_and_said_once(run: Path) -> None:
+    outcome = zssbir.evaluate(run, device="cpu", report=False)
+    assert {m.name for m in outcome.evaluation.measures} >= {"P@10", "mAP@10"}
+    assert not any("100" in m.name for m in outcome.evaluation.measures)
+    said = [n for n in outcome.evaluation.inputs.notes if "k = " in n]
+    assert said == ["k = 100 and 200: no smaller than the gallery of 52, left out; cuts are 10"]
+    assert outcome.result.name == "zs.json"  # type: ignore[union-attr]
+    some = zssbir.evaluate(run, k=[3, 52, 60], device="cpu", report=False)
+    assert some.evaluation.metrics.k == (3,)
+
+
+def test_vectors_of_another_model_have_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows, labels = np.eye(4).repeat(3, 0), np.arange(4).repeat(3)
+    np.savez("e.npz", query=rows, gallery=rows, query_labels=labels, gallery_labels=labels)
+    (chance,) = zssbir.evaluate_file("e.npz", k=[3]).evaluation.baselines
+    assert chance.values["P@3", ""] == pytest.approx(0.25)
