@@ -77,6 +77,20 @@ def test_other_data_is_another_row_and_is_said(runs: Path) -> None:
     assert any("not all rows are of the same data" in n for n in table.notes)
 
 
+def test_yardsticks_stand_below_once(runs: Path) -> None:
+    for run in ("r0", "r1", "r3"):
+        file = runs / run / "eval" / "zs.json"
+        values = [{"name": m, "convention": c, "value": 0.1} for m, c in (("mAP@all", "voc"), ("P@10", ""))]
+        rows = [
+            {"name": n, "about": "net", "checkpoint": c, "values": values}
+            for n, c in (("chance", ""), ("frozen start", "ab"))
+        ]
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"baselines": rows}))
+    table = paper_table([], runs)
+    assert [(r.name, len(r.runs)) for r in table.rows[2:]] == [("chance", 0), ("frozen start: net", 0)]
+    assert "| chance | set_1 (5-unseen) | - | 10.00 | 10.00 |" in formatted(table, "markdown")
+
+
 def test_all_forms_hold_the_same_numbers(runs: Path) -> None:
     table = paper_table([], runs)
     rows = list(csv.DictReader(io.StringIO(formatted(table, "csv"))))

@@ -61,10 +61,13 @@ class _Result:
     @property
     def key(self) -> str:
         """What two runs of one row have in common."""
-        about = [
-            self.result.get(k) for k in ("identity", "protocol", "gallery", "queries", "chosen", "extra")
-        ]
-        return json.dumps([_without_seed(self.recipe), about], sort_keys=True)
+        return json.dumps([_without_seed(self.recipe), self.about], sort_keys=True)
+
+    @property
+    def about(self) -> list[Any]:
+        """On what it was measured."""
+        names = ("identity", "protocol", "gallery", "queries", "chosen", "extra")
+        return [self.result.get(name) for name in names]
 
     def values(self, convention: str) -> dict[str, float]:
         """The measures that are in this convention, or have none."""
@@ -114,7 +117,24 @@ def paper_table(
         )
         for group in groups.values()
     ]  # fmt: skip
-    return PaperTable(tuple(rows), columns, _notes(found, rows, convention, without))
+    below = _baselines(found, columns, convention)
+    return PaperTable((*rows, *below), columns, _notes(found, rows, convention, without))
+
+
+def _baselines(found: Sequence[_Result], measures: Sequence[str], convention: str) -> list[TableRow]:
+    """Chance and frozen starts that stand beside the results, each once for each data set."""
+    rows: dict[str, TableRow] = {}
+    for one in found:
+        data = f"{one.result['data']} ({one.result['split']})"
+        for b in one.result.get("baselines", []):
+            name = f"{b['name']}: {b['about']}" if b["checkpoint"] else str(b["name"])
+            values = {
+                v["name"]: (float(v["value"]),) for v in b["values"] if v["convention"] in (convention, "")
+            }
+            if all(m in values for m in measures):
+                key = json.dumps([b["name"], b["checkpoint"], one.about])
+                rows.setdefault(key, TableRow(name, data, (), values))
+    return list(rows.values())
 
 
 def _read(run: Path, file: Path) -> _Result:
@@ -162,7 +182,7 @@ def formatted(table: PaperTable, form: str) -> str:
     if form not in FORMATS:
         raise UsageError(f"--format {form}: one of {', '.join(FORMATS)}")
     head = ["recipe", "data", "n", *table.measures]
-    rows = [[r.name, r.data, str(len(r.runs)), *map(r.text, table.measures)] for r in table.rows]
+    rows = [[r.name, r.data, str(len(r.runs) or "-"), *map(r.text, table.measures)] for r in table.rows]
     if form == "csv":
         return _csv(table)
     if form == "markdown":
@@ -189,5 +209,5 @@ def _csv(table: PaperTable) -> str:
             values = [100 * v for v in row.values.get(measure, ())]
             cells += [f"{statistics.mean(values):.4f}" if values else ""]
             cells += [f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""]
-        writer.writerow([row.name, row.data, len(row.runs), " ".join(row.runs), *cells])
+        writer.writerow([row.name, row.data, len(row.runs) or "", " ".join(row.runs), *cells])
     return out.getvalue()
