@@ -32,10 +32,10 @@ def test_demo_leaves_data_run_pictures_and_summary(out: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["queries"], summary["photos"], len(summary["unseen"])) == (13, 26, 13)
     assert [s["name"] for s in summary["scores"]] == [
-        "untrained network", "gradient histograms", "trained network",
+        "chance", "untrained network", "gradient histograms", "trained network",
     ]  # fmt: skip
     assert all(0 < s["map_all"] <= 1 for s in summary["scores"])
-    assert summary["gain"] == pytest.approx(summary["scores"][2]["map_all"] / summary["scores"][0]["map_all"])
+    assert summary["gain"] == pytest.approx(summary["scores"][3]["map_all"] / summary["scores"][1]["map_all"])
     assert (Path(summary["run"]) / "checkpoints" / "best").is_dir()
 
 

@@ -20,9 +20,18 @@ def demo(
     device: options.Device = "auto",
     set_: options.Set = None,
     per_class: Annotated[
-        int,
-        typer.Option("--per-class", metavar="N", min=2, help="Photos per class, and 3/4 as many sketches."),
-    ] = 40,
+        int | None,
+        typer.Option(
+            "--per-class",
+            metavar="N",
+            min=2,
+            help="Photos per class, and 3/4 as many sketches.  [default: 40; 12 with --quick]",
+            show_default=False,
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer pictures and steps: under a minute, with lower numbers.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """See everything in minutes, offline: draw a data set, train on it, and search it by unseen classes.
@@ -41,13 +50,14 @@ def demo(
         from zssbir_cli.cli.train_progress import TrainHooks
         from zssbir_cli.workflows import demo as workflow
 
-        data = workflow.draw(out, seed=seed, photos=per_class, progress=display)
+        photos = per_class or (workflow.QUICK_PHOTOS if quick else 40)
+        data = workflow.draw(out, seed=seed, photos=photos, progress=display)
         result = workflow.demo(
             out,
             data,
             seed=seed,
             device=device,
-            overrides=tuple(set_ or ()),
+            overrides=(*(workflow.QUICK if quick else ()), *(set_ or ())),
             hooks=TrainHooks(display),
             say=note,
         )

@@ -26,6 +26,7 @@ from zssbir_cli.preparation.choices import BuildOptions, Choices
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.retrieval.chance import chance_of
 from zssbir_cli.retrieval.hog import hog
 from zssbir_cli.retrieval.metrics import Metrics, evaluate
 from zssbir_cli.types import Modality, Part
@@ -35,6 +36,10 @@ from zssbir_cli.workflows.info import contact_sheet
 from zssbir_cli.workflows.prepare import prepare_demo
 from zssbir_cli.workflows.train import train
 
+QUICK = ("train.epochs=3", "train.steps_per_epoch=30", "train.validate_every=1", "optim.warmup_steps=10")
+"""Changes of the recipe for `--quick`; the numbers then show that it works, not how well."""
+QUICK_PHOTOS = 12
+"""Photos per class of `--quick`."""
 TOP = 10
 QUERIES = 8
 Embed = Callable[[Tensor, Modality], Tensor]
@@ -121,7 +126,9 @@ def demo(
     _, method, _ = load_run(run, where)
     untrained, frozen, trained = (trial.test(e) for e in (start.embed, lambda x, m: hog(x), method.embed))
     clock.stop("evaluate")
+    by_chance = chance_of(untrained[0])
     scores = (
+        _score("chance", "a random order of the photos", by_chance),
         _score("untrained network", "the same network with its random start weights", untrained[0]),
         _score("gradient histograms", "a fixed descriptor (HOG) that learns nothing", frozen[0]),
         _score("trained network", f"recipe {recipe.name}, trained on the seen classes only", trained[0]),
@@ -142,7 +149,7 @@ def demo(
     clock.stop("pictures")
     result = DemoResult(
         scores=scores,
-        gain=scores[2].map_all / max(scores[0].map_all, 1e-9),
+        gain=scores[3].map_all / max(scores[1].map_all, 1e-9),
         queries=trained[0].queries,
         photos=trained[0].gallery,
         unseen=tuple(prepared.classes[i] for i in prepared.manifest.ids_for(Part.TEST)),
