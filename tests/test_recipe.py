@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zssbir_cli.errors import UsageError
-from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe, parse_recipe, shipped_recipes
+from zssbir_cli.recipe.loader import (
+    SHIPPED,
+    dump_recipe,
+    find_recipe,
+    load_recipe,
+    parse_recipe,
+    shipped_recipes,
+)
 from zssbir_cli.recipe.reference import all_keys, reference_markdown
 
 GOOD = "name: x\nmethod:\n  name: triplet\n  margin: 0.3\noptim:\n  lr: 1e-4\n"
@@ -39,7 +46,7 @@ def test_yaml_means_what_one_reads() -> None:
         (GOOD + "trian:\n  epochs: 3\n", ["r.yaml:7", "'trian'", "did you mean 'train'"]),
         (GOOD + "lr: 3\n", ["r.yaml:7", "did you mean 'optim.lr'"]),
         (GOOD + "train:\n  epoch: 3\n", ["r.yaml:8", "train.epoch", "did you mean 'train.epochs'"]),
-        (GOOD + "train:\n  epochs: 0\n", ["r.yaml:8", "train.epochs = 0", "greater than or equal to 1"]),
+        (GOOD + "train:\n  epochs: 0\n", ["r.yaml:8", "train.epochs = 0", "expected whole number (>= 1)"]),
         (GOOD.replace("triplet", "tripplet"), ["r.yaml", "method", "tripplet"]),
         (GOOD.replace("margin", "margn"), ["r.yaml:4", "method.margn", "method.margin"]),
         ("method: {name: triplet}\n", ["name", "missing"]),
@@ -100,3 +107,58 @@ def test_every_key_is_explained_in_the_reference() -> None:
     assert committed.read_text("utf-8").strip() == reference_markdown().strip(), (
         "docs/recipes.md is out of date: run `zssbir recipes --keys --markdown > docs/recipes.md`"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "wanted"),
+    [
+        ("name: x\nmethod: puxim\n", [], "r.yaml:2: method = 'puxim': write method: {name: puxim} "),
+        ("name: x\nmethod: puxm\n", [], "write method: {name: puxim} "),
+        ("name: x\nmethod:\n", [], "r.yaml:2: method = None: write method: {name: NAME} with one of triplet, "),
+        ("name: x\nmethod: {nme: ama}\n", [], "r.yaml:2: method has no name: add name: triplet (there are triplet, "),
+        (GOOD, ["method.name=pux"], "--set: method.name = 'pux': no such method; there are triplet, puxim, ama; did you "),
+        (GOOD, ["method=ama"], "--set: method = 'ama': write method: {name: ama} "),
+        (GOOD, ["optim.name=adamm"], "--set: optim.name = 'adamm': expected adam / adamw / sgd; did you mean 'adam"),
+        (GOOD, ["train=3"], "--set: train = 3: expected a section of keys, such as train: {epochs: ...}"),
+        (GOOD, ["model.options=3"], "--set: model.options = 3: expected a mapping of options"),
+        (GOOD, ["model.options.a=[1]"], "--set: model.options.a = [1]: expected a number, a text, true or false"),
+        (GOOD, ["model.tune=some"], "--set: model.tune = 'some': expected text (Which weights of the backbone"),
+        (GOOD, ["data.root=p\udce9"], r"--set data.root=p\xe9: a recipe is UTF-8 text"),
+        (
+            "name: x\ntrain: {epochs: two}\n", ["optim.lr=fast", "data.size=-1"],
+            "r.yaml:2: train.epochs = 'two': expected whole number (>= 1); and 1 more; `zssbir recipes",
+        ),
+        ("name: x\ntrian: 1\nlr: 2\noptm: 3\ndta: 4\n", [], "; and 2 more; `zssbir recipes --keys` lists all keys"),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_told_in_words_of_the_recipe(text: str, overrides: list[str], wanted: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_recipe(text, "r.yaml", overrides)
+    message = str(caught.value)
+    assert wanted in message, message
+    assert "nput" not in message
+
+
+def test_another_method_in_a_recipe_is_one_sentence() -> None:
+    text = (SHIPPED / "puxim.yaml").read_text("utf-8")
+    with pytest.raises(
+        UsageError, match=r"^--set: method.name = 'triplet', but .* and \d+ more are keys of puxim: take a"
+    ):
+        parse_recipe(text, "puxim.yaml", ["method.name=triplet"])
+    with pytest.raises(
+        UsageError, match=r"^r.yaml:3: method.name = 'ama', but margin, scale are keys of triplet"
+    ):
+        parse_recipe("name: x\nmethod:\n  name: ama\n  margin: 0.2\n  scale: 2\n", "r.yaml")
+
+
+def test_recipes_are_suggested_by_nearness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for name in ("kitchen.yaml", "mine/garden.yml"):
+        (tmp_path / name).write_text(GOOD)
+    for wrong, wanted in (
+        ("kitchn", "did you mean kitchen.yaml"), ("mine/gardn.yaml", "did you mean mine/garden.yml"),
+        ("demo.yml", "did you mean demo.yaml"), ("qqqq", "`zssbir recipes` lists those"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=wanted):
+            find_recipe(wrong)

@@ -10,6 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from zssbir_cli.errors import UsageError
+from zssbir_cli.names import readable
+from zssbir_cli.recipe.explain import explain
 from zssbir_cli.recipe.schema import Recipe
 
 SHIPPED = next(
@@ -51,11 +53,21 @@ def find_recipe(name: str) -> Path:
         for candidate in (folder / n for n in names):
             if candidate.is_file():
                 return candidate
-    known = [p.name for p in shipped_recipes()]
-    close = difflib.get_close_matches(names[-1], known, 2, 0.5) or known
     raise UsageError(
-        f"recipe {name!r}: no such file here, in ./recipes or among the shipped ones; did you mean {' or '.join(close)}?"
+        f"recipe {readable(name)!r}: no such file here, in ./recipes or among the shipped ones{_nearest(name)}"
     )
+
+
+def _nearest(name: str) -> str:
+    """Recipes whose names are near: of the folder that was named, the working folder, ./recipes and the shipped ones."""
+    folders = (Path(name).parent, Path(), Path("recipes"), SHIPPED)
+    paths = [p for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.y*ml"))]
+    shown = {p.stem.casefold(): p for p in reversed(paths)}
+    close = difflib.get_close_matches(Path(name).stem.casefold(), list(shown), 2, 0.6)
+    if not close:
+        return "; `zssbir recipes` lists those"
+    here = [shown[c].name if shown[c].parent == SHIPPED else str(shown[c]) for c in close]
+    return f"; did you mean {' or '.join(map(readable, here))}?"
 
 
 def shipped_recipes() -> list[Path]:
@@ -83,7 +95,7 @@ def parse_recipe(text: str, source: str, overrides: Iterable[str] = ()) -> Recip
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise UsageError(_explain(error, lines, source)) from error
+        raise UsageError(explain(error, content, lines, source)) from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -138,38 +150,9 @@ def _apply(content: dict[str, Any], lines: Lines, override: str) -> None:
     try:
         section[path[-1]] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
+        if readable(value) != value:
+            raise UsageError(
+                f"--set {readable(override)}: a recipe is UTF-8 text and cannot hold this name; rename the file or give a link"
+            ) from error
         raise UsageError(f"--set {override!r}: the value is not valid YAML") from error
     lines[path] = 0
-
-
-def _explain(error: ValidationError, lines: Lines, source: str) -> str:
-    """One line for the first problem (and how many more there are)."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    path = tuple(
-        str(p) for p in first["loc"] if str(p) not in ("triplet", "puxim", "ama") or len(first["loc"]) == 1
-    )
-    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-    where = "--set" if line == 0 else f"{source}:{line}" if line else source
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key {key!r}{_suggest(path)}"
-    elif first["type"] == "missing":
-        message = f"the key {key!r} is missing"
-    else:
-        shown = repr(first.get("input"))
-        message = f"{key} = {shown[:60]}: {first['msg'][:1].lower() + first['msg'][1:]}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {message}{more}; `zssbir recipes --keys` lists all keys"
-
-
-def _suggest(path: tuple[str, ...]) -> str:
-    from zssbir_cli.recipe.reference import all_keys
-
-    known = [k.path for k in all_keys() if k.path != ".".join(path)]  # it may be a key of another method
-    beside = {".".join(k.split(".")[: len(path)]) for k in known if k.count(".") >= len(path) - 1}
-    name = ".".join(path)
-    elsewhere = [k for k in known if k.rpartition(".")[2] == path[-1]]
-    close = difflib.get_close_matches(name, sorted(beside), 1, 0.5) or elsewhere
-    close = close or difflib.get_close_matches(name, known, 1, 0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
