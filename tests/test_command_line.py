@@ -235,3 +235,79 @@ def screen(text: str, columns: int) -> list[str]:
         while len(rows) <= y:
             rows.append("")
     return [row.rstrip() for row in rows if row.strip()]
+
+
+def test_what_libraries_log_does_not_reach_users() -> None:
+    """Nor what they warn of; their errors are one line, and with --debug all of it is there."""
+    code = (
+        "import logging, sys, warnings\n"
+        "from zssbir_cli.cli import logs\n"
+        "logs.quiet_libraries(sys.argv[1] == 'debug')\n"
+        "logging.getLogger('timm.models').warning('raw words')\n"
+        "logging.getLogger('uvicorn.error').error('broken\\nas always')\n"
+        "logging.getLogger('zssbir').warning('w.pth: not used')\n"
+        "logging.getLogger('zssbir').info('secret')\n"
+        "warnings.warn('please upgrade')\n"
+    )
+
+    def said(mode: str) -> str:
+        done = subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True)
+        return done.stderr
+
+    assert said("") == "uvicorn.error: broken as always\nw.pth: not used\n"
+    assert "raw words" in said("debug")
+    assert "please upgrade" in said("debug")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("MemoryError()", "out of memory: use a smaller batch"),
+        ("torch.OutOfMemoryError('CUDA out of memory')", "out of memory: use a smaller batch"),
+        ("OSError(errno.ENOMEM, 'Cannot allocate memory')", "out of memory: use a smaller batch"),
+        (
+            "RuntimeError('[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can\\'t allocate memory')",
+            "out of memory: ",
+        ),
+        (
+            "ValueError('memory allocation is a bug here')",
+            "ValueError: memory allocation is a bug here (this is a bug",
+        ),
+        ("OSError(errno.ENOSPC, 'No space left on device')", "free some space"),
+    ],
+)
+def test_a_shortage_is_told_by_its_class(
+    error: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import errno
+
+    import torch
+
+    from zssbir_cli import __main__
+
+    problem = eval(error, {"torch": torch, "errno": errno})
+    monkeypatch.setattr(sys, "argv", ["zssbir", "info", "x"])
+    monkeypatch.setattr("zssbir_cli.cli.app.run", lambda _: (_ for _ in ()).throw(problem))
+    with pytest.raises(SystemExit):
+        __main__.main()
+    found = capsys.readouterr().err
+    assert words in found
+    assert ("this is a bug" in found) == ("bug" in words)
+
+
+def test_gigantic_arrays_are_a_shortage() -> None:
+    """As numpy, PyTorch and OpenCV raise it themselves."""
+    import cv2
+    import numpy as np
+    import torch
+
+    from zssbir_cli.compute.shortage import out_of_memory
+
+    for allocate in (
+        lambda: np.empty(1 << 55, np.uint8),
+        lambda: torch.empty(1 << 55, dtype=torch.uint8),
+        lambda: cv2.resize(np.zeros((9, 9, 4)), (30_000, 30_000 * 64)),
+    ):
+        with pytest.raises(Exception) as caught:
+            allocate()
+        assert out_of_memory(caught.value), caught.value

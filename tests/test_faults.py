@@ -212,7 +212,7 @@ def killed_worker() -> None:
     [
         (missing_shard, r"No such file.*train-photo-00000\.h5"),
         (cut_shard, r"^data/demo/train-photo-00000\.h5: is cut short"),
-        (killed_worker, "a data-loading process died .*Lower data.workers"),
+        (killed_worker, "a data-loading process died .*in training data.workers"),
     ],
 )
 def test_data_that_fails_in_the_middle_costs_no_progress(tmp_path, workers, fail, message):

@@ -16,10 +16,11 @@ def main() -> None:
     argv = [a for a in sys.argv[1:] if a != "--debug"]
     keep_freed_memory()
     try:
-        from zssbir_cli.cli import streams
+        from zssbir_cli.cli import logs, streams
         from zssbir_cli.cli.app import run
 
         streams.open_streams()
+        logs.quiet_libraries(debug)
         code = run(argv)
         streams.flush()
     except SystemExit:
@@ -53,16 +54,17 @@ def _end(error: BaseException) -> NoReturn:
 def _of_the_system(error: BaseException) -> tuple[str, int] | None:
     """The line and the code of an error that the machine caused, not the program."""
     from zssbir_cli.cli.streams import FULL
+    from zssbir_cli.compute.shortage import ADVICE, out_of_memory
 
-    if isinstance(error, MemoryError) or ("alloc" in str(error) and "memory" in str(error)):
-        return "out of memory; use smaller batches or images, or fewer workers", 2
+    if out_of_memory(error):
+        return f"out of memory: {ADVICE}", 2
     if not isinstance(error, OSError):
         return None
     if error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}; check the path and its permissions", 3
     if error.errno in FULL:
         return f"{error.strerror}: free some space, or write somewhere else", 3
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM, errno.EAGAIN):
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.EAGAIN):
         return f"{error.strerror} (errno {error.errno}); see `ulimit -a` and the system's log", 3
     return None
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.memory import keep_freed_memory
+from zssbir_cli.compute.shortage import ADVICE, out_of_shared_memory
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.methods.base import ItemKey, TrainData
 
@@ -73,6 +74,21 @@ def quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
+def _why_it_died(error: BaseException) -> str:
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    if out_of_shared_memory(error):
+        return (
+            "the loading processes have no room in shared memory (/dev/shm is full): enlarge it (docker run --shm-size=1g), "
+            "or load in the main process (--workers 0, in training --set data.workers=0)"
+        )
+    if any(line.startswith("MemoryError") for line in lines[-1:]):
+        return f"out of memory in a data-loading process: {ADVICE}"
+    return (
+        f"a data-loading process died ({lines[-1][:160] if lines else type(error).__name__}); out of memory? Use fewer "
+        "(--workers, in training data.workers; 0 loads in the main process)"
+    )
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -123,10 +139,7 @@ class Stream(Iterator[Any]):
         except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while handing over
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
-            raise DataError(
-                f"a data-loading process died ({' '.join(str(error).split())[:160]}); out of memory? Lower "
-                "data.workers (0 loads in the main process)"
-            ) from error
+            raise DataError(_why_it_died(error)) from error
         self.waited += time.perf_counter() - start
         if isinstance(batch, _Failure):
             raise batch.kind(batch.message)

@@ -5,9 +5,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-import torch
-
 from zssbir_cli.compute import distributed
+from zssbir_cli.compute.shortage import out_of_memory
 from zssbir_cli.engine.blend import first_share
 from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loader import Stream, training_stream
@@ -80,8 +79,8 @@ class _Fit:
         try:
             with on_signals() as stop:
                 self._epochs(stop)
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        except (RuntimeError, MemoryError, OSError) as error:
+            if not out_of_memory(error):
                 raise
             raise UsageError(self._memory_advice()) from error
         finally:

@@ -39,7 +39,7 @@ class Server:
         import uvicorn
 
         config = uvicorn.Config(
-            self._app, log_level="warning", access_log=False, timeout_keep_alive=15, server_header=False
+            self._app, log_config=None, access_log=False, timeout_keep_alive=15, server_header=False
         )
         try:
             uvicorn.Server(config).run(sockets=[self._listener])
