@@ -122,3 +122,12 @@ def test_an_old_leftover_goes_even_if_its_number_is_in_use(tmp_path: Path) -> No
     os.utime(left, (yesterday, yesterday))
     write_text(tmp_path / "a", "new")
     assert listed(tmp_path) == ["a"]
+
+
+def test_digits_that_are_no_process_are_left_alone(tmp_path: Path) -> None:
+    tagged = tmp_path / "a.h5.9071252330425137.partial"
+    tagged.mkdir()
+    (tmp_path / "a.h5.99999999999.partial").touch()
+    write_text(tmp_path / "a.h5", "new")
+    assert (tmp_path / "a.h5").read_text() == "new"
+    assert tagged.is_dir()

@@ -160,6 +160,8 @@ def test_progress_is_told(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         progress=lambda *now: seen.append(now),
     )  # fmt: skip
     assert seen[-1] == ("training", 5, 5)
+    with pytest.raises(zssbir.UsageError, match="there are mAP@all, mAP@3"):
+        zssbir.evaluate(k=[3], report=False, device="cpu").value("mAP@100")
     with pytest.raises(zssbir.UsageError, match="did you mean 'train"):
         zssbir.train("tiny.yaml", settings={"train.epoch": 1})
     with pytest.raises(zssbir.DataError, match="no prepared data set"):

@@ -223,6 +223,9 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (
+        OSError,
+        OverflowError,
+    ):  # digits that are no process: the tag of a folder of finished batches, say
         return True
     return True

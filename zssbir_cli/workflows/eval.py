@@ -33,9 +33,13 @@ class EvalOutcome:
     exported: tuple[Path, ...] = ()
 
     def value(self, measure: str = "mAP@all", convention: str = "voc") -> float:
-        """A measure, 0-1; `convention` plays no role where there is only one. Errors: KeyError."""
+        """A measure, 0-1; `convention` plays no role where there is only one. Errors: UsageError."""
         found = {m.convention: m.value for m in self.evaluation.measures if m.name == measure}
-        return found[convention if convention in found else ""]
+        value = found.get(convention, found.get(""))
+        if value is None:
+            known = ", ".join(dict.fromkeys(m.name for m in self.evaluation.measures))
+            raise UsageError(f"no measure {measure} ({convention}) here: there are {known}")
+        return value
 
     def as_json(self) -> dict[str, Any]:
         """All that the result file holds, as plain values."""
