@@ -146,7 +146,7 @@ def test_a_file_follows_its_folder(tmp_path: Path, run: Path, monkeypatch: pytes
     photos(folder / "more", 2, seed=1)
     (folder / "bad.png").write_bytes(b"")
     result = follow(run, folder)
-    assert str(result) == "3 new, 1 changed, 1 moved, 1 gone, 5 kept"
+    assert str(result) == "3 new, 1 changed, 1 moved, 1 gone, 5 kept, 1 unreadable"
     assert [name for name, _ in result.skipped] == ["bad.png"]
     after = read_embeddings(result.path)
     old, new = (dict(zip(e.sources, e.embedding, strict=True)) for e in (before, after))
@@ -294,7 +294,7 @@ def test_parts_of_the_runs_data_set(tmp_path: Path, run: Path) -> None:
 
 def test_empty_and_wholly_unreadable_folders(tmp_path: Path, run: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no images below"):
+    with pytest.raises(DataError, match="no pictures below"):
         follow(run, tmp_path / "empty")
     (tmp_path / "empty" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of the 1 images can be read"):
