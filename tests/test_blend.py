@@ -91,3 +91,13 @@ def test_auto_validates_every_share_once(tmp_path):
 def test_auto_without_validation_is_refused_before_training(tmp_path, options):
     with pytest.raises(UsageError, match=r"set train\.blend to a number"):
         toy_fit(make_run(tmp_path), blend="auto", **options)
+
+
+def test_statistics_that_ranks_share_are_blended_too():
+    """`share_statistics` gives a layer new tensors at each step, and the blend must not hold on to the old ones."""
+    method = normed()
+    blend, norm = Blend(method), method.net[1][0]
+    norm.running_mean = norm.running_mean + 1
+    with blend.applied(0.3):
+        torch.testing.assert_close(norm.running_mean, torch.full((16,), 0.3))
+    torch.testing.assert_close(norm.running_mean, torch.ones(16))

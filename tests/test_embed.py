@@ -25,7 +25,7 @@ from zssbir_cli.embedding import listing
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult, PhotoFiles
 from zssbir_cli.embedding.listing import list_photos
-from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.embed import embed
 
@@ -327,3 +327,14 @@ def test_bf16_stays_close_to_fp32(run: Path) -> None:
 def test_bf16_that_strays_falls_back_to_fp32(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedders, "LEAST_COSINE", 1.1)
     assert Embedder.open(run, CPU, precision="bf16").precision.name == "fp32"
+
+
+def test_weights_that_training_replaces_meanwhile_are_not_taken_for_the_ones_that_were_found(
+    tmp_path: Path, tiny_recipe: Path, run: Path
+) -> None:
+    embedder = Embedder.open(run, CPU, workers=0)
+    other = make_run(tmp_path / "runs" / "other", tiny_recipe, seed=1)
+    shutil.rmtree(run / "checkpoints" / "best")
+    shutil.copytree(other / "checkpoints" / "best", run / "checkpoints" / "best")
+    with pytest.raises(CheckpointError, match="training has replaced these weights"):
+        _ = embedder.method

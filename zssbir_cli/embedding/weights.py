@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zssbir_cli.embedding.load import load_run, open_checkpoint
 from zssbir_cli.engine.checkpoint import CheckpointInfo
-from zssbir_cli.errors import UsageError
+from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import cache_folder
 from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.models.text_tower import check_text_side, holds_texts, load_text_side, text_is_here
@@ -146,9 +146,14 @@ class RunWeights:
         return self.checkpoint.note
 
     def load(self, device: torch.device) -> Embeds:
-        """The trained method."""
-        method: Embeds = load_run(self.home, device, self.asked)[1].to(memory_format=torch.channels_last)
-        return method
+        """The trained method. CheckpointError when training has put other weights in the checkpoint's place since."""
+        _, method, found = load_run(self.home, device, self.asked)
+        if found.sha256 != self.sha256:
+            raise CheckpointError(
+                f"{found.path}: training has replaced these weights meanwhile; run the same command again"
+            )
+        embeds: Embeds = method.to(memory_format=torch.channels_last)
+        return embeds
 
     def check_text(self) -> NoReturn:
         """A run is not known to share a space with texts. Raises UsageError."""

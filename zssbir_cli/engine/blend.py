@@ -33,9 +33,13 @@ class Blend:
     measured on the blend. Build it before the first step."""
 
     def __init__(self, method: Method) -> None:
-        state = method.retrieval_state().items()
-        self._live = {k: v.detach() for k, v in state if v.is_floating_point() and "centring." not in k}
-        self.start = {name: tensor.clone() for name, tensor in self._live.items()}
+        self._method = method
+        self.start = {name: tensor.clone() for name, tensor in self._live().items()}
+
+    def _live(self) -> dict[str, Tensor]:
+        """The method's tensors of now: where ranks share batch norms, each step makes new ones of the statistics."""
+        state = self._method.retrieval_state().items()
+        return {k: v.detach() for k, v in state if v.is_floating_point() and "centring." not in k}
 
     def of(self, weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
         """The blend of `weights`, which hold a tensor for every name in `start`, with the start."""
@@ -47,4 +51,5 @@ class Blend:
 
     def applied(self, share: float) -> AbstractContextManager[None]:
         """The method holds the blend inside this context, and its own weights again after it."""
-        return holding(self._live, self.of(self._live, share))
+        live = self._live()
+        return holding(live, self.of(live, share))
