@@ -73,6 +73,29 @@ def test_a_running_writers_file_is_left_alone(tmp_path: Path) -> None:
     assert other.exists()
 
 
+def test_two_writers_of_one_process_number_do_not_meet(tmp_path: Path) -> None:
+    """Containers that share a folder give the same numbers to their processes; so do the threads of one process."""
+    path = tmp_path / "a"
+    with replacing(path) as first:
+        first.write_text("first")
+        with replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+        assert first.read_text() == "first"
+    assert path.read_text() == "first"
+    assert listed(tmp_path) == ["a"]
+
+
+def test_a_writers_file_on_another_machine_is_left_alone_for_a_day(tmp_path: Path) -> None:
+    other = tmp_path / "a.0123abcd-89abcdef.99999999.partial"
+    other.write_text("of a process that this machine cannot see")
+    write_text(tmp_path / "a", "mine")
+    assert other.exists()
+    os.utime(other, (time.time() - 2 * 24 * 3600,) * 2)
+    write_text(tmp_path / "a", "mine")
+    assert listed(tmp_path) == ["a"]
+
+
 @POSIX
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     code = (

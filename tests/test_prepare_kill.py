@@ -85,8 +85,10 @@ def test_damage_to_unfinished_work_is_noticed(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "left", [".lock", "train-photo-00000.h5", "manifest.json.99999999.partial", ".work/plan.json"]
-)
+    "left",
+    [".lock", "train-photo-00000.h5", "manifest.json.99999999.partial", ".work/plan.json",
+     "test-photo-00000.h5.0123abcd-89abcdef.99999999.partial"],
+)  # fmt: skip
 def test_whatever_a_kill_leaves_is_taken_over(tmp_path: Path, left: str) -> None:
     folder = make_folder(tmp_path / "own", classes=CLASSES[:6], photos=2, sketches=2)
     prepare(folder, tmp_path / "whole")

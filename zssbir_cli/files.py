@@ -1,6 +1,6 @@
 """The one way to write a file whole or not at all; locks that hold; digests; an error as one line.
 
-A file is written under a name of its own process, synced, and renamed: readers see the old file or the new one,
+A file is written under a name of this writer alone, synced, and renamed: readers see the old file or the new one,
 two writers never meet, and what a killed process leaves is never taken for a result.
 """
 
@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,6 +49,11 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def finished_name(name: str) -> str:
+    """What a file of that name becomes when its writer ends well; a name that is not of an unfinished file as it is."""
+    return _OWNER.sub("", name).removesuffix(PARTIAL)
 
 
 def write_bytes(path: Path, data: bytes | bytearray | memoryview) -> None:
@@ -192,13 +199,18 @@ def _take(handle: int) -> bool:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_OWNER = re.compile(r"\.(\d+)\.partial$")
+_OWNER = re.compile(r"\.(?:([0-9a-f]{8})-[0-9a-f]{8}\.)?(\d+)\.partial$")
 
 
 def _partial_name(name: str) -> str:
-    room = 255 - len(f".{os.getpid()}{PARTIAL}")
-    short = os.fsencode(name)[:room] if len(os.fsencode(name)) > room else os.fsencode(name)
-    return f"{os.fsdecode(short)}.{os.getpid()}{PARTIAL}"
+    """A name of this writer alone: processes of other machines or containers that share the folder may have its number."""
+    tail = f".{_machine()}-{secrets.token_hex(4)}.{os.getpid()}{PARTIAL}"
+    return f"{os.fsdecode(os.fsencode(name)[: 255 - len(tail)])}{tail}"
+
+
+@lru_cache(1)
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _remove_stale(path: Path) -> None:
@@ -207,7 +219,8 @@ def _remove_stale(path: Path) -> None:
         for left in path.parent.glob(f"{_escaped(path.name)}.*{PARTIAL}"):
             owner = _OWNER.search(left.name)
             old = time.time() - left.stat().st_mtime > STALE_SECONDS
-            if owner and (old or not _alive(int(owner[1]))) and left.is_file():
+            here = owner is not None and owner[1] in (None, _machine())
+            if owner and (old or (here and not _alive(int(owner[2])))) and left.is_file():
                 left.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zssbir_cli import __version__
 from zssbir_cli.data.manifest import MANIFEST_NAME, SHARD_PATTERN, ShardInfo
 from zssbir_cli.errors import DataError
-from zssbir_cli.files import file_sha256, write_json, write_text
+from zssbir_cli.files import file_sha256, finished_name, write_json, write_text
 from zssbir_cli.preparation.leaks import Note
 
 WORK = ".work"
@@ -91,16 +91,13 @@ class Journal:
 
     def _remove_shards(self, keep: set[str]) -> None:
         for path in self.folder.iterdir():
-            unfinished = _PARTIAL.search(path.name) is not None and is_ours(path)
+            unfinished = finished_name(path.name) != path.name and is_ours(path)
             shard = re.match(SHARD_PATTERN, path.name) is not None
             if unfinished or (shard and path.name not in keep):
                 path.unlink(missing_ok=True)
 
 
-_PARTIAL = re.compile(r"(\.\d+)?\.partial$")
-
-
 def is_ours(path: Path) -> bool:
     """Whether an unfinished `prepare` leaves such a file behind."""
-    name = _PARTIAL.sub("", path.name)
+    name = finished_name(path.name)
     return name in (WORK, LOCK, REPORT_NAME, MANIFEST_NAME) or re.match(SHARD_PATTERN, name) is not None
