@@ -113,6 +113,33 @@ def test_another_split_under_the_same_path_excludes_what_the_run_was_trained_on(
     assert found["published"] == []
 
 
+def test_every_reader_says_that_the_data_set_is_another(place: Path) -> None:
+    """embed, search, draw and mask-viz too, with the classes of it that the run has learnt; of its own set, nothing."""
+    from PIL import Image, ImageDraw
+
+    from zssbir_cli.embedding.gallery import open_gallery
+    from zssbir_cli.workflows.embed import embed
+    from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
+    from zssbir_cli.workflows.search import search_sketches
+
+    sketch = Image.new("L", (60, 60), 255)
+    ImageDraw.Draw(sketch).line((5, 5, 50, 50), fill=0, width=3)
+    sketch.save("s.png")
+    data = Path("data/pics")
+    assert embed().note == search_sketches(Path("s.png"), data).note == ""
+    before = roles(data)
+    seen, fresh = before[Role.SEEN][0], before[Role.UNSEEN][0]
+    shutil.rmtree(data)
+    draw(data, unseen=[seen, fresh])
+    words = ("another data set than the run learnt from", "the run was trained on or selected by ", seen)
+    told = (
+        embed().note, search_sketches(Path("s.png"), data).note, open_gallery(data, torch.device("cpu")).note,
+        mask_viz(MaskRequest(count=1)).heading,
+    )  # fmt: skip
+    for text in told:
+        assert all(word in text for word in words), text
+
+
 def test_when_nothing_unseen_is_left_the_classes_are_named(place: Path) -> None:
     seen = roles(place / "data/pics")[Role.SEEN][:2]
     shutil.rmtree("data/pics")

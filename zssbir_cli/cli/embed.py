@@ -55,6 +55,8 @@ def embed(
     if not distributed.is_main():
         return
     note(result.weights)
+    if result.note:
+        note(result.note)
     if result.folder is not None:
         for name, reason in result.folder.skipped:
             note(f"skipped {name}: {reason}")

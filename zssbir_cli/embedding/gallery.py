@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, Rows, read_embeddings
-from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.choice import open_embedder
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
+from zssbir_cli.embedding.own import data_of, remark
 from zssbir_cli.embedding.parts import embed_part
 from zssbir_cli.embedding.weights import RunWeights, TowerWeights
 from zssbir_cli.engine.runs import find_run
@@ -82,8 +82,9 @@ def open_gallery(
         embedder.weights.check_text()
     note = embedder.weights.note
     if (gallery / "manifest.json").is_file():
-        stored = embed_part(embedder, PreparedSet.open(gallery), Part.TEST, progress=progress)
-        return Gallery(embedder, stored, note=note)
+        data = data_of(embedder.weights, gallery)
+        stored = embed_part(embedder, data.prepared, Part.TEST, progress=progress)
+        return Gallery(embedder, stored, note="; ".join(filter(None, (note, remark(data)))))
     followed = follow_folder(embedder, gallery, progress=progress)
     return Gallery(embedder, read_embeddings(followed.path), followed, note)
 

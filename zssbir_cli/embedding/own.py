@@ -14,6 +14,7 @@ from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.runlog import RunDir, read_record
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
+from zssbir_cli.names import listed
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Role
 
@@ -131,6 +132,18 @@ class DataOfRun:
             f"called unseen in {self.prepared.root}; run `zssbir eval --run {self.run} --data FOLDER` once with the set "
             f"that it learnt from ({self.learnt.name or '?'}, identity {self.learnt.identity or 'unknown'})"
         )
+
+
+def remark(data: Knows) -> str:
+    """What users of a data set should know when it is not the one that a run learnt from, else an empty text: which it
+    is, and which of its classes the run has learnt."""
+    if not data.note:
+        return ""
+    try:
+        known = [data.prepared.classes[i] for i in sorted(data.used)]
+    except DataError:
+        return f"{data.note}; which of its classes the run was trained on is not known"
+    return data.note + (f"; the run was trained on or selected by {listed(known, 5)}" if known else "")
 
 
 def keep_classes(run: Path, learnt: Learnt, root: Path) -> None:

@@ -9,7 +9,7 @@ from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.embedding.choice import open_embedder
 from zssbir_cli.embedding.embedder import BATCH
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
-from zssbir_cli.embedding.own import data_of
+from zssbir_cli.embedding.own import data_of, remark
 from zssbir_cli.embedding.parts import embed_part
 from zssbir_cli.errors import UsageError
 from zssbir_cli.progress import Progress, silent
@@ -23,6 +23,8 @@ class Embedded:
     files: tuple[Path, ...]
     weights: str
     folder: FolderResult | None = None
+    note: str = ""
+    """What the user should know of the checkpoint and of the data set."""
 
 
 def embed(
@@ -78,9 +80,11 @@ def embed(
         if photos is not None:
             place = None if out is None else Path(out)
             result = follow_folder(embedder, Path(photos), place, half=half, force=force, progress=progress)
-            return Embedded((result.path,), embedder.weights.label, result)
-        prepared = data_of(embedder.weights, None if data is None else Path(data)).prepared
+            return Embedded((result.path,), embedder.weights.label, result, embedder.weights.note)
+        found = data_of(embedder.weights, None if data is None else Path(data))
+        prepared = found.prepared
         have = {part for part, _ in prepared.manifest.counts}
         wanted = [Part(p) for p in parts] or [p for p in (Part.TEST, Part.VAL, Part.HOLDOUT) if p in have]
         stored = [embed_part(embedder, prepared, p, force=force, progress=progress) for p in wanted]
-        return Embedded(tuple(s.path for s in stored if s.path), embedder.weights.label)
+        note = "; ".join(filter(None, (embedder.weights.note, remark(found))))
+        return Embedded(tuple(s.path for s in stored if s.path), embedder.weights.label, note=note)

@@ -15,7 +15,7 @@ from zssbir_cli.data.images import decode_photo
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import resize_photo
 from zssbir_cli.embedding.load import load_run
-from zssbir_cli.embedding.own import data_of_run
+from zssbir_cli.embedding.own import data_of_run, remark
 from zssbir_cli.engine.runs import RunChoice, find_run
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import load_image
@@ -89,7 +89,7 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
         config = recipe.method if isinstance(recipe.method, PuximConfig) else config
         if not request.images:
             data = data_of_run(run, info, recipe, root)
-            root, note = data.prepared.root, data.note
+            root, note = data.prepared.root, remark(data)
     prepared = None if request.images else _prepared(root)
     shots = list(_shots(request, prepared))
     vxl = _vxl(request, config.vxl, prepared)
