@@ -234,7 +234,7 @@ def _alive(process: int) -> bool:
         return True
     try:
         os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):  # no process has such a number
+    except ProcessLookupError:
         return False
     except (
         OSError,
