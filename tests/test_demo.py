@@ -1,6 +1,7 @@
 """`zssbir demo` from end to end, small: files, numbers, use of earlier work, refusals."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_demo_leaves_data_run_pictures_and_summary(out: Path) -> None:
     assert {p.name for p in out.iterdir()} == {
         "data", "pictures", "runs", "classes.png", "curves.png", "gallery.png", "summary.json",
+        "demo.html", "masks",
     }  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["queries"], summary["photos"], len(summary["unseen"])) == (13, 26, 13)
@@ -37,6 +39,17 @@ def test_demo_leaves_data_run_pictures_and_summary(out: Path) -> None:
     assert all(0 < s["map_all"] <= 1 for s in summary["scores"])
     assert summary["gain"] == pytest.approx(summary["scores"][3]["map_all"] / summary["scores"][1]["map_all"])
     assert (Path(summary["run"]) / "checkpoints" / "best").is_dir()
+
+
+def test_the_page_tells_the_story(out: Path) -> None:
+    page = (out / "demo.html").read_text("utf-8")
+    for name in re.findall(r'(?:src|href)="([^"]+)"', page):
+        assert name.startswith("http://127.0.0.1:8765/") or (out / name).is_file(), name
+    summary = json.loads((out / "summary.json").read_text())
+    for score in summary["scores"]:
+        assert f"{100 * score['map_all']:.1f}" in page
+    assert all(name.replace("_", " ") in page for name in summary["unseen"])
+    assert page.count("alt=") == 4
 
 
 def test_a_second_demo_uses_the_finished_run(out: Path) -> None:

@@ -79,7 +79,7 @@ def _show(result: "DemoResult", seconds: float) -> None:
     table(("", "mAP@all", "P@10", "what it is"), rows, title)
     print(f"never seen in training: {', '.join(result.unseen)}")
     print(f"training multiplied the untrained mAP@all by {result.gain:.1f}")
-    print(f"pictures: {', '.join(str(p) for p in result.pictures)}")
+    print(f"the story as a page: {result.page}    pictures: {', '.join(str(p) for p in result.pictures)}")
     print(f"data set: {result.data}    run: {result.run}    summary: {result.summary}")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
     print(f"time: {seconds:.0f} s ({spent}, the rest: drawing and starting)")

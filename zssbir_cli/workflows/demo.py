@@ -32,6 +32,7 @@ from zssbir_cli.retrieval.metrics import Metrics, evaluate
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.curves import Level, save_curves
 from zssbir_cli.viz.sheet import Mark, Row, Tile, save_sheet
+from zssbir_cli.workflows.demo_page import write_demo_page
 from zssbir_cli.workflows.info import contact_sheet
 from zssbir_cli.workflows.prepare import prepare_demo
 from zssbir_cli.workflows.train import train
@@ -69,6 +70,7 @@ class DemoResult:
     run: Path
     pictures: tuple[Path, ...]
     summary: Path
+    page: Path
     seconds: dict[str, float]
 
 
@@ -153,8 +155,10 @@ def demo(
         queries=trained[0].queries,
         photos=trained[0].gallery,
         unseen=tuple(prepared.classes[i] for i in prepared.manifest.ids_for(Part.TEST)),
-        data=data, run=run, pictures=pictures, summary=out / "summary.json", seconds=clock.seconds,
+        data=data, run=run, pictures=pictures, summary=out / "summary.json", page=out / "demo.html", seconds=clock.seconds,
     )  # fmt: skip
+    write_demo_page(result, out, device)
+    clock.stop("page")
     write_json(result.summary, _plain(result))
     return result
 
@@ -273,6 +277,7 @@ def _plain(result: DemoResult) -> dict[str, object]:
         "data": str(result.data),
         "run": str(result.run),
         "pictures": [str(p) for p in result.pictures],
+        "page": str(result.page),
         "seconds": result.seconds,
     }
 
