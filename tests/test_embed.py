@@ -19,11 +19,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from retrieval_helpers import make_run
 
+from zssbir_cli.compute import precision as precisions
 from zssbir_cli.data.embeddings import EmbeddingInfo, read_embeddings, write_embeddings
 from zssbir_cli.embedding import embedder as embedders
-from zssbir_cli.embedding import listing
+from zssbir_cli.embedding import gallery as galleries
+from zssbir_cli.embedding import listing, parts
 from zssbir_cli.embedding.embedder import Embedder
-from zssbir_cli.embedding.folder import FolderResult, PhotoFiles
+from zssbir_cli.embedding.folder import FolderResult, PhotoFiles, follow_folder
+from zssbir_cli.embedding.gallery import open_gallery
 from zssbir_cli.embedding.listing import list_photos
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.types import Modality
@@ -338,3 +341,48 @@ def test_weights_that_training_replaces_meanwhile_are_not_taken_for_the_ones_tha
     shutil.copytree(other / "checkpoints" / "best", run / "checkpoints" / "best")
     with pytest.raises(CheckpointError, match="training has replaced these weights"):
         _ = embedder.method
+
+
+def test_a_pass_that_continues_on_another_device_keeps_the_precisions_apart(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos(tmp_path / "photos", 8)
+    monkeypatch.setattr(embedders, "LEAST_COSINE", -1.0)
+    monkeypatch.setattr(precisions, "cpu_has_bf16", lambda: True)
+
+    def stop(_: str, done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(run, folder, out=tmp_path / "a.h5", progress=stop)
+    monkeypatch.setattr(precisions, "cpu_has_bf16", lambda: False)
+    mixed = read_embeddings(follow(run, folder, out=tmp_path / "a.h5").path)
+    exact = read_embeddings(follow(run, folder, out=tmp_path / "b.h5").path)
+    assert mixed.info.precision == "fp32"
+    np.testing.assert_allclose(mixed.embedding, exact.embedding, atol=1e-6)
+
+
+def test_a_file_that_another_process_replaces_is_not_taken_for_ones_own(
+    tmp_path: Path, tiny_recipe: Path, run: Path, tiny_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both write to one place, where models share a cache folder, or while training replaces a run's weights."""
+    folder = photos(tmp_path / "photos")
+    other = Embedder.open(make_run(tmp_path / "runs" / "other", tiny_recipe, seed=1), CPU, workers=0)
+
+    def follow_and_lose(*args: object, **options: object) -> FolderResult:
+        result = follow_folder(*args, **options)  # type: ignore[arg-type]
+        follow_folder(other, folder, result.path)
+        return result
+
+    def write_and_lose(path: Path, *args: object, **options: object) -> Path:
+        write_embeddings(path, *args, **options)  # type: ignore[arg-type]
+        theirs = write(tmp_path / "theirs.h5", np.ones((3, 4), np.float32))
+        return theirs.replace(path)
+
+    monkeypatch.setattr(galleries, "follow_folder", follow_and_lose)
+    with pytest.raises(DataError, match="replaced by another process"):
+        open_gallery(folder, CPU, run=run, workers=0)
+    monkeypatch.setattr(parts, "write_embeddings", write_and_lose)
+    with pytest.raises(DataError, match="replaced by another process"):
+        open_gallery(tiny_demo, CPU, run=run, workers=0)

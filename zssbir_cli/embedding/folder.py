@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from zssbir_cli.arrays import Array
 from zssbir_cli.compute import distributed
+from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.embeddings import (
     CONTENT_BYTES,
     Embeddings,
@@ -99,9 +100,8 @@ def _follow(
     shared = distributed.from_main(survey and survey[:2])
     assert shared is not None
     listing, plan = shared
-    stage = Stage(
-        path, {"weights": embedder.weights.sha256, "made": embedder.made, "precision": embedder.asked}
-    )
+    precision = Precision.choose(embedder.asked, embedder.device).name  # `auto` differs between devices
+    stage = Stage(path, {"weights": embedder.weights.sha256, "made": embedder.made, "precision": precision})
     if plan.todo:
         _embed(embedder, listing, plan, stage, progress)
     distributed.barrier()

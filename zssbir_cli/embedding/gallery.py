@@ -86,7 +86,10 @@ def open_gallery(
         stored = embed_part(embedder, data.prepared, Part.TEST, progress=progress)
         return Gallery(embedder, stored, note="; ".join(filter(None, (note, remark(data)))))
     followed = follow_folder(embedder, gallery, progress=progress)
-    return Gallery(embedder, read_embeddings(followed.path), followed, note)
+    stored = read_embeddings(followed.path)
+    if not embedder.accepts(stored.info):
+        raise DataError(f"{followed.path}: replaced by another process meanwhile; run the same command again")
+    return Gallery(embedder, stored, followed, note)
 
 
 def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:

@@ -78,7 +78,10 @@ class _Job:
         if distributed.is_main():
             self.write()
         distributed.barrier()
-        return read_embeddings(self.path)
+        written = self.fresh()
+        if written is None:
+            raise DataError(f"{self.path}: replaced by another process meanwhile; run the same command again")
+        return written
 
     def fresh(self) -> Embeddings | None:
         """What is on disk, if these images, weights and preprocessing made it and it is undamaged."""
