@@ -144,3 +144,17 @@ def test_vectors_of_another_model_have_chance(tmp_path: Path, monkeypatch: pytes
     np.savez("e.npz", query=rows, gallery=rows, query_labels=labels, gallery_labels=labels)
     (chance,) = zssbir.evaluate_file("e.npz", k=[3]).evaluation.baselines
     assert chance.values["P@3", ""] == pytest.approx(0.25)
+
+
+def test_the_start_is_of_the_recipe_that_was_trained(run: Path) -> None:
+    """As the run itself: what was written into recipe.yaml after training plays no role."""
+    before = zssbir.evaluate(run, k=[5], device="cpu", report=False).evaluation.baselines[1]
+    file = run / "recipe.yaml"
+    file.write_text(file.read_text().replace("size: 32", "size: 48"))
+    after = zssbir.evaluate(run, k=[5], device="cpu", report=False).evaluation.baselines[1]
+    assert after.values == before.values
+    file.write_text("{")
+    assert (
+        zssbir.evaluate(run, k=[5], device="cpu", report=False).evaluation.baselines[1].values
+        == before.values
+    )

@@ -139,7 +139,7 @@ def test_another_host_name_is_refused(live: LiveGallery) -> None:
 
 
 BAD_JSON = [
-    {}, [], {"strokes": 5}, {"strokes": [[["a", "b"]]]}, {"strokes": [[[1]]]}, {"strokes": []},
+    {}, [], {"strokes": 5}, {"strokes": [[["a", "b"]]]}, {"strokes": [[[1]]]}, {"strokes": [[{"x": 1}]]}, {"strokes": []},
     {"strokes": [[[1e400, 0], [1, 1]]]}, {"strokes": [[[None, 0]]]}, {"like": -1}, {"like": 10**30}, {"like": "x"},
     {"like": True}, {"like": 1.5}, {"like": {}}, {"image": "text"}, {"photo": 3}, {"strokes": [STAR], "k": 0},
     {"strokes": [STAR], "k": "many"}, {"strokes": [STAR], "min_score": "high"}, {"strokes": {"a": 1}},

@@ -10,7 +10,7 @@ from zssbir_cli.evaluation.bootstrap import paired_difference
 from zssbir_cli.evaluation.inputs import Options, same_images
 from zssbir_cli.evaluation.measure import Baseline, Evaluation, measure
 from zssbir_cli.models.pretrained import is_cached
-from zssbir_cli.models.towers import find_tower
+from zssbir_cli.models.towers import start_of
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.chance import chance_of
 from zssbir_cli.retrieval.metrics import Metrics
@@ -73,8 +73,7 @@ def _start_of(weights: RunWeights) -> StartWeights:
     recipe = weights.recipe
     if recipe.model.weights == "pretrained" and not is_cached(recipe.model.backbone):
         raise _NotHere(f"the pretrained weights of {recipe.model.backbone} are not on this machine")
-    file = weights.home / "recipe.yaml"
-    return StartWeights(find_tower(str(file)), weights.home)
+    return StartWeights(start_of(recipe, weights.home / "recipe.yaml"), weights.home)
 
 
 def _gain(trained: Metrics, start: Metrics) -> list[str]:

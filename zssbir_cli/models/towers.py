@@ -18,7 +18,7 @@ from zssbir_cli.models.encoder import build_encoder
 from zssbir_cli.models.pretrained import check_backbone, is_cached, timm_file, weights_config
 from zssbir_cli.models.weights import read_state
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
-from zssbir_cli.recipe.schema import DataConfig, ModelConfig
+from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
 from zssbir_cli.types import Modality
 
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
@@ -215,7 +215,11 @@ def _backbone_in(file: Path) -> str:
 
 
 def _of_recipe(path: Path) -> TowerSpec:
-    recipe = load_recipe(path)
+    return start_of(load_recipe(path), path)
+
+
+def start_of(recipe: Recipe, path: Path) -> TowerSpec:
+    """A recipe's backbone before training; `path`: the recipe's file, by which it is found again."""
     found = weights_config(recipe.model.backbone) if timm.is_model(recipe.model.backbone) else None
     default = {"mean": found.mean, "std": found.std} if found else {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     own = {key: value for key in ("mean", "std") if (value := getattr(recipe.model, key))}

@@ -2,13 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from zssbir_cli.methods.ama.config import AmaConfig
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.triplet.config import TripletConfig
 
 MethodConfig = Annotated[TripletConfig | PuximConfig | AmaConfig, Field(discriminator="name")]
+
+
+NO_OPTIONS = {
+    "checkpoint_path": "model.weights", "pretrained": "model.weights", "pretrained_cfg": "model.weights",
+    "pretrained_cfg_overlay": "model.weights", "img_size": "data.size", "in_chans": "", "features_only": "",
+}  # fmt: skip
+"""Arguments of `timm.create_model` that are refused, and the keys to set instead: with `checkpoint_path`, the weights would
+be others than the recipe says."""
 
 
 class Strict(BaseModel):
@@ -80,6 +88,17 @@ class ModelConfig(Strict):
         "`last:N` (the last N blocks of a transformer or stages of a CNN, and what follows them) or `none`.",
     )
     lr_scale: float = Field(1.0, gt=0, description="Multiplies the learning rate for the backbone.")
+
+    @field_validator("options")
+    @classmethod
+    def _none_that_a_key_stands_for(
+        cls, options: dict[str, bool | int | float | str]
+    ) -> dict[str, bool | int | float | str]:
+        for name in sorted(options.keys() & NO_OPTIONS.keys()):
+            raise ValueError(
+                f"{name} is no option here" + (f"; set {key}" if (key := NO_OPTIONS[name]) else "")
+            )
+        return options
 
 
 class OptimConfig(Strict):

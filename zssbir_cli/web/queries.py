@@ -143,7 +143,7 @@ def _drawn(strokes: Any) -> bytes:
     """Strokes, a list of lists of [x, y] or [x, y, pressure] in any unit, drawn to fill the sheet; PNG bytes."""
     try:
         lines = [np.array([p[:2] for p in line], np.float64).reshape(-1, 2) for line in strokes if line]
-    except (TypeError, ValueError, IndexError, OverflowError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         raise HTTPException(422, "strokes must be lists of points [x, y]") from None
     points = np.concatenate(lines) if lines else np.empty((0, 2))
     if len(points) > MAX_POINTS or len(lines) > MAX_POINTS:
