@@ -1,8 +1,10 @@
 """`zssbir export`: the encoder as ONNX equals the original; a run as one file serves as the run, and holds no trap."""
 
 import json
+import os
 import stat
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +188,20 @@ def test_damage_is_noticed(run: Path) -> None:
     bundle.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match="cannot be used as a run"):
         find_run(bundle)
+    packed = whole.index(b"recipe.yaml") + len("recipe.yaml")  # the decoder has an error of its own for this
+    bundle.write_bytes(whole[:packed] + b"\xff\xff" + whole[packed + 2 :])
+    with pytest.raises(CheckpointError, match="cannot be used as a run"):
+        find_run(bundle)
     bundle.write_bytes(b"no zip")
     with pytest.raises(CheckpointError, match="cannot be used as a run"):
         find_run(bundle)
+
+
+def test_a_long_name_and_what_a_kill_left_in_the_cache(run: Path, tmp_path: Path) -> None:
+    (bundle,) = export(run, format="run", out="n" * 240 + ".zip").files
+    left, fresh = (tmp_path / "cache" / "runs" / f".{name}.0123abcd.partial" for name in ("old", "new"))
+    for folder in (left, fresh):
+        (folder / "eval").mkdir(parents=True)
+    os.utime(left, (time.time() - 2 * 24 * 3600,) * 2)
+    assert RunWeights.open(find_run(bundle).path, "best").sha256 == RunWeights.open(run, "best").sha256
+    assert (left.exists(), fresh.exists()) == (False, True)

@@ -7,12 +7,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zssbir_cli.data.embeddings import EmbeddingInfo, read_embeddings, write_embeddings
 from zssbir_cli.data.hdf5 import differing_rows, row_sums
 from zssbir_cli.data.scores import read_scores
+from zssbir_cli.data.stage import Stage
 from zssbir_cli.errors import DataError
 
 WRITERS = {
@@ -102,3 +103,23 @@ def test_damage_is_noticed_before_the_library_reads(tmp_path: Path, monkeypatch:
             read_embeddings(path)
         with pytest.raises(DataError, match=r"a\.h5.*delete it"):
             read_scores(path, data="d", count=200)
+
+
+@settings(max_examples=200, deadline=None)
+@given(at=st.integers(0, 10**4), value=st.integers(0, 255))
+@example(at=8, value=99)  # another method of compression
+@example(at=6, value=1)  # "encrypted"
+@example(at=4, value=255)  # a version of zip to come
+def test_a_damaged_block_of_a_stage_is_missing(
+    tmp_path_factory: pytest.TempPathFactory, at: int, value: int
+) -> None:
+    stage = Stage(tmp_path_factory.getbasetemp() / "x.h5", {})
+    rows = np.arange(6, dtype=np.float32)
+    stage.put("1", rows=rows)
+    file = stage.folder / "1.npz"
+    raw = bytearray(file.read_bytes())
+    for start in (0, raw.index(b"PK\x01\x02") + 2):  # the file's own header, and the directory's copy
+        raw[(start + at) % len(raw)] = value
+    file.write_bytes(raw)
+    found = stage.load("1")
+    assert found is None or "rows" not in found or np.array_equal(found["rows"], rows)

@@ -1,6 +1,8 @@
 """Hostile and damaged archives are refused with one line, before anything is written."""
 
+import bz2
 import io
+import lzma
 import os
 import struct
 import subprocess
@@ -217,17 +219,20 @@ with tarfile.open(fileobj=TAR, mode="w") as _tar:
         _tar.addfile(_info, io.BytesIO(_data))
 
 
+XZ, BZ2 = lzma.compress(TAR.getvalue()), bz2.compress(TAR.getvalue())
+
+
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    kind=st.sampled_from(["zip", "tar", "tar.gz"]),
+    kind=st.sampled_from(["zip", "tar", "tar.gz", "tar.xz", "tar.bz2"]),
     edits=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=12),
     cut=st.integers(0, 3000),
 )
 def test_damaged_archives_give_clear_errors_only(
     tmp_path_factory: pytest.TempPathFactory, kind: str, edits: list[tuple[int, int]], cut: int
 ) -> None:
-    raw = bytearray((ZIP if kind == "zip" else TAR).getvalue())
-    raw = raw[: len(raw) - cut]
+    whole = {"zip": ZIP.getvalue(), "tar.xz": XZ, "tar.bz2": BZ2}.get(kind, TAR.getvalue())
+    raw = bytearray(whole[: max(1, len(whole) - cut)])
     for at, value in edits:
         raw[at % len(raw)] = value
     path = tmp_path_factory.getbasetemp() / f"fuzz.{kind}"

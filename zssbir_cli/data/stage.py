@@ -16,7 +16,7 @@ from zssbir_cli import files
 from zssbir_cli.arrays import Array
 from zssbir_cli.errors import DataError
 
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Stage:

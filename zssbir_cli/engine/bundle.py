@@ -4,12 +4,15 @@ import json
 import re
 import secrets
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from zssbir_cli.errors import CheckpointError, UsageError
-from zssbir_cli.files import cache_folder, file_sha256, reason, replacing
+from zssbir_cli.files import PARTIAL, STALE_SECONDS, cache_folder, file_sha256, reason, replacing
+from zssbir_cli.names import file_part
 
 SUFFIX = ".zip"
 MODEL, META = "model.safetensors", "meta.json"
@@ -56,10 +59,11 @@ def unpack_run(bundle: Path) -> Path:
 
     Errors: CheckpointError: not a bundle, damaged, or with files that a bundle does not have (then nothing is kept).
     """
-    target = cache_folder() / "runs" / f"{bundle.stem}-{file_sha256(bundle)[:16]}"
+    target = cache_folder() / "runs" / f"{file_part(bundle.stem)}-{file_sha256(bundle)[:16]}"
     if target.is_dir():
         return target
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
+    _remove_old(target.parent)
     try:
         with zipfile.ZipFile(bundle) as packed:
             _check(bundle, packed.infolist())
@@ -73,12 +77,20 @@ def unpack_run(bundle: Path) -> Path:
             raise ValueError(f"{MODEL} is damaged: its sha256 is not the one in {META}")
         if not target.is_dir():  # another process may have been quicker
             partial.rename(target)
-    except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # zipfile and its decoders raise almost any type on damaged files
         if not target.is_dir():
             raise CheckpointError(f"{bundle}: cannot be used as a run ({reason(error)})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove what killed processes unpacked in part, more than a day ago."""
+    for left in folder.glob(f".*{PARTIAL}"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _check(bundle: Path, entries: list[zipfile.ZipInfo]) -> None:

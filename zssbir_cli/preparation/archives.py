@@ -244,7 +244,9 @@ class TarStreamSource(_Archive):
                         path = _tar_path(self.path, member)
                         if path is not None:
                             yield path, member, archive
-        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, zlib.error) as error:
+        except DataError:
+            raise
+        except Exception as error:  # each decoder has errors of its own (zlib.error, LZMAError)
             raise DataError(broken(self.path, "compressed tar", error)) from None
 
     def _decompressed(self) -> IO[bytes]:
