@@ -16,6 +16,8 @@ from zssbir_cli.cli import renamed
 from zssbir_cli.cli.app import app
 from zssbir_cli.cli.console import fitting_widths
 from zssbir_cli.cli.display import Display, progress_text
+from zssbir_cli.cli.train_progress import progress_line
+from zssbir_cli.engine.report import Report
 
 ZSSBIR = [sys.executable, "-m", "zssbir_cli"]
 PAINT = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -78,6 +80,16 @@ def test_every_command_has_an_example_and_speaks_no_python() -> None:
         if name != "help":
             assert "Example: zssbir " in text, name
         assert not re.search(r"<(?!class)\w+|list\[|\bINTEGER\b|int range|\.\.\.\]\.\.\.", text), (name, text)
+        assert not re.search(r"\bx[<>]=|<=x|\[\[|\{[A-Z]", text), (name, text)
+
+
+def test_runs_may_be_named_before_and_after_the_subcommand(tmp_path: Path) -> None:
+    for line in (["runs", "--runs", "none", "export"], ["runs", "export", "--runs", "none"]):
+        done = subprocess.run([*ZSSBIR, *line], capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, "none: no such folder" in done.stderr) == (2, True), done.stderr
+    for subcommand in ("export", "compare"):
+        done = subprocess.run([*ZSSBIR, "runs", subcommand, "-h"], capture_output=True, text=True)
+        assert not re.search(r"<\w|\[\[|\{[A-Z]", done.stdout), done.stdout
 
 
 def test_old_names_work_and_are_noted() -> None:
@@ -159,16 +171,34 @@ def test_progress_tells_true_numbers() -> None:
     assert progress_text("x", 128, 352, 100, 10.0, bar=False) == "x: 128 of 352 (36 %) 10/s, 0:22 left"
 
 
+def test_training_shows_losses_and_leaves_monitors_to_the_files() -> None:
+    logs = {"loss": 2.0, "loss/cluster": 1.0, "monitor/rank": 3.0, "clusters/kept_0": 0.5, "lr": 0.1}
+    report = Report(
+        step=1,
+        total_steps=2,
+        epoch=0.5,
+        epochs=1,
+        images_per_s=1,
+        data_wait=0,
+        memory_mb=1,
+        eta_s=1,
+        logs=logs,
+    )
+    line = progress_line(report)
+    assert "loss/cluster 1" in line
+    assert not re.search("monitor|kept", line)
+
+
 def test_without_a_terminal_progress_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 100_000, 2))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    show = Display("starting")
+    show = Display("embed: loading")
     for done in range(1001):
         show("embedding", done, 1000)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "starting ..."
+    assert lines[0] == "embed: loading ..."
     assert lines[1] == "embedding: 0 of 1,000 (0 %)"
     assert 11 <= len(lines) <= 50
 

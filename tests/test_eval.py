@@ -300,7 +300,7 @@ def test_result_says_convention_sizes_and_rule_and_is_whole(tmp_path: Path) -> N
     assert saved["published"] == []
     text = results.markdown(found)
     assert "| mAP@5 | hits |" in text
-    assert "24 queries of 4 classes against a gallery of 36 photos (9 to 9 relevant)" in text
+    assert "24 queries of 4 classes against a gallery of 36 photos (9 relevant to each)" in text
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["r.json", "r.queries.npz"]
 
 

@@ -202,5 +202,5 @@ def test_what_is_no_picture_is_said(tmp_path: Path, run: Path, folder: Path) -> 
     (sketches / "b.pdf").write_text("%PDF-1.4")
     for _ in range(2):
         result = workflow.search_sketches([sketches], folder, run=run, device="cpu")
-        assert "passed over 1 .mp4, 1 .txt, which are no pictures" in str(result.folder)
-        assert result.left_out == ((sketches, "passed over 1 .pdf, which are no pictures"),)
+        assert "passed over 1 .mp4, 1 .txt, which are not pictures" in str(result.folder)
+        assert result.left_out == ((sketches, "passed over 1 .pdf, which are not pictures"),)

@@ -147,6 +147,16 @@ def test_curves_have_a_panel_for_what_there_is(tmp_path: Path) -> None:
     assert not (tmp_path / "c.png").exists()
 
 
+def test_no_curve_lies_on_the_edge(tmp_path: Path) -> None:
+    rows = [{"step": i, "val/mAP@all": 0.7 + 0.01 * i} for i in range(3)]
+    pixels = np.asarray(Image.open(save_curves(tmp_path / "a.png", rows))).astype(int)
+    line = np.abs(pixels - [0x0B, 0x6E, 0x99]).sum(2) < 30
+    frame = np.flatnonzero((pixels.sum(2) < 400).sum(0) > 200)[0]  # the vertical axis
+    top = np.flatnonzero(pixels[:, frame].sum(1) < 600)[0]
+    highest = np.flatnonzero(line[:, frame : frame + 500].any(1))[0]
+    assert highest > top + 8
+
+
 def test_curves_that_coincide_are_one_line_and_constant_measures_go() -> None:
     rows = [{"step": i, "loss": 1 / (i + 1), "loss/contrast": 1 / (i + 1), "loss/x": 0.5} for i in range(5)]
     assert [x.names for x in _lines(rows, "loss")] == [["loss", "loss/contrast"], ["loss/x"]]

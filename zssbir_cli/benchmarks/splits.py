@@ -1,5 +1,6 @@
 """The named splits: unseen classes, papers that use them, published counts. They are listed in `splits.yaml`."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,4 +108,4 @@ def source_of(name: str) -> str:
     split = SPLITS.get(name)
     if split is not None:
         return f"{split.dataset} --split {name}"
-    return name if name in ("demo", *DATASETS) else f"PICTURES --name {name}"
+    return name if name in ("demo", *DATASETS) else f"PICTURES --name {shlex.quote(name)}"

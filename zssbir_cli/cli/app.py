@@ -2,13 +2,11 @@
 `zssbir --help` is quick; torch and friends are imported inside command bodies."""
 
 import functools
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
-import typer.core
 
 from zssbir_cli.cli import mistakes, renamed
 from zssbir_cli.cli.demo import demo
@@ -24,6 +22,7 @@ from zssbir_cli.cli.recipes import recipes
 from zssbir_cli.cli.runs import app as runs
 from zssbir_cli.cli.search import search
 from zssbir_cli.cli.train import train
+from zssbir_cli.cli.words import Command, Group
 from zssbir_cli.errors import Interrupted
 
 AGAIN = "what is finished is kept; the same command continues from there"
@@ -31,6 +30,7 @@ NOTHING = "nothing was changed; the same command starts again"
 
 app = typer.Typer(
     name="zssbir",
+    cls=Group,
     help="Zero-shot sketch-based image retrieval: search photos by drawing.",
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -52,15 +52,6 @@ def root(
 
         print(f"zssbir {__version__}")
         raise typer.Exit
-
-
-class Command(typer.core.TyperCommand):
-    """A command whose help names no Python types."""
-
-    def get_help(self, ctx: Any) -> str:
-        """The help, without the type that Typer puts behind an argument's name."""
-        text = super().get_help(ctx)
-        return re.sub(r"(?m)^(  \S+)( <[\w\[\], |]+>)(?=  )", lambda m: m[1] + " " * len(m[2]), text)
 
 
 def interruptible(command: Callable[..., None], kept: str) -> Callable[..., None]:

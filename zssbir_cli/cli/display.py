@@ -91,7 +91,7 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(begun: str = "starting") -> Iterator[Display]:
+def progress(begun: str) -> Iterator[Display]:
     """A display for as long as the context lasts; it shows `begun` at once. The line is gone afterwards."""
     console = _terminal()
     if console is None or os.environ.get("RANK", "0") != "0":

@@ -49,7 +49,7 @@ def draw(
     from zssbir_cli.workflows import draw as workflow
 
     options.one_of_run_and_model(context, "runs")
-    with shown() as progress:
+    with shown("draw: loading PyTorch and the weights") as progress:
         server = workflow.open_server(
             gallery, run=run, model=model, runs=runs, which=checkpoint, host=host, port=port, token=token,
             page=page, k=k, device=device, workers=workers, progress=progress,

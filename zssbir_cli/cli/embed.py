@@ -46,7 +46,7 @@ def embed(
     options.one_of_run_and_model(context, "runs")
     if images is None:
         options.needs_data(model, data)
-    with shown() as progress:
+    with shown("embed: loading PyTorch and the weights") as progress:
         result = run_embed(
             run, model=model, runs=runs, checkpoint=checkpoint, photos=images, out=out, half=half, data=data,
             parts=part, force=force, device=device, precision=precision, workers=workers, batch=batch,

@@ -109,7 +109,7 @@ def evaluate(
         _compare(compare, split, runs, json_)
         return
     only = () if classes is None else (classes,)
-    with shown() as progress:
+    with shown("eval: loading PyTorch and the weights") as progress:
         if qrels is not None:
             outcome = workflow.evaluate_ranking(qrels, run, ties, k=k, out=out)
         elif embeddings is not None:

@@ -7,6 +7,9 @@ import typer
 
 from zssbir_cli.cli import complete, options
 
+INTERNAL = ("plan", "ground")
+"""Options of a set that nobody gives: what the bytes were made by."""
+
 
 def info(
     root: Annotated[
@@ -47,7 +50,7 @@ def info(
     show_published(found["published"], found["differing_classes"])
     if classes:
         table(("id", "class", "role", "sketches", "photos"), [tuple(c.values()) for c in found["classes"]])
-    given = {k: v for k, v in found["options"].items() if v not in (None, False) and k != "plan"}
+    given = {k: v for k, v in found["options"].items() if v not in (None, False) and k not in INTERNAL}
     print("options: " + ", ".join(f"{k} {v}" for k, v in given.items()))
     for source in found["sources"]:
         print(

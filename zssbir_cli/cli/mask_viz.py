@@ -23,22 +23,28 @@ def mask_viz(
         None,
         "--vxl",
         metavar="MODEL",
-        help="`offline` (drawn pictures) or an open_clip model; default: as the run's recipe says.",
+        help="An open_clip model, or `offline` (for drawn pictures).  [default: the recipe's]",
     ),
     weights: str | None = typer.Option(
         None, "--vxl-weights", metavar="FILE|TAG", help="An open_clip tag or a weight file."
     ),
     ratio: float | None = typer.Option(
-        None, "--mask-ratio", metavar="0-0.99", min=0, max=0.99, help="Share of patches to mask."
+        None,
+        "--mask-ratio",
+        metavar="0-0.99",
+        min=0,
+        max=0.99,
+        help="Share of patches to mask.  [default: the recipe's]",
     ),
     count: int = typer.Option(8, "--count", metavar="N", min=1, max=200, help="Photos to show."),
     out: Path | None = typer.Option(
         None,
         "--out",
         metavar="PATH",
-        help="Folder for masks.png and masks.html (default: the run's, else ./mask-viz).",
+        help="Folder for masks.png and masks.html.  [default: the run's, else mask-viz]",
     ),
     device: options.Device = "auto",
+    runs: options.Runs = Path("runs"),
     json_: options.Json = False,
 ) -> None:
     """Show which patches of photos PuXIM's masks keep; without a run or photos, of a few drawn ones.
@@ -48,11 +54,14 @@ def mask_viz(
     import json
 
     from zssbir_cli.cli.console import note
-    from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
+    from zssbir_cli.cli.display import progress
 
-    outcome = mask_viz(
-        MaskRequest(images, classes, text, run, data, model, weights, ratio, count, out, device)
-    )
+    with progress("mask-viz: loading PyTorch and the model"):
+        from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
+
+        outcome = mask_viz(
+            MaskRequest(images, classes, text, run, data, model, weights, ratio, count, out, device, runs)
+        )
     if json_:
         print(json.dumps({"sheet": str(outcome.sheet), "page": str(outcome.page), "photos": outcome.rows}))
         return

@@ -41,8 +41,11 @@ def _split(value: str) -> str:
 
 def _data(value: Path | None) -> Path | None:
     if value is not None and not (value.expanduser() / "manifest.json").is_file():
+        from zssbir_cli.workflows.recipes import neighbour
+
         raise DataError(
             f"--data {value}: no prepared data set here (no manifest.json); make one with `zssbir prepare`"
+            + neighbour(value)
         )
     return value
 

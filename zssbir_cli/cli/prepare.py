@@ -128,21 +128,25 @@ def prepare(
         from zssbir_cli.cli.display import progress as shown
         from zssbir_cli.workflows.prepare import prepare as run_prepare
 
-        with shown() as bar:
+        with shown("prepare: looking at the pictures") as bar:
             result = run_prepare(
                 source or [], out=out, name=name, unseen=unseen, val_classes=val_classes, holdout=holdout,
                 per_class=subset, seed=seed, size=size, square=square, split=split, files=given or [],
                 lists=lists or [], ambiguity=ambiguity, dedup=dedup, strict=strict, allow_leak=allow_leak,
                 workers=workers, say=note, progress=bar,
             )  # fmt: skip
-        _show(result)
+        _show(result, "demo" if source == ["demo"] else "mobilenet")
 
 
-def _show(result: "Prepared") -> None:
-    """The summary of a prepared set, on stdout."""
+def _show(result: "Prepared", recipe: str) -> None:
+    """The summary of a prepared set, on stdout, and what to do next."""
+    import shlex
+
     from zssbir_cli.cli.console import note, table
     from zssbir_cli.cli.info import show_published
+    from zssbir_cli.names import listed
     from zssbir_cli.preparation.journal import REPORT_NAME
+    from zssbir_cli.types import Role
     from zssbir_cli.workflows.info import describe
 
     found = describe(result.root)
@@ -158,7 +162,16 @@ def _show(result: "Prepared") -> None:
         print(f"leak ({leak['kind']}): {leak['what']} is in {leak['where']}")
     if len(found["leaks"]) > 5:
         print(f"... {len(found['leaks'])} leaks in all, recorded in the manifest")
+    for role, meaning in ((Role.VAL, "for choosing the checkpoint"), (Role.UNSEEN, "unseen, for the test")):
+        names = [c.name for c in result.manifest.classes_of(role)]
+        if names:
+            print(f"{meaning}: {listed(names)}")
     print(f"prepared in {result.root}")
+    place = shlex.quote(str(result.root))
+    if result.manifest.classes_of(Role.SEEN):
+        note(f"next: zssbir train --recipe {recipe} --data {place}")
+    else:
+        note(f"next: zssbir eval --model NAME --data {place}")
 
 
 def _show_splits() -> None:
@@ -193,7 +206,7 @@ def _verify(root: Path, workers: int) -> None:
     from zssbir_cli.errors import DataError
     from zssbir_cli.preparation.verify import verify
 
-    with shown() as bar:
+    with shown("verify: reading the manifest") as bar:
         verdict = verify(root, workers, bar)
     for problem in verdict.problems:
         print(problem)

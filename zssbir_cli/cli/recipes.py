@@ -11,7 +11,7 @@ def recipes(
     context: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", autocompletion=complete.recipes, help="Print this recipe."),
+        typer.Argument(metavar="RECIPE", autocompletion=complete.recipes, help="Print this recipe."),
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="List every key a recipe can have.")] = False,
     markdown: Annotated[

@@ -1,17 +1,24 @@
 """`zssbir runs`: list runs with their numbers; `zssbir runs compare A B`."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from zssbir_cli.cli import complete, options
+from zssbir_cli.cli.words import Command, Group
 
 app = typer.Typer(
     name="runs",
+    cls=Group,
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
 )
+
+OwnRuns = Annotated[
+    Path | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs.  [default: runs]")
+]
 
 
 @app.callback()
@@ -74,7 +81,7 @@ def runs(
     note("best val: mAP@all (voc) on held-out seen classes; evaluations: mAP@all (voc), by name in eval/")
 
 
-@app.command("compare")
+@app.command("compare", cls=Command, short_help="Show what differed between two runs.")
 def compare(
     context: typer.Context,
     first: str = typer.Argument(
@@ -85,6 +92,7 @@ def compare(
     second: str = typer.Argument(
         metavar="OTHER", autocompletion=complete.runs, help="The run to compare it with."
     ),
+    root: OwnRuns = None,
     json_: options.Json = False,
 ) -> None:
     """Show what differed between two runs (recipe, versions, data, device) and what came out."""
@@ -94,7 +102,7 @@ def compare(
     from zssbir_cli.engine.runs import find_run
     from zssbir_cli.workflows.runs import compare_runs
 
-    a, b = (find_run(name, context.obj).path for name in (first, second))
+    a, b = (find_run(name, root or context.obj).path for name in (first, second))
     found = compare_runs(a, b)
     if json_:
         print(json.dumps({"a": str(a), "b": str(b), **vars(found)}, indent=1))
@@ -107,12 +115,12 @@ def compare(
         table([title, a.name, b.name], rows or [("(no difference)", "", "")])
 
 
-@app.command("export")
+@app.command("export", cls=Command, short_help="Show results as a table for a paper.")
 def table_of_runs(
     context: typer.Context,
     names: list[str] = typer.Argument(
         None,
-        metavar="[RUN]",
+        metavar="RUN",
         autocompletion=complete.runs,
         help="Runs, in the order of the rows; default: all.",
     ),
@@ -130,6 +138,7 @@ def table_of_runs(
     out: Path | None = typer.Option(
         None, "--out", "-o", metavar="FILE", help="Write to a file, not to stdout."
     ),
+    root: OwnRuns = None,
 ) -> None:
     """Show results of runs as a table for a paper; runs that differ only in the seed are one row, mean ± sd.
 
@@ -140,7 +149,9 @@ def table_of_runs(
     from zssbir_cli.files import reason, write_text
     from zssbir_cli.workflows.paper_table import formatted, paper_table
 
-    found = paper_table(names or [], context.obj, result=result, convention=convention, measures=measure)
+    found = paper_table(
+        names or [], root or context.obj, result=result, convention=convention, measures=measure
+    )
     text = formatted(found, form)
     if form == "csv":  # the other forms hold them
         for line in found.notes:

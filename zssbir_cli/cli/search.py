@@ -10,7 +10,7 @@ from zssbir_cli.cli import options
 def search(
     context: typer.Context,
     sketches: list[Path] = typer.Argument(
-        None, metavar="[SKETCH]", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
+        None, metavar="SKETCH", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
     ),
     gallery: Path = typer.Option(
         ...,
@@ -39,7 +39,11 @@ def search(
         help="Words to look for, alone or added to each picture; for --model siglip, clip and others with a text side.",
     ),
     min_score: float = typer.Option(
-        -1.0, "--min-score", metavar="X", help="Show no photo with a cosine below X (-1 to 1)."
+        -1.0,
+        "--min-score",
+        metavar="X",
+        show_default=False,
+        help="Show no photo with a cosine below X (-1 to 1).",
     ),
     device: options.Device = "auto",
     workers: options.Workers = None,
@@ -60,7 +64,7 @@ def search(
 
     options.one_of_run_and_model(context, "runs")
     workflow.check_out(out)
-    with shown() as progress:
+    with shown("search: loading PyTorch and the weights") as progress:
         result = workflow.search_sketches(
             sketches or [], gallery, run=run, model=model, runs=runs, checkpoint=checkpoint, k=k, like=like,
             text=text, min_score=min_score, device=device, workers=workers, progress=progress,
@@ -84,5 +88,7 @@ def search(
         print(json.dumps(workflow.result_json(result), indent=1))
         return
     for found in result.found:
-        rows = [(h.rank, f"{h.score:.4f}", h.name, h.source) for h in found.hits]
-        table(("", "cosine", "class", "photo"), rows, f"{found.title} in {result.photos:,} photos")
+        classes = any(h.name for h in found.hits)
+        rows = [(h.rank, f"{h.score:.4f}", *([h.name] if classes else ()), h.source) for h in found.hits]
+        columns = ("", "cosine", *(["class"] if classes else ()), "photo")
+        table(columns, rows, f"{found.title} in {result.photos:,} photos")

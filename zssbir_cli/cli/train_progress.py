@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from zssbir_cli.engine.report import Report
 
 
+KEPT_FOR_FILES = ("monitor/", "clusters/")
+"""Beginnings of values that stand in metrics.jsonl and the curves, and would drown the losses here."""
+
+
 class TrainHooks:
     """Shows a run's reports on a display: one line that changes; validations and notes stay."""
 
@@ -37,7 +41,7 @@ def progress_line(report: "Report") -> str:
         return f"{head}  held-out seen classes: {values(report.logs)}"
     speed = f"{report.images_per_s:.0f} items/s, {report.data_wait:.0%} waiting for data"
     first = {k: v for k, v in report.logs.items() if k == "loss"}
-    rest = {k: v for k, v in report.logs.items() if k != "loss"}
+    rest = {k: v for k, v in report.logs.items() if k != "loss" and not k.startswith(KEPT_FOR_FILES)}
     return (  # what matters most comes first: a narrow terminal cuts the end
         f"{head}  {values(first)}  {duration(report.eta_s)} left, {speed}, {memory(report.memory_mb)}  {values(rest)}"
     )

@@ -62,7 +62,7 @@ class FolderResult:
         moved = f"{self.moved:,} moved, " if self.moved else ""
         done = f"{self.new:,} new, {self.changed:,} changed, {moved}{self.gone:,} gone, {self.kept:,} kept"
         unread = f", {len(self.skipped):,} unreadable" if self.skipped else ""
-        return done + unread + (f"; passed over {self.others}, which are no pictures" if self.others else "")
+        return done + unread + (f"; passed over {self.others}, which are not pictures" if self.others else "")
 
 
 def follow_folder(

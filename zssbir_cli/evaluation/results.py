@@ -162,11 +162,13 @@ def context(evaluation: Evaluation) -> list[str]:
     """What one must know beside the numbers: protocol, sizes, weights, notes and warnings, one line each."""
     inputs, metrics = evaluation.inputs, evaluation.metrics
     relevant = metrics.relevant[metrics.counted]
+    least, most = int(relevant.min()), int(relevant.max())
+    count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     protocol, *about = inputs.about.describe()
     lines = [
         protocol,
         f"{metrics.queries:,} queries of {len(np.unique(metrics.query_labels))} classes against a gallery of "
-        f"{metrics.gallery:,} photos ({int(relevant.min()):,} to {int(relevant.max()):,} relevant)",
+        f"{metrics.gallery:,} photos ({count} relevant to each)",
         *about,
     ]
     lines += [f"{b.name}: {b.about}" for b in evaluation.baselines if b.checkpoint]

@@ -106,7 +106,7 @@ def expand(pictures: Pictures, passed_over: list[tuple[Path, str]] | None = None
         files, others = _existing(Path(picture))
         found += files
         if others and passed_over is not None:
-            passed_over.append((Path(picture), f"passed over {others}, which are no pictures"))
+            passed_over.append((Path(picture), f"passed over {others}, which are not pictures"))
     return found
 
 

@@ -125,5 +125,6 @@ def _draw(axis: Any, lines: Sequence[_Line], label: str, levels: Sequence[Level]
         name = f"{level.name}: {level.measure} {level.value:.3f}"
         axis.axhline(level.value, color="#868e96", linewidth=1.2, linestyle=stroke, label=name)
     axis.set_ylabel(label)
-    axis.set_ylim(bottom=0)
+    top = max([*(v for line in lines for v in line.values), *(level.value for level in levels)])
+    axis.set_ylim(0, 1.05 * top if top > 0 else None)
     axis.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)

@@ -136,7 +136,7 @@ def demo(
         _score("trained network", f"recipe {recipe.name}, trained on the seen classes only", trained[0]),
     )
     pictures = (
-        contact_sheet(data, out / "classes.png", per_class=4, max_classes=60),
+        contact_sheet(data, out / "classes.png", per_class=4, max_classes=20),
         save_curves(
             out / "curves.png",
             read_metrics(run),

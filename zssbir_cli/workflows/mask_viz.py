@@ -48,6 +48,7 @@ class MaskRequest:
     count: int = 8
     out: Path | None = None
     device: str = "auto"
+    runs: Path = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,11 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
 def _chosen_run(request: MaskRequest) -> RunChoice | None:
     """The run to take: as asked, else the newest one, unless the user named photos or a data set."""
     if request.run is not None:
-        return find_run(request.run)
+        return find_run(request.run, request.runs)
     if request.images or request.data is not None:
         return None
     try:
-        return find_run()
+        return find_run(runs=request.runs)
     except UsageError:
         return None
 

@@ -15,6 +15,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import reason
 from zssbir_cli.names import listed
 from zssbir_cli.recipe.loader import load_recipe
+from zssbir_cli.workflows.runs import check_folder
 
 FORMATS = ("markdown", "latex", "csv")
 CONVENTIONS = ("voc", "plain", "hits", "trec")
@@ -89,6 +90,8 @@ def paper_table(
     """
     if convention not in CONVENTIONS:
         raise UsageError(f"--convention {convention}: one of {', '.join(CONVENTIONS)}")
+    if not names:
+        check_folder(runs)
     chosen = [find_run(name, runs).path for name in names] or list(run_folders(runs))
     found, without = [], []
     for run in chosen:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from zssbir_cli.benchmarks.splits import source_of
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.names import suggestion
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import AnyPath
@@ -62,9 +64,17 @@ def check_data(recipe: Recipe) -> None:
     root = Path(recipe.data.root).expanduser()
     if not (root / "manifest.json").is_file():
         raise DataError(
-            f"{root}: no prepared data set here; run `zssbir prepare {source_of(root.name)}` first, or name yours "
-            "with --data FOLDER (the recipe's data.root)"
+            f"{root}: no prepared data set here; run `zssbir prepare {source_of(root.name)}` first, "
+            f"or name yours with --data FOLDER (the recipe's data.root){neighbour(root)}"
         )
+
+
+def neighbour(root: Path) -> str:
+    """`; did you mean 'data/cats'?` for the prepared set beside `root` whose name is closest, else an empty text."""
+    with suppress(OSError):
+        beside = [str(p) for p in root.parent.iterdir() if (p / "manifest.json").is_file()]
+        return suggestion(str(root), beside)
+    return ""
 
 
 def _resumed(resume: AnyPath, runs: Path, changes: list[str]) -> Recipe:

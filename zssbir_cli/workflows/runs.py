@@ -39,11 +39,16 @@ def list_runs(root: Path) -> list[RunSummary]:
 
     Raises UsageError when there is no such folder. A damaged run is listed as unreadable.
     """
+    check_folder(root)
+    return [summary(path) for path in run_folders(root)]
+
+
+def check_folder(root: Path) -> None:
+    """Refuse a folder of runs that is not there. Errors: UsageError."""
     if not root.is_dir():
         raise UsageError(
             f"{root}: no such folder; start a run with `zssbir train --recipe ...`, or give --runs"
         )
-    return [summary(path) for path in run_folders(root)]
 
 
 def summary(path: Path) -> RunSummary:

@@ -1,5 +1,6 @@
 """What `zssbir search --out` shows: the photos found, as a page or as a sheet."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,14 @@ def write_search_page(result: "SearchResult", out: Path) -> Path:
     queries = []
     for found in result.found:
         query, results = _tiles(result, found, out)
-        queries.append({"heading": _title(found), "note": found.note, "query": query, "results": results})
+        queries.append(
+            {
+                "heading": _title(found),
+                "note": found.note,
+                "query": replace(query, name=query.spare),
+                "results": results,
+            }
+        )
     return write_page(out, "search", title=TITLE, about=_about(result), queries=queries)
 
 
