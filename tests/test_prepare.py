@@ -1,6 +1,7 @@
 """`prepare` on the user's own data, end to end: what is written, resumed, refused and reported."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -249,6 +250,10 @@ def test_cli_prints_one_line_errors_and_json(folder: Path, tmp_path: Path) -> No
     done = cli("prepare", str(folder), "--unseen", "2", "--seed", "1")
     assert done.returncode == 0, done.stderr
     assert "prepared in data/pets" in done.stdout
+    assert re.search(r"unseen, for the test: '\w+', '\w+'", done.stdout)
+    assert "next: zssbir train --recipe mobilenet --data data/pets" in done.stderr
+    wrong = cli("eval", "--data", "data/pet")
+    assert (wrong.returncode, "did you mean 'data/pets'?" in wrong.stderr) == (3, True)
     assert "identity" in done.stdout
     info = cli("info", "data/pets", "--json")
     assert json.loads(info.stdout)["name"] == "pets"

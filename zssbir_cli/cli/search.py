@@ -1,10 +1,14 @@
 """`zssbir search`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from zssbir_cli.cli import options
+
+if TYPE_CHECKING:
+    from zssbir_cli.workflows.search import Found
 
 
 def search(
@@ -58,7 +62,7 @@ def search(
     """
     import json
 
-    from zssbir_cli.cli.console import note, table
+    from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.workflows import search as workflow
 
@@ -88,7 +92,14 @@ def search(
         print(json.dumps(workflow.result_json(result), indent=1))
         return
     for found in result.found:
-        classes = any(h.name for h in found.hits)
-        rows = [(h.rank, f"{h.score:.4f}", *([h.name] if classes else ()), h.source) for h in found.hits]
-        columns = ("", "cosine", *(["class"] if classes else ()), "photo")
-        table(columns, rows, f"{found.title} in {result.photos:,} photos")
+        _show_found(found, result.photos)
+
+
+def _show_found(found: "Found", photos: int) -> None:
+    """The photos of one query, best first; classes where the gallery has some."""
+    from zssbir_cli.cli.console import table
+
+    classes = any(h.name for h in found.hits)
+    rows = [(h.rank, f"{h.score:.4f}", *([h.name] if classes else ()), h.source) for h in found.hits]
+    columns = ("", "cosine", *(["class"] if classes else ()), "photo")
+    table(columns, rows, f"{found.title} in {photos:,} photos")
