@@ -8,7 +8,7 @@ import typer
 from zssbir_cli.cli import options
 
 if TYPE_CHECKING:
-    from zssbir_cli.workflows.search import Found
+    from zssbir_cli.workflows.search import Found, SearchResult
 
 
 def search(
@@ -76,6 +76,18 @@ def search(
     if out is not None:
         workflow.write_result(result, out)
         note(f"written: {out}")
+    _say(result, gallery)
+    if json_:
+        print(json.dumps(workflow.result_json(result), indent=1))
+        return
+    for found in result.found:
+        _show_found(found, result.photos)
+
+
+def _say(result: "SearchResult", gallery: Path) -> None:
+    """What one must know beside the photos, on stderr."""
+    from zssbir_cli.cli.console import note
+
     for path, reason in result.left_out:
         note(f"left out: {path}: {reason}")
     for name, reason in result.skipped:
@@ -88,11 +100,6 @@ def search(
     for found in result.found:
         if found.note:
             note(f"{found.title}: {found.note}")
-    if json_:
-        print(json.dumps(workflow.result_json(result), indent=1))
-        return
-    for found in result.found:
-        _show_found(found, result.photos)
 
 
 def _show_found(found: "Found", photos: int) -> None:
