@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_little_room_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_no_network_is_a_warning_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(doctor_machine, "HUB", "https://hub.invalid")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")  # a mirror, which downloads would come from
     lines = list(doctor_machine.downloads(True))
     assert lines[0].state == doctor.WARNING
     assert "hub.invalid cannot be reached" in lines[0].found
@@ -155,3 +156,8 @@ def test_rough_values_read_like_speech() -> None:
         "a few seconds", "10 seconds", "50 seconds", "1 minute", "58 minutes", "1.0 hours",
     ]  # fmt: skip
     assert [rough_size(b) for b in (0, 9.4e6, 68e6, 1.25e9)] == ["0 MB", "9.4 MB", "68 MB", "1.2 GB"]
+
+
+def test_every_extra_is_looked_for() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    assert set(doctor.EXTRAS) == set(project["project"]["optional-dependencies"]) - {"dev"}

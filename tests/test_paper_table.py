@@ -89,6 +89,9 @@ def test_yardsticks_stand_below_once(runs: Path) -> None:
     table = paper_table([], runs)
     assert [(r.name, len(r.runs)) for r in table.rows[2:]] == [("chance", 0), ("frozen start: net", 0)]
     assert "| chance | set_1 (5-unseen) | - | 10.00 | 10.00 |" in formatted(table, "markdown")
+    file.write_text(file.read_text().replace("net", "net at 64 px"))  # the same weights, other inputs
+    starts = [r.name for r in paper_table([], runs).rows if "frozen" in r.name]
+    assert starts == ["frozen start: net", "frozen start: net at 64 px"]
 
 
 def test_all_forms_hold_the_same_numbers(runs: Path) -> None:

@@ -355,7 +355,8 @@ def test_the_command_line_takes_one_of_run_and_model(
 ) -> None:
     from zssbir_cli.cli.app import run
 
-    photos = str(tmp_path)
+    photos, file = str(tmp_path), str(tmp_path / "g.h5")
+    Path(file).touch()
     for line, words in (
         (
             ["search", "a.png", "--photos", photos, "--model", "clip", "--run", "x"],
@@ -366,6 +367,12 @@ def test_the_command_line_takes_one_of_run_and_model(
             "--checkpoint has no effect with --model",
         ),
         (["draw", "--photos", photos, "-M", "clip", "--runs", "r"], "--runs has no effect with --model"),
+        (["export", "--model", "clip", "--checkpoint", "last"], "--checkpoint has no effect with --model"),
+        (
+            ["search", "a.png", "--photos", file, "--checkpoint", "last"],
+            "--checkpoint has no effect with .*g.h5",
+        ),
+        (["draw", "--photos", file, "--checkpoint", "best"], "--checkpoint has no effect with .*g.h5"),
         (["eval", "--model", "clip"], "name one with --data DIR"),
         (["embed", "--model", "clip"], "name one with --data DIR"),
         (

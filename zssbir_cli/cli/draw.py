@@ -49,6 +49,7 @@ def draw(
     from zssbir_cli.workflows import draw as workflow
 
     options.one_of_run_and_model(context, "runs")
+    options.of_embeddings(context, gallery)
     with shown("draw: loading PyTorch and the weights") as progress:
         server = workflow.open_server(
             gallery, run=run, model=model, runs=runs, which=checkpoint, host=host, port=port, token=token,

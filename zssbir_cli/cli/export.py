@@ -9,6 +9,7 @@ from zssbir_cli.cli import options
 
 
 def export(
+    context: typer.Context,
     run: options.Run = None,
     checkpoint: options.Checkpoint = "best",
     model: options.Model = None,
@@ -39,6 +40,7 @@ def export(
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress
 
+    options.one_of_run_and_model(context, "runs")
     with progress("export: loading PyTorch and the weights"):
         from zssbir_cli.workflows.export import export as run_export
 

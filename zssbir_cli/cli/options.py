@@ -187,6 +187,14 @@ def one_of_run_and_model(context: typer.Context, *idle: str) -> None:
                 raise UsageError(f"{found[name]} has no effect with --model; leave one of them out")
 
 
+def of_embeddings(context: typer.Context, gallery: Path) -> None:
+    """Refuse --checkpoint where the gallery is an embeddings file, which says itself which weights made it."""
+    if gallery.is_file() and "checkpoint" in given(context):
+        raise UsageError(
+            f"--checkpoint has no effect with {gallery}, which is searched with the weights that made it; leave it out"
+        )
+
+
 def needs_data(model: str | None, data: Path | None) -> None:
     """Refuse a model without a data set, before it is downloaded."""
     if model is not None and data is None:

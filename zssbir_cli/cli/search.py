@@ -67,6 +67,7 @@ def search(
     from zssbir_cli.workflows import search as workflow
 
     options.one_of_run_and_model(context, "runs")
+    options.of_embeddings(context, gallery)
     workflow.check_out(out)
     with shown("search: loading PyTorch and the weights") as progress:
         result = workflow.search_sketches(

@@ -59,7 +59,8 @@ def with_start(
     except (ZssbirError, OSError) as error:
         note = f"no row of the frozen start ({error}); --no-baselines leaves it out"
         return replace(found, inputs=replace(found.inputs, notes=(*found.inputs.notes, note)))
-    about = f"{weights.model.backbone} before training, weights {start.sha256[:12]}"
+    size = start.spec.data.size
+    about = f"{weights.model.backbone} at {size} px before training, weights {start.sha256[:12]}"
     row = Baseline.of(START, about, other.metrics, start.sha256)
     warnings = (*found.inputs.warnings, *_gain(found.metrics, other.metrics))
     return replace(found, baselines=(*found.baselines, row), inputs=replace(found.inputs, warnings=warnings))

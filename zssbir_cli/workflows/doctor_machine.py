@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.engine.circumstances import device_name
-from zssbir_cli.models.hub import HUB, unreachable
+from zssbir_cli.models.hub import endpoint, unreachable
 from zssbir_cli.models.pretrained import is_cached
 from zssbir_cli.models.towers import TOWERS
 from zssbir_cli.names import counted
@@ -83,11 +83,11 @@ def devices() -> Iterator[Finding]:
 def network() -> Finding:
     """Whether pretrained weights can be downloaded; given up after a few seconds."""
     answer = ["no answer in time"]
-    thread = threading.Thread(target=lambda: answer.__setitem__(0, unreachable(HUB)), daemon=True)
+    thread = threading.Thread(target=lambda: answer.__setitem__(0, unreachable(endpoint())), daemon=True)
     thread.start()
     thread.join(TIMEOUT)  # a look-up of a name cannot be timed out otherwise
     if not answer[0]:
-        return Finding("network", f"{HUB} answers")
+        return Finding("network", f"{endpoint()} answers")
     return Finding(
         "network", answer[0], WARNING,
         "nothing can be downloaded: give weights as a file (model.weights=FILE), data sets with --from",

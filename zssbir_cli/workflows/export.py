@@ -178,7 +178,7 @@ def _pictures(weights: Weights) -> tuple[str, dict[Modality, Tensor]]:
                 found = {
                     m: torch.stack([s[i].expand(3, -1, -1) for i in range(len(s))]) for m, s in sets.items()
                 }
-                return f"{len(found[Modality.PHOTO])} photos and sketches of {prepared.root}", found
+                return f"{len(found[Modality.PHOTO])} photos and sketches of {prepared.manifest.name}", found
     random = torch.Generator().manual_seed(0)
     coarse = torch.rand(2, TRIED, 3, 8, 8, generator=random)
     smooth = nn.functional.interpolate(coarse.flatten(0, 1), (size, size), mode="bicubic").clamp(0, 1)

@@ -135,7 +135,7 @@ def _baselines(found: Sequence[_Result], measures: Sequence[str], convention: st
                 v["name"]: (float(v["value"]),) for v in b["values"] if v["convention"] in (convention, "")
             }
             if all(m in values for m in measures):
-                key = json.dumps([b["name"], b["checkpoint"], one.about])
+                key = json.dumps([b["name"], b["about"], b["checkpoint"], one.about])
                 rows.setdefault(key, TableRow(name, data, (), values))
     return list(rows.values())
 
