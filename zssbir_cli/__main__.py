@@ -10,12 +10,12 @@ from typing import NoReturn
 def main() -> None:
     """Run the `zssbir` command line and exit with its code (0 ok, 1 bug, 2 usage, 3 data, 4 checkpoint, 5
     diverged, 130 interrupted)."""
-    from zssbir_cli.compute.memory import keep_freed_memory
-
     debug = "--debug" in sys.argv[1:] or bool(os.environ.get("ZSSBIR_DEBUG"))
     argv = [a for a in sys.argv[1:] if a != "--debug"]
-    keep_freed_memory()
     try:
+        from zssbir_cli.compute.memory import keep_freed_memory
+
+        keep_freed_memory()
         from zssbir_cli.cli import logs, streams
         from zssbir_cli.cli.app import run
 

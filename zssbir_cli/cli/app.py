@@ -26,6 +26,7 @@ from zssbir_cli.cli.words import Command, Group
 from zssbir_cli.errors import Interrupted
 
 AGAIN = "what is finished is kept; the same command continues from there"
+INTERRUPTED = Interrupted.exit_code
 NOTHING = "nothing was changed; the same command starts again"
 
 app = typer.Typer(
@@ -122,4 +123,6 @@ def run(argv: Sequence[str]) -> int:
         if mistake is None:
             raise
         raise mistake from error
+    if code == INTERRUPTED:  # Ctrl-C before the command began: Typer says nothing
+        raise Interrupted(f"interrupted: {NOTHING}")
     return code if isinstance(code, int) else 0

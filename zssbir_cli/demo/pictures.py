@@ -1,8 +1,10 @@
 """Draws the demo's pictures as a plain folder, `sketch/<class>/*.png photo/<class>/*.jpg mask/<class>/*.png`, which
 `prepare` takes like anyone's."""
 
+import contextlib
 import json
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -151,8 +153,29 @@ def _drawn(jobs: list[_Job], workers: int) -> Iterator[int]:
     if workers < 2:
         yield from map(_draw, jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_draw, jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_ctrl_c) as pool:
+        with _ctrl_c_held():
+            counts = pool.map(_draw, jobs)  # starts the processes
+        yield from counts
+
+
+def _leave_ctrl_c() -> None:
+    """In a drawing process: Ctrl-C is the main process's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Ctrl-C arrives after the block; processes that are started in it never get it, not even before their first line."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _draw(job: _Job) -> int:
