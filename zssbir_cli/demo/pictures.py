@@ -154,10 +154,13 @@ def _drawn(jobs: list[_Job], workers: int) -> Iterator[int]:
         yield from map(_draw, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_ctrl_c) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_ctrl_c)
+    try:
         with _ctrl_c_held():
             counts = pool.map(_draw, jobs)  # starts the processes
         yield from counts
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _leave_ctrl_c() -> None:
