@@ -2,6 +2,8 @@
 
 import json
 import re
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,19 @@ def test_chance_in_closed_form() -> None:
         assert chance.per_class("P@10")[label] == pytest.approx(relevant / gallery)
         assert chance.per_class("recall@10")[label] == pytest.approx(10 / gallery)
         assert chance.per_class("mAP@all", "voc")[label] > expected
+
+
+def test_chance_of_a_large_gallery_needs_little_memory() -> None:
+    size, one = 60_000, np.ones(1, np.int64)
+    few = random_ranking([3], (2,), 0)
+    large = replace(few, gallery=size, relevant=one * 8_000, query_labels=one - 1, curve=few.curve[:1])
+    tracemalloc.start()
+    try:
+        chance = chance_of(large)
+        assert tracemalloc.get_traced_memory()[1] < 300e6
+    finally:
+        tracemalloc.stop()
+    assert chance.get("mAP@all", "plain") < chance.get("mAP@all", "voc") < 8 / 60 + 0.01
 
 
 def test_both_yardsticks_stand_beside_the_result(run: Path, tiny_recipe: Path, tiny_demo: Path) -> None:
