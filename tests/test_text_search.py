@@ -69,8 +69,9 @@ def test_words_alone_and_beside_a_drawing(
 
 
 def test_no_text_side_is_said_before_anything_is_embedded(
-    photo_gallery: tuple[Path, Path], tmp_path: Path, tiny_recipe: Path
+    photo_gallery: tuple[Path, Path], tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ZSSBIR_CACHE", str(tmp_path / "cache"))
     photos, run = photo_gallery
     for weights, words in (
         ({"run": run}, "run one .* has no text side; .*--model clip"),
@@ -78,7 +79,7 @@ def test_no_text_side_is_said_before_anything_is_embedded(
     ):
         with pytest.raises(UsageError, match=words):
             workflow.search_sketches([], photos, text="red", workers=0, **weights)  # type: ignore[arg-type]
-    assert not list((tmp_path.parent / "zssbir-cache").glob("tiny.yaml*"))
+    assert not list(tmp_path.glob("cache/*.h5")) and not (tmp_path / "cache").exists()
     file = embed(run, photos=photos, out=tmp_path / "g.h5", workers=0).files[0]
     with pytest.raises(UsageError, match="has no text side"):
         workflow.search_sketches([], file, text="red", workers=0)
