@@ -79,7 +79,8 @@ def test_no_text_side_is_said_before_anything_is_embedded(
     ):
         with pytest.raises(UsageError, match=words):
             workflow.search_sketches([], photos, text="red", workers=0, **weights)  # type: ignore[arg-type]
-    assert not list(tmp_path.glob("cache/*.h5")) and not (tmp_path / "cache").exists()
+    assert not list(tmp_path.glob("cache/*.h5"))
+    assert not (tmp_path / "cache").exists()
     file = embed(run, photos=photos, out=tmp_path / "g.h5", workers=0).files[0]
     with pytest.raises(UsageError, match="has no text side"):
         workflow.search_sketches([], file, text="red", workers=0)
