@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
@@ -17,6 +18,7 @@ from prepare_helpers import encode, make_folder, photo, sketch
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.jpeg import decode_jpeg
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.data.square import resize_photo
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.choices import BuildOptions, Choices
 from zssbir_cli.preparation.clean import MAX_SIDE, CleanOptions, clean, is_plain
@@ -286,6 +288,16 @@ def test_a_large_photo_is_decoded_at_a_part_of_its_size() -> None:
         Image.open(io.BytesIO(raw)).transpose(Image.Transpose.ROTATE_90), "JPEG", exif=tags.tobytes()
     )
     assert np.abs(read_photo(turned, 150).astype(int) - read_photo(raw, 150)).mean() < 2
+
+
+@pytest.mark.parametrize("side", [(2049, 2047), (1201, 999), (1003, 1204), (2048, 1536)])
+def test_a_part_of_an_odd_size_is_not_a_moved_picture(side: tuple[int, int]) -> None:
+    """An eighth of 2,049 pixels is 256 and a bit: taken for 257, all things would lie up to 7 pixels further left."""
+    coarse = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    raw = encode(Image.fromarray(coarse).resize(side, Image.Resampling.BICUBIC), "JPEG", quality=95)
+    whole, small = (torch.from_numpy(read_photo(raw, size).copy()).permute(2, 0, 1) for size in (None, 64))
+    off = (resize_photo(whole, 64).float() - resize_photo(small, 64).float()).abs()
+    assert off.mean() < 0.8
 
 
 @FUZZ

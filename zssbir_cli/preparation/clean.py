@@ -38,6 +38,8 @@ SMALLEST_SQUARE = 32
 """From this side on, the border of a squared sketch is all white: readers tell dark ink from light by it."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 CAMERA_DATA = (b"eXIf", b"Raw profile type", b"adobe.com/xap", b"com.adobe.xmp")
+MOVED = 0.05
+"""Pixels of the target by which the far edge of a picture that is decoded at a part of its size may be off."""
 TAIL_CUT = "data behind the end of the image removed"
 PALEST_INK = 239
 """Paler than this is no ink (`data.square.FAINT`)."""
@@ -120,7 +122,7 @@ def photo(raw: bytes, size: int | None = None) -> UInt8:
     """The pixels of a photo's file, upright, RGB uint8 [H, W, 3], no side longer than `MAX_SIDE`.
 
     size: what they will be resized to. A large JPEG is then decoded at a half, a quarter or an eighth of its size, as
-    long as both sides stay at least twice that: every coefficient is read all the same.
+    long as both sides stay at least twice that and are (nearly) multiples of it: every coefficient is read all the same.
     Errors: DataError saying why it is no photo.
     """
     try:
@@ -252,14 +254,21 @@ def _loaded(image: Image.Image, raw: bytes, target: tuple[int, int] | None = Non
         image.seek(0)
         image.load()
         return image
-    width, height = target or image.size
-    spare = min(image.width / (2 * width), image.height / (2 * height))
-    factor = next((f for f in (8, 4, 2) if f <= spare), 1)
+    factor = next((f for f in (8, 4, 2) if _fits(image.size, target or image.size, f)), 1)
     end = image_end(raw) or len(raw)
     pixels = decode_jpeg(raw[:end], "GRAY" if image.mode == "L" else "RGB", factor=factor)
     loaded = Image.fromarray(pixels)
     loaded.info["exif"] = image.info.get("exif", b"")
     return loaded
+
+
+def _fits(size: tuple[int, int], target: tuple[int, int], factor: int) -> bool:
+    """Whether a JPEG may be decoded at a part of its size: both sides stay at least twice the target, and the last pixel,
+    which stands for fewer than the others, hardly moves the picture."""
+    sides = zip(size, target, strict=True)
+    return all(
+        side >= 2 * factor * wanted and -side % factor * wanted <= MOVED * side for side, wanted in sides
+    )
 
 
 def _whole(raw: bytes) -> int:
