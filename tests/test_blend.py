@@ -9,7 +9,7 @@ from torch import nn
 
 from zssbir_cli.engine.blend import SHARES, Blend
 from zssbir_cli.engine.checkpoint import inspect, read_weights
-from zssbir_cli.engine.runlog import read_metrics
+from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.errors import UsageError
 
 

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.resume import changes
-from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.recipe.schema import Recipe
 

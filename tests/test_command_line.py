@@ -29,6 +29,12 @@ MISTAKES = [
     (["help", "evl"], 2, "did you mean 'eval'"),
     (["eval", "--classes", ", "], 2, "--classes is empty"),
     (["train"], 2, "--recipe"),
+    (["search", "x.png", "--photos", "nowhere"], 2, "--photos nowhere: no such file"),
+    (["search", "x.png", "--photos", "."], 3, "x.png: cannot be read"),
+    (["embed", "--photos", "nowhere"], 2, "--photos nowhere: no such file"),
+    (["draw", "--photos", "nowhere"], 2, "--photos nowhere: no such file"),
+    (["runs"], 2, "runs: no such folder"),
+    (["runs", "export"], 2, "runs: no such folder"),
     (["train", "--recipe", "mobilnet"], 2, "did you mean mobilenet.yaml"),
     (["train", "--recipe", "demo", "--set", "train.epoch=3"], 2, "did you mean 'train.epochs'"),
     (["train", "--recipe", "demo", "--device", "gpu"], 2, "--device gpu: use auto, cpu, cuda or cuda:N"),
@@ -90,6 +96,15 @@ def test_runs_may_be_named_before_and_after_the_subcommand(tmp_path: Path) -> No
     for subcommand in ("export", "compare"):
         done = subprocess.run([*ZSSBIR, "runs", subcommand, "-h"], capture_output=True, text=True)
         assert not re.search(r"<\w|\[\[|\{[A-Z]", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_list_of_splits_is_readable_at_any_width(columns: int) -> None:
+    env = os.environ | {"COLUMNS": str(columns)}
+    done = subprocess.run([*ZSSBIR, "prepare", "--list"], capture_output=True, text=True, env=env)
+    lines = done.stdout.splitlines()[:-1]  # the last is a hint
+    assert max(map(len, lines)) <= columns
+    assert "  sketchy-21: CVAE (Yelamarthi et al. 2018)" in done.stdout
 
 
 def test_old_names_work_and_are_noted() -> None:

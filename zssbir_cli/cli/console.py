@@ -27,13 +27,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str |
     if title:
         print(title)
     cells = [[_text(value) for value in row] for row in rows]
-    room = shutil.get_terminal_size((UNLIMITED, 24)).columns if _limited() else UNLIMITED
+    room = paragraph_width()
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
     for gap in GAPS:
         widths = fitting_widths([list(columns), *cells], room - gap * (len(columns) - 1))
         if widths is not None:
             return _print_grid(columns, cells, widths, numeric, gap)
     return _print_blocks(columns, cells, room)
+
+
+def paragraph_width() -> int:
+    """Columns that a line on stdout may take: the terminal's, or as good as no limit in a file."""
+    return shutil.get_terminal_size((UNLIMITED, 24)).columns if _limited() else UNLIMITED
 
 
 def fitting_widths(lines: Cells, room: int) -> list[int] | None:

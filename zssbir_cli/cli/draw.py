@@ -46,11 +46,13 @@ def draw(
     """
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
-    from zssbir_cli.workflows import draw as workflow
 
     options.one_of_run_and_model(context, "runs")
     options.of_embeddings(context, gallery)
+    options.exists(gallery, "--photos")
     with shown("draw: loading PyTorch and the weights") as progress:
+        from zssbir_cli.workflows import draw as workflow
+
         server = workflow.open_server(
             gallery, run=run, model=model, runs=runs, which=checkpoint, host=host, port=port, token=token,
             page=page, k=k, device=device, workers=workers, progress=progress,

@@ -40,13 +40,16 @@ def embed(
     """
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
-    from zssbir_cli.compute import distributed
-    from zssbir_cli.workflows.embed import embed as run_embed
 
     options.one_of_run_and_model(context, "runs")
     if images is None:
         options.needs_data(model, data)
+    else:
+        options.exists(images, "--photos")
     with shown("embed: loading PyTorch and the weights") as progress:
+        from zssbir_cli.compute import distributed
+        from zssbir_cli.workflows.embed import embed as run_embed
+
         result = run_embed(
             run, model=model, runs=runs, checkpoint=checkpoint, photos=images, out=out, half=half, data=data,
             parts=part, force=force, device=device, precision=precision, workers=workers, batch=batch,

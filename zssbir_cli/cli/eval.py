@@ -100,7 +100,6 @@ def evaluate(
     Without training: zssbir eval --model siglip --data data/sketchy
     """
     from zssbir_cli.cli.display import progress as shown
-    from zssbir_cli.workflows import eval as workflow
 
     _refuse_idle(context)
     options.one_of_run_and_model(context)
@@ -110,6 +109,8 @@ def evaluate(
         return
     only = () if classes is None else (classes,)
     with shown("eval: loading PyTorch and the weights") as progress:
+        from zssbir_cli.workflows import eval as workflow
+
         if qrels is not None:
             outcome = workflow.evaluate_ranking(qrels, run, ties, k=k, out=out)
         elif embeddings is not None:

@@ -166,6 +166,14 @@ Classes = Annotated[
 ]
 
 
+def exists(place: Path, option: str = "") -> None:
+    """Refuse a file or folder that is not there, before torch is loaded. Errors: DataError, with `option` UsageError."""
+    if not place.expanduser().exists():
+        if option:
+            raise UsageError(f"{option} {place}: no such file or folder")
+        raise DataError(f"{place}: cannot be read (no such file or folder)")
+
+
 def given(context: typer.Context) -> dict[str, str]:
     """Parameters that were written on the command line, with the option's name."""
     found = {}

@@ -175,8 +175,10 @@ def _show(result: "Prepared", recipe: str) -> None:
 
 
 def _show_splits() -> None:
+    import textwrap
+
     from zssbir_cli.benchmarks.splits import DEFAULT_SPLIT, SPLITS
-    from zssbir_cli.cli.console import table
+    from zssbir_cli.cli.console import paragraph_width, table
 
     def figure(value: int | None, exact: bool) -> str:
         return "-" if value is None else f"{value:,}" if exact else f"~{value:,}"
@@ -186,7 +188,7 @@ def _show_splits() -> None:
         p, mark = s.published, " (default)" if s.name in DEFAULT_SPLIT.values() else ""
         train = [figure(c, s.exact_train) for c in (p.train_sketches, p.train_photos)]
         test = [figure(c, True) for c in (p.test_sketches, p.test_photos)]
-        rows.append((s.name + mark, len(s.seen), len(s.unseen), *train, *test, s.papers))
+        rows.append((s.name + mark, len(s.seen), len(s.unseen), *train, *test))
     columns = (
         "split",
         "seen",
@@ -195,10 +197,15 @@ def _show_splits() -> None:
         "train photos",
         "test sketches",
         "test photos",
-        "papers",
     )
     table(columns, rows)
-    print("zssbir prepare sketchy|tuberlin|quickdraw --split NAME; counts as published, '-' = not published")
+    print("\nused by:")
+    for s in SPLITS.values():
+        print(textwrap.fill(f"{s.name}: {s.papers}", paragraph_width(), initial_indent="  ", subsequent_indent="    ",
+                            break_on_hyphens=False))  # fmt: skip
+    print(
+        "\nzssbir prepare sketchy|tuberlin|quickdraw --split NAME; counts as published, '-' = not published"
+    )
 
 
 def _verify(root: Path, workers: int) -> None:

@@ -64,12 +64,16 @@ def search(
 
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
-    from zssbir_cli.workflows import search as workflow
 
     options.one_of_run_and_model(context, "runs")
     options.of_embeddings(context, gallery)
-    workflow.check_out(out)
+    options.exists(gallery, "--photos")
+    for place in (*(sketches or ()), *like):
+        options.exists(place)
     with shown("search: loading PyTorch and the weights") as progress:
+        from zssbir_cli.workflows import search as workflow
+
+        workflow.check_out(out)
         result = workflow.search_sketches(
             sketches or [], gallery, run=run, model=model, runs=runs, checkpoint=checkpoint, k=k, like=like,
             text=text, min_score=min_score, device=device, workers=workers, progress=progress,

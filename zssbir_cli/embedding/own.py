@@ -12,7 +12,8 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.weights import RunWeights, Weights
 from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.provenance import Learnt
-from zssbir_cli.engine.runlog import RunDir, read_record
+from zssbir_cli.engine.records import read_record
+from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.names import listed
 from zssbir_cli.recipe.schema import Recipe

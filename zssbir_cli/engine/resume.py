@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.changes import FREE_KEYS, Change, changes
 from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.runlog import RunDir
@@ -18,51 +19,8 @@ from zssbir_cli.engine.step import Stepper
 from zssbir_cli.errors import CheckpointError, DivergedError
 from zssbir_cli.recipe.schema import Recipe
 
-FREE_KEYS = (
-    "name",
-    "description",
-    "data.root",
-    "data.workers",
-    "train.checkpoint_every",
-    "train.keep_every",
-    "train.validate_every",
-    "train.compile",
-)
-"""Keys of a recipe that may differ between a run and its continuation: they do not change what is learnt."""
 LEFT_OPEN = ("model.mean", "model.std")
 """Keys that a recipe may leave to the model; the run's own recipe says what came of it."""
-
-
-class Change(NamedTuple):
-    """A value that differs between two nested mappings, by its dotted key; None where it is absent."""
-
-    key: str
-    old: Any
-    new: Any
-
-    def __str__(self) -> str:
-        old, new = ("(absent)" if v is ABSENT else v for v in (self.old, self.new))
-        return f"{self.key}: {old} -> {new}"
-
-
-ABSENT = object()
-
-
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Each value that differs between two nested mappings, by key; a side that lacks it has `ABSENT`."""
-    a, b = _flat(old), _flat(new)
-    pairs = ((key, a.get(key, ABSENT), b.get(key, ABSENT)) for key in sorted(a.keys() | b.keys()))
-    return [Change(*pair) for pair in pairs if pair[1] != pair[2]]
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            result |= _flat(item, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = list(item) if isinstance(item, tuple) else item
-    return result
 
 
 def migrated(recipe: Mapping[str, Any]) -> Mapping[str, Any]:

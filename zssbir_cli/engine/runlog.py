@@ -7,7 +7,7 @@ pictures; `runs/latest` points to the newest.
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.engine import runs
+from zssbir_cli.engine.records import read_record, rows_of
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import Lock, Locked, reason, write_bytes, write_json, write_text
 from zssbir_cli.names import file_part
@@ -127,7 +128,7 @@ class RunDir:
         (rank 0)."""
         if distributed.is_main() and self.metrics_file.exists():
             lines = self.metrics_file.read_bytes().splitlines(keepends=True)[:rows]
-            kept = list(_rows(lines))
+            kept = list(rows_of(lines))
             self.rows, self._last, self._tail = len(kept), kept[-1] if kept else {}, lines[: len(kept)][-1:]
             write_bytes(self.metrics_file, b"".join(lines[: len(kept)]))
             self._start = self.metrics_file.stat().st_size - sum(map(len, self._tail))
@@ -163,39 +164,6 @@ def _new_folder(root: Path, name: str) -> Path:
         except FileExistsError:
             continue
     raise FileExistsError(17, "too many runs of the same second", str(root / base))
-
-
-def read_record(run: Path) -> dict[str, Any] | None:
-    """What a run's run.json holds; None when it is missing or damaged."""
-    try:
-        found = json.loads((run / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics.jsonl, one a step (older versions wrote several), [] when there is none; what follows a
-    damaged line is ignored."""
-    file = run / "metrics.jsonl"
-    rows: list[dict[str, Any]] = []
-    for row in _rows(file.read_bytes().splitlines() if file.is_file() else []):
-        if rows and "step" in row and rows[-1].get("step") == row["step"]:
-            rows[-1] |= row
-        else:
-            rows.append(row)
-    return rows
-
-
-def _rows(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(row, dict):
-            return
-        yield row
 
 
 def _write_from(file: IO[bytes], start: int, data: bytes) -> None:

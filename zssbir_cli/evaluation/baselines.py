@@ -52,10 +52,14 @@ def with_start(
     """
     if not isinstance(weights, RunWeights):
         return found
+
+    def shown(what: str, done: int, total: int) -> None:
+        progress(f"{START}: {what}", done, total)
+
     try:
         start = _start_of(weights)
-        inputs = same_images(found.inputs, start, options, progress)
-        other = measure(inputs, k=found.metrics.k, device=options.device, progress=progress)
+        inputs = same_images(found.inputs, start, options, shown)
+        other = measure(inputs, k=found.metrics.k, device=options.device, progress=shown)
     except (ZssbirError, OSError) as error:
         note = f"no row of the frozen start ({error}); --no-baselines leaves it out"
         return replace(found, inputs=replace(found.inputs, notes=(*found.inputs.notes, note)))

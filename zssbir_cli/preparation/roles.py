@@ -54,9 +54,10 @@ def assign_roles(
     if val - set(seen):
         raise UsageError(f"validation classes {listed(sorted(val - set(seen)))}: unseen, or not in the data")
     if len(seen) - len(val) < 2 and (seen or val):
+        wanted = val_classes if isinstance(val_classes, int) else len(val)
         raise UsageError(
-            f"{len(ordered)} classes less {len(test)} unseen and {len(val)} for validation leave "
-            f"{len(seen) - len(val)} to train on; at least 2 are needed (or none: --unseen all, to evaluate only)"
+            f"{len(ordered)} classes less {len(test)} unseen and {wanted} for validation leave "
+            f"{max(0, len(seen) - wanted)} to train on; at least 2 are needed (or none: --unseen all, to evaluate only)"
         )
     roles = {n: Role.UNSEEN if n in test else Role.VAL if n in val else Role.SEEN for n in ordered}
     return tuple(ClassInfo(id=i, name=n, role=roles[n]) for i, n in enumerate(ordered))

@@ -15,9 +15,9 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.load import load_run, load_start
 from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.engine.report import Hooks
 from zssbir_cli.engine.resume import continues
-from zssbir_cli.engine.runlog import read_metrics
 from zssbir_cli.engine.runs import latest_run
 from zssbir_cli.errors import UsageError, ZssbirError
 from zssbir_cli.files import write_json

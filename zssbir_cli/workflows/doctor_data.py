@@ -9,7 +9,7 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.summary import summarise
 from zssbir_cli.embedding.load import load_run
 from zssbir_cli.embedding.own import data_of_run
-from zssbir_cli.engine.runlog import read_record
+from zssbir_cli.engine.records import read_record
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import load_image

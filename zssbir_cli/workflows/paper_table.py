@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zssbir_cli.engine.resume import FREE_KEYS, changes
+from zssbir_cli.engine.changes import FREE_KEYS, changes
 from zssbir_cli.engine.runs import find_run, run_folders
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import reason

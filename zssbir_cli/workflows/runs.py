@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zssbir_cli.engine.resume import ABSENT, changes
-from zssbir_cli.engine.runlog import read_metrics, read_record
+from zssbir_cli.engine.changes import ABSENT, changes
+from zssbir_cli.engine.records import read_metrics, read_record
 from zssbir_cli.engine.runs import run_folders
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import load_recipe

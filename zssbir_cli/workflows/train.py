@@ -14,9 +14,10 @@ from zssbir_cli.embedding.own import preprocessing
 from zssbir_cli.engine.circumstances import circumstances
 from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.profile import StepProfile, profile_steps
+from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.engine.report import Hooks, Report, Silent
 from zssbir_cli.engine.resume import check_resume
-from zssbir_cli.engine.runlog import RunDir, read_metrics
+from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.runs import find_run, has_checkpoint
 from zssbir_cli.engine.state import FitResult
 from zssbir_cli.engine.tensorboard import TensorBoardHooks
