@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zssbir_cli.data.embeddings import EmbeddingInfo, read_embeddings, write_embeddings
+from zssbir_cli.data.embeddings_user import read_user_embeddings
 from zssbir_cli.data.hdf5 import differing_rows, row_sums
 from zssbir_cli.data.scores import read_scores
 from zssbir_cli.data.stage import Stage
@@ -101,7 +102,9 @@ def test_damage_is_noticed_before_the_library_reads(tmp_path: Path, monkeypatch:
         path.write_bytes(sound[:cut])
         with pytest.raises(DataError, match=r"a\.h5.*run `zssbir embed` again"):
             read_embeddings(path)
-        with pytest.raises(DataError, match=r"a\.h5.*delete it"):
+        with pytest.raises(
+            DataError, match=r"a\.h5.*write it again with .*write_scores.*method.masks=cached"
+        ):
             read_scores(path, data="d", count=200)
 
 
@@ -123,3 +126,22 @@ def test_a_damaged_block_of_a_stage_is_missing(
     file.write_bytes(raw)
     found = stage.load("1")
     assert found is None or "rows" not in found or np.array_equal(found["rows"], rows)
+
+
+def test_a_foreign_file_that_the_library_never_finishes_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of an object in the heap of texts is such that the next one begins where it does."""
+    path, rows = tmp_path / "a.h5", np.random.default_rng(0).standard_normal((6, 4))
+    with h5py.File(path, "w") as file:
+        for name in ("query", "gallery"):
+            file[name] = rows
+            file.create_dataset(f"{name}_labels", data=["cat", "dog", "cup"] * 2, dtype=h5py.string_dtype())
+    assert read_user_embeddings(path).classes == ("cat", "cup", "dog")
+    damaged = bytearray(path.read_bytes())
+    size = damaged.index(b"GCOL") + 16 + 8
+    damaged[size : size + 8] = ((1 << 64) - 16).to_bytes(8, "little")
+    path.write_bytes(damaged)
+    monkeypatch.setattr("zssbir_cli.data.hdf5.PATIENCE", 4.0)
+    with pytest.raises(DataError, match=r"a\.h5 is damaged: the HDF5 library does not finish"):
+        read_user_embeddings(path)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.data.embeddings import Rows, read_embeddings
+from zssbir_cli.data.hdf5 import try_foreign
 from zssbir_cli.data.seal import check_seal
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import reason
@@ -88,7 +89,8 @@ def _plain(path: Path, name: str, file: Mapping[str, Array]) -> Array:
 
 
 def _read_h5(path: Path) -> Pair:
-    check_seal(path)
+    if not check_seal(path):
+        try_foreign(path, ARRAYS + OPTIONAL)
     with h5py.File(path, "r", locking=False) as file:
         if "embedding" not in file:
             wanted = [name for name in ARRAYS + OPTIONAL if isinstance(file.get(name), h5py.Dataset)]

@@ -22,6 +22,7 @@ from zssbir_cli.data.stage import Stage
 from zssbir_cli.errors import DataError
 
 FORMAT_VERSION = 2
+AGAIN = "write it again with `zssbir_cli.data.scores.write_scores`, or use method.masks=cached, which computes the scores"
 CHUNK = 256
 Float16 = npt.NDArray[np.float16]
 
@@ -204,16 +205,16 @@ def read_scores(path: Path, *, data: str, count: int) -> Scores:
             )
         facts = {str(k): str(v) for k, v in json.loads(text).items()}
     except DataError as error:
-        raise DataError(f"{error}; delete it") from None
+        raise DataError(f"{error}; {AGAIN}") from None
     except Exception as error:  # h5py raises almost any type on a damaged file
         raise DataError(
-            f"{path} is damaged or not a file of mask scores ({files.reason(error)}); delete it"
+            f"{path} is damaged or not a file of mask scores ({files.reason(error)}); {AGAIN}"
         ) from None
     if version != FORMAT_VERSION or proof is None:
-        raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; delete it")
+        raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; {AGAIN}")
     end = path.stat().st_size
     if dtype != np.float16 or len(shape) != 3 or at is None or at + 2 * int(np.prod(shape)) > end:
-        raise DataError(f"{path} is damaged: its scores are not contiguous float16 maps; delete it")
+        raise DataError(f"{path} is damaged: its scores are not contiguous float16 maps; {AGAIN}")
     found = Scores(path, int(at), (shape[0], shape[1], shape[2]), facts)
     sums, sha256 = proof
     if (
@@ -221,7 +222,7 @@ def read_scores(path: Path, *, data: str, count: int) -> Scores:
         or _digest(sums, made_for, text) != sha256
         or len(differing_rows(found.maps, sums))
     ):
-        raise DataError(f"{path} is damaged or altered: its checksums do not fit; delete it")
+        raise DataError(f"{path} is damaged or altered: its checksums do not fit; {AGAIN}")
     if made_for != data or shape[0] != count:
         raise DataError(
             f"{path} holds {shape[0]} masks made for data set {made_for}, not for {data} with {count} "
