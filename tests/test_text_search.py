@@ -1,5 +1,6 @@
 """Searching with words: a whole CLIP as one file, words alone or beside a drawing, and who has no text side."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,17 @@ def test_the_server_answers_words(model: str, photo_gallery: tuple[Path, Path], 
                 assert client.post("/search", json={"text": "a" * 1001}).status_code == 400
         finally:
             live.close()
+
+
+def test_bytes_that_are_no_text_reach_no_tokenizer(model: str) -> None:
+    """Some tokenizers raise at a lone surrogate, which a shell's odd bytes and JSON's \\ud800 become."""
+    embedder = load(model=model, device="cpu", workers=0).embedder
+    seen: list[bytes] = []
+
+    def encode(texts: Sequence[str]) -> torch.Tensor:
+        seen.extend(text.encode() for text in texts)
+        return torch.ones(1, 16)
+
+    embedder.__dict__["_texts"] = encode
+    embedder.embed_text("caf\udce9")
+    assert seen == ["caf\ufffd".encode()]

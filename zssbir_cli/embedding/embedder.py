@@ -19,6 +19,7 @@ from zssbir_cli.data.embeddings import EmbeddingInfo
 from zssbir_cli.embedding.passes import embed_all, embed_batches
 from zssbir_cli.embedding.weights import Embeds, RunWeights, TowerWeights, Weights
 from zssbir_cli.errors import UsageError
+from zssbir_cli.files import printable
 from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
@@ -158,7 +159,7 @@ class Embedder:
 
         Errors: UsageError (no text side, or of other dimensions than the images), CheckpointError.
         """
-        row = functional.normalize(self._texts([text]).float(), dim=1)
+        row = functional.normalize(self._texts([printable(text)]).float(), dim=1)
         images = torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8)
         width = self.embed_batch(images, Modality.PHOTO).shape[1]
         if row.shape[1] != width:
