@@ -1,5 +1,6 @@
 """`zssbir draw` as an HTTP server: what it answers, and that nothing hostile brings it down."""
 
+import asyncio
 import io
 import json
 import os
@@ -16,7 +17,8 @@ pytest.importorskip("httpx")
 
 from starlette.testclient import TestClient
 
-from zssbir_cli.web.live import LiveGallery
+from zssbir_cli.errors import DataError
+from zssbir_cli.web.live import LiveGallery, Query
 from zssbir_cli.web.server import build_app
 
 STAR = [
@@ -217,3 +219,14 @@ def test_a_renewed_gallery_is_used_without_a_restart(
         assert client.post("/search", files={"image": star()}).status_code == 200
     assert live.stored is not before
     assert live.problem == ""
+
+
+def test_a_wrong_query_is_no_fault_of_those_that_wait_beside_it(live: LiveGallery) -> None:
+    """A photo that was there when it was asked for, in a gallery that has been renewed since."""
+    asked = [0] * 10 + [10**6] + [0] * 10
+
+    async def ask() -> list[object]:
+        return await asyncio.gather(*(live.find(Query(like=i)) for i in asked), return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert [type(a) for a in answers] == [list] * 10 + [DataError] + [list] * 10

@@ -133,15 +133,18 @@ class LiveGallery:
                     break
                 batch.append(more)
             batch = [w for w in batch if not w.answer.cancelled()]
-            try:
-                self._renew()
-                answers = self.answer([w.query for w in batch])
-            except Exception as error:  # whatever it is, everybody who waits is told, and the thread lives on
-                for waiting in batch:
-                    _tell(waiting, error)
-            else:
-                for waiting, hits in zip(batch, answers, strict=True):
-                    _tell(waiting, hits)
+            self._renew()
+            for waiting, answer in zip(batch, self._answers([w.query for w in batch]), strict=True):
+                _tell(waiting, answer)
+
+    def _answers(self, queries: Sequence[Query]) -> "list[list[FoundPhoto] | Exception]":
+        """Hits, or why there are none; what is wrong with one query is no fault of those beside it."""
+        try:
+            return [*self.answer(queries)]
+        except Exception as error:  # whatever it is, everybody who waits is told, and the thread lives on
+            if len(queries) == 1:
+                return [error]
+            return [found for query in queries for found in self._answers([query])]
 
     def answer(self, queries: Sequence[Query]) -> list[list[FoundPhoto]]:
         """Answer several queries in one pass over the gallery."""
@@ -197,7 +200,7 @@ class LiveGallery:
             rows, first = renewed.photos()
             self._gallery, self._rows, self.first_row, self.problem = renewed, rows, first, ""
             self.version += 1
-        except DataError as error:
+        except Exception as error:  # the old one serves on
             self.problem = str(error)
 
 
