@@ -23,7 +23,7 @@ ZSSBIR = [sys.executable, "-m", "zssbir_cli"]
 PAINT = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 MISTAKES = [
-    (["trian"], 2, "did you mean 'train'"),
+    (["trian"], 2, "did you mean 'train'? see `zssbir --help`"),
     (["eval", "--splitt", "zs"], 2, "did you mean '--split'"),
     (["prepare", "x", "--val", "3"], 2, "--val-classes"),
     (["help", "evl"], 2, "did you mean 'eval'"),
@@ -35,6 +35,7 @@ MISTAKES = [
     (["draw", "--photos", "nowhere"], 2, "--photos nowhere: no such file"),
     (["runs"], 2, "runs: no such folder"),
     (["runs", "export"], 2, "runs: no such folder"),
+    (["train", "--recipe", "demo", "--set", "method.name=pux"], 2, "did you mean 'puxim'? `zssbir recipes"),
     (["train", "--recipe", "mobilnet"], 2, "did you mean mobilenet.yaml"),
     (["train", "--recipe", "demo", "--set", "train.epoch=3"], 2, "did you mean 'train.epochs'"),
     (["train", "--recipe", "demo", "--device", "gpu"], 2, "--device gpu: use auto, cpu, cuda or cuda:N"),

@@ -141,6 +141,14 @@ def test_each_mistake_is_told_in_words_of_the_recipe(text: str, overrides: list[
     assert "nput" not in message
 
 
+def test_keys_of_a_method_that_do_not_go_together_are_told_not_the_name() -> None:
+    text = (SHIPPED / "puxim-demo.yaml").read_text("utf-8")
+    with pytest.raises(UsageError) as caught:
+        parse_recipe(text, "puxim-demo.yaml", ["method.masks=none"])
+    assert "method: masks: none leaves nothing to reconstruct: set reconstruction to 0" in str(caught.value)
+    assert "no such method" not in str(caught.value)
+
+
 def test_another_method_in_a_recipe_is_one_sentence() -> None:
     text = (SHIPPED / "puxim.yaml").read_text("utf-8")
     with pytest.raises(

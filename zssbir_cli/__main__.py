@@ -71,7 +71,10 @@ def _of_the_system(error: BaseException) -> tuple[str, int] | None:
 
 def _say(message: str, *, interrupted: bool = False) -> None:
     with contextlib.suppress(OSError):  # without stderr the exit code has to do
-        print("zssbir: " + ("" if interrupted else "error: ") + " ".join(message.split()), file=sys.stderr)
+        print(
+            "zssbir: " + ("" if interrupted else "error: ") + " ".join(message.split()).replace("?; ", "? "),
+            file=sys.stderr,
+        )
 
 
 def _leave(code: int) -> NoReturn:

@@ -16,7 +16,7 @@ def explain(error: Exception) -> ZssbirError | None:
         return UsageError("stopped") if isinstance(error, typer.Abort) else None
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "zssbir"
-    return UsageError(f"{_what(error, context)}; see `{path} --help`".replace("?;", "?"))
+    return UsageError(f"{_what(error, context)}; see `{path} --help`")
 
 
 def _what(error: Exception, context: typer.Context | None) -> str:

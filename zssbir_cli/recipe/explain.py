@@ -63,6 +63,8 @@ def _message(problem: Mapping[str, Any], path: tuple[str, ...]) -> str:
     key, kind, given = ".".join(path), str(problem["type"]), problem.get("input")
     if kind == "extra_forbidden":
         return f"unknown key {key!r}{_near_key(path)}"
+    if path == ("method",) and kind == "value_error":  # keys that do not go together
+        return f"method: {str(problem['msg']).partition(', ')[2]}"
     if path == ("method",) and kind != "missing":
         return _method(given)
     if kind == "missing" and isinstance(problem["loc"][-1], str):
