@@ -43,7 +43,7 @@ MOVED = 0.05
 TAIL_CUT = "data behind the end of the image removed"
 PALEST_INK = 239
 """Paler than this is no ink (`data.square.FAINT`)."""
-GROUND = 1
+GROUND = 2
 """Version of what `ground` makes of sketches; stored with a set, whose readers then leave polarity alone."""
 
 SQUARE_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6]
