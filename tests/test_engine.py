@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 
@@ -243,3 +244,25 @@ def test_metrics_hold_one_row_a_step_whatever_logs_it(tmp_path):
     old = '{"step": 3, "loss": 2.0}\n{"step": 3, "val/mAP@all": 0.1}\n{"step": 5, "loss": 1.0}\n'
     run.metrics_file.write_text(old)
     assert read_metrics(run.path) == [{"step": 3, "loss": 2.0, "val/mAP@all": 0.1}, {"step": 5, "loss": 1.0}]
+
+
+def test_runs_that_begin_in_the_same_second_have_a_folder_each(tmp_path):
+    """Eight processes at once, as a job array starts them; `latest` is one of theirs."""
+    start = multiprocessing.get_context("fork").Barrier(8)
+
+    def begin():
+        start.wait(30)
+        make_run(tmp_path).point_latest()
+        os._exit(0)
+
+    jobs = [multiprocessing.get_context("fork").Process(target=begin) for _ in range(8)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0] * 8
+    runs = list(tmp_path.glob("2*"))
+    assert len(runs) == 8
+    assert all((run / "run.json").is_file() for run in runs)
+    assert (tmp_path / "latest").resolve() in [run.resolve() for run in runs]
+    assert not list(tmp_path.rglob("*.partial"))

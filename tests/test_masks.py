@@ -1,6 +1,8 @@
 """Score files: resuming, sharing the work, and refusing what does not belong to the data set."""
 
 import contextlib
+import multiprocessing
+import os
 import pickle
 from pathlib import Path
 
@@ -72,6 +74,30 @@ def test_two_that_need_the_same_masks_both_get_them(tmp_path: Path) -> None:
     assert second.finish() == path
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert read_scores(path, data="d" * 16, count=10).read(9)[0, 0] == 9
+
+
+def test_processes_that_make_the_same_masks_at_once_share_the_work(tmp_path: Path) -> None:
+    """Four real processes, as four trainings of one data set begin; each finds the file whole in the end."""
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(4)
+
+    def work() -> None:
+        own = cache(tmp_path)
+        start.wait(30)
+        while not own.complete and (missing := own.missing()):
+            for photos in missing:
+                own.put(photos, maps(photos))
+        own.finish()
+        assert read_scores(own.path, data="d" * 16, count=10).read(9)[0, 0] == 9
+        os._exit(0)
+
+    jobs = [context.Process(target=work) for _ in range(4)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0] * 4
+    assert [p.name for p in tmp_path.iterdir()] == [cache(tmp_path).path.name]
 
 
 def test_altered_maps_do_not_count_as_made(tmp_path: Path) -> None:
