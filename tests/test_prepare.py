@@ -280,7 +280,7 @@ def test_a_full_disk_and_a_busy_folder_are_told(
     from zssbir_cli.preparation import build as module
 
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
-    with pytest.raises(DataError, match="MiB are free"):
+    with pytest.raises(DataError, match="MB are free"):
         run(folder, tmp_path / "full", unseen="2")
     monkeypatch.undo()
     busy = tmp_path / "busy"

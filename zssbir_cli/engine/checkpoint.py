@@ -90,8 +90,9 @@ def save(
         _swap_in(partial, path, keep_previous)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        before = "; the one before it is intact" if path.exists() else ""
         raise CheckpointError(
-            f"{path}: cannot write the checkpoint ({files.reason(error)}); the one before it is intact"
+            f"{path}: cannot write the checkpoint ({files.reason(error)}){before}"
         ) from error
     return _info(path, meta)
 

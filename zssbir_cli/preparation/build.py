@@ -284,5 +284,5 @@ def _check_disk(plan: PreparePlan, out: Path) -> None:
     present = sum(f.stat().st_size for f in out.iterdir() if f.is_file())
     if need > free + present:
         raise DataError(
-            f"{readable(str(out))}: {need >> 20} MiB are needed and {free >> 20} MiB are free; use --out or --size"
+            f"{readable(str(out))}: {need / 1e6:,.2f} MB are needed and {free / 1e6:,.2f} MB are free; use --out or --size"
         )
