@@ -1,6 +1,7 @@
 """The finished blocks of a long pass, so that it can be killed and continued, by one process or several."""
 
 import hashlib
+import io
 import json
 import shutil
 import time
@@ -49,11 +50,10 @@ class Stage:
             ) from None
 
     def _write(self, name: str, arrays: Mapping[str, Array]) -> None:
-        with (
-            files.replacing(self.folder / f"{name}.npz", durable=False) as partial,
-            partial.open("wb") as file,
-        ):
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        block = io.BytesIO()  # on a full disk the archive itself would complain once more when it is deleted
+        np.savez(block, **arrays)  # type: ignore[arg-type]
+        with files.replacing(self.folder / f"{name}.npz", durable=False) as partial:
+            partial.write_bytes(block.getbuffer())
 
     def load(self, name: str) -> dict[str, Array] | None:
         """The arrays of a block; None when it is missing or damaged (a .npz file has checksums)."""

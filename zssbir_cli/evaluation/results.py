@@ -1,6 +1,7 @@
 """The result of an evaluation: JSON, per-query values, Markdown, and where they go."""
 
 import hashlib
+import io
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ from zssbir_cli import __version__
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation
 from zssbir_cli.evaluation.published import Published, published
-from zssbir_cli.files import reason, replacing, write_json
+from zssbir_cli.files import reason, write_bytes, write_json
 from zssbir_cli.names import file_part
 
 FORMAT_VERSION = 1
@@ -101,15 +102,16 @@ def write(evaluation: Evaluation, path: Path) -> None:
     metrics = evaluation.metrics
     values = np.stack([metrics.per_query(m.name, m.convention or "voc") for m in evaluation.measures])
     try:
-        with replacing(queries_file(path)) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                values=values,
-                names=np.array([f"{m.name} {m.convention}".strip() for m in evaluation.measures]),
-                labels=metrics.query_labels,
-                sources=np.array(evaluation.inputs.query.sources),
-                facts=np.array(json.dumps(evaluation.inputs.about.as_json() | {"gallery": metrics.gallery})),
-            )
+        block = io.BytesIO()  # see `Stage`
+        np.savez_compressed(
+            block,
+            values=values,
+            names=np.array([f"{m.name} {m.convention}".strip() for m in evaluation.measures]),
+            labels=metrics.query_labels,
+            sources=np.array(evaluation.inputs.query.sources),
+            facts=np.array(json.dumps(evaluation.inputs.about.as_json() | {"gallery": metrics.gallery})),
+        )
+        write_bytes(queries_file(path), block.getbuffer())
         write_json(path, as_json(evaluation))
     except OSError as error:
         raise DataError(
