@@ -82,12 +82,13 @@ def test_a_damaged_run_does_not_hide_the_others(tmp_path, two_runs):
 
 def test_comparison_names_what_differs(tmp_path, two_runs):
     a, b = two_runs
-    b.update_record({"versions": {"torch": "2.7"}})
+    b.update_record({"versions": {"torch": "2.7"}, "command": ["zssbir", "--data", "my set"]})
     found = compare_runs(a.path, b.path)
     assert found.recipe == [("optim.lr", "0.003", "0.5")]
-    assert found.record == [("versions.torch", "2.6", "2.7")]
-    assert ("best_val", "0.4", "-") in found.outcome
-    assert ("eval zs: mAP@all", "0.5", "-") in found.outcome
+    assert ("versions.torch", "2.6", "2.7") in found.record
+    assert [new for key, _, new in found.record if key == "command"] == ["zssbir --data 'my set'"]
+    assert ("best val: mAP@all %", "40.0", "-") in found.outcome
+    assert ("eval zs: mAP@all %", "50.0", "-") in found.outcome
 
 
 def test_runs_on_the_command_line(tmp_path, two_runs):
@@ -95,10 +96,15 @@ def test_runs_on_the_command_line(tmp_path, two_runs):
     result = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path)])
     assert result.exit_code == 0
     assert a in result.stdout
-    assert "zs 0.5000" in result.stdout
+    assert "40.0" in result.stdout
+    assert "zs 50.0" in result.stdout  # percent, as `eval` prints it
+    assert "latest" not in result.stdout  # no run has a checkpoint yet
     listed = json.loads(CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "--json"]).stdout)
     assert [r["best_val"] for r in listed] == [0.4, None]
     toy_fit(two_runs[1], epochs=1)
+    marked = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path)]).stdout
+    assert f"{two_runs[1].path.name} (latest)" in marked
+    assert f"{a} (latest)" not in marked
     result = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "compare", a, "latest", "--json"])
     assert json.loads(result.stdout)["recipe"] == [["optim.lr", "0.003", "0.5"]]
 
@@ -168,7 +174,7 @@ def test_tensorboard_without_the_package_is_said_before_training(tmp_path, monke
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=r"pip install 'zssbir\[tensorboard\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[tensorboard\]'"):
         TensorBoardHooks(tmp_path, Silent())
 
 

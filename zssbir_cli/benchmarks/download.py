@@ -95,7 +95,7 @@ def _from_drive(drive: str, partial: Path) -> None:
     try:
         import gdown
     except ImportError:
-        raise DownloadFailed(f"Google Drive {drive}: needs pip install 'zssbir[download]'") from None
+        raise DownloadFailed(f"Google Drive {drive}: needs python -m pip install '.[download]'") from None
     try:
         got = gdown.download(id=drive, output=str(partial), quiet=True, resume=True)
     except Exception as error:  # gdown passes on whatever requests raises

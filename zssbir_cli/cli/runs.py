@@ -37,7 +37,7 @@ def runs(
     import json
 
     from zssbir_cli.cli.console import note, table
-    from zssbir_cli.workflows.runs import list_runs
+    from zssbir_cli.workflows.runs import list_runs, newest_of, percent
 
     found = list_runs(root)
     if json_:
@@ -47,8 +47,7 @@ def runs(
         note(f"{root}: no run here yet; start one with `zssbir train --recipe ...`")
         return
 
-    def short(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
+    newest = newest_of(root)
 
     columns = [
         "run",
@@ -58,27 +57,29 @@ def runs(
         "step",
         "epoch",
         "loss",
-        "best val",
-        "mAP@all of each evaluation",
+        "best val %",
+        "mAP@all % of each evaluation",
     ]
     rows = [
         (
             *(
-                r.path.name,
+                f"{r.path.name} (latest)" if r.path.name == newest else r.path.name,
                 r.method,
                 r.data,
                 r.state,
                 r.step,
                 f"{r.epoch:g}",
-                short(r.loss),
-                short(r.best_val),
+                "-" if r.loss is None else f"{r.loss:.4f}",
+                percent(r.best_val),
             ),
-            ", ".join(f"{name} {value:.4f}" for name, value in r.results.items()) or "-",
+            ", ".join(f"{name} {percent(value)}" for name, value in r.results.items()) or "-",
         )
         for r in found
     ]
     table(columns, rows)
-    note("best val: mAP@all (voc) on held-out seen classes; evaluations: mAP@all (voc), by name in eval/")
+    note(
+        "percent; best val: mAP@all (voc) on held-out seen classes; evaluations: mAP@all (voc), by name in eval/"
+    )
 
 
 @app.command("compare", cls=Command, short_help="Show what differed between two runs.")

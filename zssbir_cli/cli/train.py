@@ -68,7 +68,7 @@ def train(
     tensorboard: Annotated[
         bool,
         typer.Option(
-            "--tensorboard", help="Also write TensorBoard files (pip install 'zssbir[tensorboard]')."
+            "--tensorboard", help="Also write TensorBoard files (python -m pip install '.[tensorboard]')."
         ),
     ] = False,
 ) -> None:

@@ -15,7 +15,9 @@ class TensorBoardHooks:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UsageError("--tensorboard needs the package: pip install 'zssbir[tensorboard]'") from error
+            raise UsageError(
+                "--tensorboard needs the package: python -m pip install '.[tensorboard]'"
+            ) from error
         self._writer: Any = None
         self._make, self._folder, self._inner = SummaryWriter, folder, inner
 

@@ -34,7 +34,7 @@ def check_text_side(backbone: str) -> tuple[str, str]:
     import open_clip
 
     if _tokenizer_repo(open_clip.get_model_config(found[0])) and find_spec("transformers") is None:
-        raise UsageError(f"text: {found[0]} needs the text extra: python -m pip install 'zssbir[text]'")
+        raise UsageError(f"text: {found[0]} needs the text extra: python -m pip install '.[text]'")
     return found
 
 

@@ -24,7 +24,7 @@ class SevenZipSource(FolderSource):
             import py7zr
         except ImportError:
             raise DataError(
-                f"{self.path} needs the extra `download` (pip install 'zssbir[download]'), or unpack it first"
+                f"{self.path} needs the extra `download` (python -m pip install '.[download]'), or unpack it first"
             ) from None
         self.archive = self.path
         try:

@@ -91,7 +91,7 @@ def versions() -> Iterator[Finding]:
     yield Finding("libraries", ", ".join(have))
     extras = [extra for extra, module in EXTRAS.items() if find_spec(module) is not None]
     lack = [extra for extra in EXTRAS if extra not in extras]
-    more = f"; not installed: {', '.join(lack)} (python -m pip install 'zssbir[{lack[0]}]')" if lack else ""
+    more = f"; not installed: {', '.join(lack)} (python -m pip install '.[{lack[0]}]')" if lack else ""
     yield Finding("extras", (", ".join(extras) or "none") + more)
 
 

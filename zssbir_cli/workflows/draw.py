@@ -78,7 +78,7 @@ def open_server(
         from zssbir_cli.web.server import build_app
     except ImportError as error:
         raise UsageError(
-            f"zssbir draw needs the web extra ({reason(error)}): python -m pip install 'zssbir[web]'"
+            f"zssbir draw needs the web extra ({reason(error)}): python -m pip install '.[web]'"
         ) from None
     local = is_loopback(host)
     token = token or ("" if local else secrets.token_urlsafe(16))

@@ -71,7 +71,7 @@ def export(
         target = Path(out or f"{chosen.path.resolve().name}.zip")
         return Exported((pack_run(chosen.path, find_checkpoint(chosen.path, chosen.which).path, target),))
     if find_spec("onnx") is None or find_spec("onnxruntime") is None:
-        raise UsageError("--format onnx needs the onnx extra: python -m pip install 'zssbir[onnx]'")
+        raise UsageError("--format onnx needs the onnx extra: python -m pip install '.[onnx]'")
     weights = choose_weights(run, model, Path(runs), checkpoint)
     name = weights.home.resolve().name if isinstance(weights, RunWeights) else file_part(model or "model")
     return export_onnx(weights, Path(out or f"{name}.onnx"))

@@ -1,6 +1,7 @@
 """`zssbir runs`: what each run folder says about itself, and what differs between two of them."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from zssbir_cli.engine.changes import ABSENT, changes
 from zssbir_cli.engine.records import read_metrics, read_record
-from zssbir_cli.engine.runs import run_folders
+from zssbir_cli.engine.runs import latest_run, run_folders
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import load_recipe
 
@@ -41,6 +42,14 @@ def list_runs(root: Path) -> list[RunSummary]:
     """
     check_folder(root)
     return [summary(path) for path in run_folders(root)]
+
+
+def newest_of(root: Path) -> str:
+    """Name of the run that commands take when none is named; empty when no run has a checkpoint."""
+    try:
+        return latest_run(root).name
+    except UsageError:
+        return ""
 
 
 def check_folder(root: Path) -> None:
@@ -111,10 +120,12 @@ def compare_runs(a: Path, b: Path) -> Comparison:
         for key in ("finished", "started", "resumed"):
             record.pop(key, None)
     left, right = summary(a), summary(b)
-    names = ["state", "step", "loss", "best_val"]
-    outcome = [(n, _show(getattr(left, n)), _show(getattr(right, n))) for n in names]
+    outcome = [(n, _show(getattr(left, n)), _show(getattr(right, n))) for n in ("state", "step", "loss")]
+    outcome.append(("best val: mAP@all %", percent(left.best_val), percent(right.best_val)))
     for key in sorted(left.results.keys() | right.results.keys()):
-        outcome.append((f"eval {key}: mAP@all", _show(left.results.get(key)), _show(right.results.get(key))))
+        outcome.append(
+            (f"eval {key}: mAP@all %", percent(left.results.get(key)), percent(right.results.get(key)))
+        )
     return Comparison(_rows(recipes), _rows(records), outcome)
 
 
@@ -122,7 +133,15 @@ def _rows(pair: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     def text(value: object) -> str:
         return "(absent)" if value is ABSENT else str(value)
 
+    for record in pair:
+        if isinstance(record.get("command"), list):
+            record["command"] = shlex.join(map(str, record["command"]))
     return [(c.key, text(c.old), text(c.new)) for c in changes(*pair)]
+
+
+def percent(value: float | None) -> str:
+    """A measure in percent with one decimal; `-` where a run has none."""
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _show(value: object) -> str:
