@@ -251,7 +251,7 @@ def test_cli_prints_one_line_errors_and_json(folder: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "prepared in data/pets" in done.stdout
     assert re.search(r"unseen, for the test: '\w+', '\w+'", done.stdout)
-    assert "next: zssbir train --recipe mobilenet --data data/pets" in done.stderr
+    assert "; next: zssbir train --recipe mobilenet --data data/pets\n" in done.stdout
     wrong = cli("eval", "--data", "data/pet")
     assert (wrong.returncode, "did you mean 'data/pets'?" in wrong.stderr) == (3, True)
     assert "identity" in done.stdout

@@ -166,12 +166,9 @@ def _show(result: "Prepared", recipe: str) -> None:
         names = [c.name for c in result.manifest.classes_of(role)]
         if names:
             print(f"{meaning}: {listed(names)}")
-    print(f"prepared in {result.root}")
-    place = shlex.quote(str(result.root))
-    if result.manifest.classes_of(Role.SEEN):
-        note(f"next: zssbir train --recipe {recipe} --data {place}")
-    else:
-        note(f"next: zssbir eval --model NAME --data {place}")
+    trains = bool(result.manifest.classes_of(Role.SEEN))
+    use = f"train --recipe {recipe}" if trains else "eval --model NAME"
+    print(f"prepared in {result.root}; next: zssbir {use} --data {shlex.quote(str(result.root))}")
 
 
 def _show_splits() -> None:
