@@ -19,6 +19,7 @@ from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.shards import ShardWriter, read_index
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.choices import Choices
+from zssbir_cli.preparation.journal import Journal
 from zssbir_cli.preparation.verify import verify
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.prepare import Prepared, prepare_own
@@ -230,3 +231,14 @@ def test_a_part_of_which_nothing_is_left(tmp_path: Path) -> None:
     told: list[str] = []
     prepare(folder, tmp_path / "out", told=told)
     assert any("no photos are left of 1 class: 'cup'" in t for t in told)
+
+
+def test_what_an_unfinished_set_of_other_options_is_said_to_be(tmp_path: Path) -> None:
+    pictures, out, told = make_folder(tmp_path / "pictures"), tmp_path / "out", list[str]()
+    prepare(pictures, tmp_path / "other")
+    out.mkdir()
+    Journal(out).start("another plan", "another state")
+    prepare(pictures, out, told=told)
+    assert [t for t in told if "starting anew" in t and "other options, other files" in t]
+    assert not [t for t in told if "continuing" in t]
+    assert files_of(out) == files_of(tmp_path / "other")

@@ -14,7 +14,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation
 from zssbir_cli.evaluation.published import Published, published
 from zssbir_cli.files import reason, write_bytes, write_json
-from zssbir_cli.names import file_part
+from zssbir_cli.names import counted, file_part
 
 FORMAT_VERSION = 1
 TIE_RULES = {
@@ -169,8 +169,8 @@ def context(evaluation: Evaluation) -> list[str]:
     protocol, *about = inputs.about.describe()
     lines = [
         protocol,
-        f"{metrics.queries:,} queries of {len(np.unique(metrics.query_labels))} classes against a gallery of "
-        f"{metrics.gallery:,} photos ({count} relevant to each)",
+        f"{counted(metrics.queries, 'query')} of {counted(len(np.unique(metrics.query_labels)), 'class')} against a gallery of "
+        f"{counted(metrics.gallery, 'photo')} ({count} relevant to each)",
         *about,
     ]
     lines += [f"{b.name}: {b.about}" for b in evaluation.baselines if b.checkpoint]

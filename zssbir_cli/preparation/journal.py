@@ -46,15 +46,18 @@ class Journal:
     def start(self, key: str, state: str) -> None:
         """Begin, or continue a run with the same plan on the same files, by the same version; what another run
         left is removed."""
-        plan, facts = self.work / "plan.json", {"key": key, "state": state, "version": __version__}
-        try:
-            same = json.loads(plan.read_text("utf-8")) == facts
-        except (OSError, ValueError):
-            same = False
-        if not same:
+        if not self.is_of(key, state):
             self.clear()
             self.work.mkdir(parents=True, exist_ok=True)
-            write_json(plan, facts)
+            write_json(self.work / "plan.json", _facts(key, state))
+
+    def is_of(self, key: str, state: str) -> bool:
+        """Whether what lies here was left by a run with the same plan on the same files, by the same version."""
+        try:
+            found: object = json.loads((self.work / "plan.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return found == _facts(key, state)
 
     def record(self, record: ShardRecord) -> None:
         """Note a finished shard; it counts from here on."""
@@ -101,3 +104,7 @@ def is_ours(path: Path) -> bool:
     """Whether an unfinished `prepare` leaves such a file behind."""
     name = finished_name(path.name)
     return name in (WORK, LOCK, REPORT_NAME, MANIFEST_NAME) or re.match(SHARD_PATTERN, name) is not None
+
+
+def _facts(key: str, state: str) -> dict[str, str]:
+    return {"key": key, "state": state, "version": __version__}
