@@ -9,6 +9,8 @@ from contextlib import suppress
 GAPS = (2, 1)
 """Blanks between two columns: the second where the first leaves too little room."""
 UNLIMITED = 10_000
+RULE = "──"
+"""Begins the line between names and rows."""
 Cells = list[list[str]]
 
 
@@ -89,7 +91,8 @@ def _print_grid(
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    # the last column is padded as all are, and that cut off below: without its padding, Rich before 15 makes it wider
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0))
     for name, width, right in zip(columns, widths, numeric, strict=True):
         grid.add_column(Text(name), justify="right" if right else "left", width=width, overflow="fold")
     for row in cells:
@@ -97,7 +100,9 @@ def _print_grid(
     console = Console(width=max(20, sum(widths) + gap * len(widths) + 1), highlight=False)
     with console.capture() as captured:  # printed as any text, so that a closed pipe is the same for all
         console.print(grid)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    total = sum(widths) + gap * (len(widths) - 1)
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    print("\n".join(line[:total] if line.startswith(RULE) else line for line in lines))
 
 
 def _print_blocks(columns: Sequence[str], cells: Cells, room: int) -> None:
