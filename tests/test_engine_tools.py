@@ -102,7 +102,7 @@ def test_runs_on_the_command_line(tmp_path, two_runs):
     listed = json.loads(CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "--json"]).stdout)
     assert [r["best_val"] for r in listed] == [0.4, None]
     toy_fit(two_runs[1], epochs=1)
-    marked = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path)]).stdout
+    marked = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path)], env={"COLUMNS": "160"}).stdout
     assert f"{two_runs[1].path.name} (latest)" in marked
     assert f"{a} (latest)" not in marked
     result = CliRunner().invoke(app, ["runs", "--runs", str(tmp_path), "compare", a, "latest", "--json"])
