@@ -111,3 +111,14 @@ def tiny_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.nn
     tower = towers.Tower("test_vit", "tiny", text=("tiny-clip", "none"))
     monkeypatch.setitem(towers.TOWERS, "tiny", tower)
     return clip, tmp_path / "clip.safetensors"
+
+
+@pytest.fixture
+def drawing(tmp_path: Path) -> Path:
+    """A file with a drawn ellipse."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("L", (60, 60), 255)
+    ImageDraw.Draw(image).ellipse((10, 15, 50, 45), outline=0, width=3)
+    image.save(tmp_path / "s.png")
+    return tmp_path / "s.png"

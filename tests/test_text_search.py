@@ -7,7 +7,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image, ImageDraw
 from torch.nn.functional import normalize
 
 from zssbir_cli.errors import UsageError
@@ -27,14 +26,6 @@ def model(tiny_clip: tuple[torch.nn.Module, Path], monkeypatch: pytest.MonkeyPat
     small = Tower(backbone, "small", SMALL, size=32, text=("tiny-clip", "none"))
     monkeypatch.setitem(towers.TOWERS, "small", small)
     return f"small={tiny_clip[1]}"
-
-
-@pytest.fixture
-def drawing(tmp_path: Path) -> Path:
-    image = Image.new("L", (60, 60), 255)
-    ImageDraw.Draw(image).ellipse((10, 15, 50, 45), outline=0, width=3)
-    image.save(tmp_path / "s.png")
-    return tmp_path / "s.png"
 
 
 def test_words_alone_and_beside_a_drawing(

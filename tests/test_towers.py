@@ -14,7 +14,7 @@ import pytest
 import timm
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from PIL import Image, ImageDraw
+from PIL import Image
 from retrieval_helpers import make_run
 from safetensors.torch import save_file
 from timm.data import create_transform
@@ -63,14 +63,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(5)
     save_file(timm.create_model("test_vit").state_dict(), file)
     return file
-
-
-@pytest.fixture
-def drawing(tmp_path: Path) -> Path:
-    image = Image.new("L", (60, 60), 255)
-    ImageDraw.Draw(image).ellipse((10, 15, 50, 45), outline=0, width=3)
-    image.save(tmp_path / "s.png")
-    return tmp_path / "s.png"
 
 
 def test_a_tower_embeds_as_timm_does_with_its_own_preprocessing(hub: Path) -> None:
