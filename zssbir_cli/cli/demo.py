@@ -30,7 +30,7 @@ def demo(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer pictures and steps: under a minute, with lower numbers.")
+        bool, typer.Option("--quick", help="Fewer pictures and steps: about a minute, with lower numbers.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
