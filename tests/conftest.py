@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: one thread, no network, tiny prepared data sets."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -122,3 +123,35 @@ def drawing(tmp_path: Path) -> Path:
     ImageDraw.Draw(image).ellipse((10, 15, 50, 45), outline=0, width=3)
     image.save(tmp_path / "s.png")
     return tmp_path / "s.png"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data/pics`, `tiny.yaml` and one trained run. Copy it; read only."""
+    from demo_helpers import draw_split
+
+    from zssbir_cli.recipe.loader import load_recipe
+    from zssbir_cli.workflows.train import train
+
+    root = tmp_path_factory.mktemp("trained")
+    draw_split(root / "data" / "pics")
+    recipe = TINY.replace("DATA", "data/pics").replace("epochs: 2", "epochs: 1")
+    (root / "tiny.yaml").write_text(recipe, encoding="utf-8")
+    old = Path.cwd()
+    os.chdir(root)
+    try:
+        train(load_recipe(Path("tiny.yaml")), device="cpu")
+    finally:
+        os.chdir(old)
+    return root
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `trained` to work in."""
+    root = tmp_path / "work"
+    shutil.copytree(trained, root, symlinks=True)
+    record = next(root.glob("runs/2*/run.json"))
+    record.write_text(record.read_text().replace(str(trained), str(root)))
+    monkeypatch.chdir(root)
+    return root

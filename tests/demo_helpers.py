@@ -1,5 +1,6 @@
 """A small demo set for tests."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,3 +30,9 @@ def demo_set(
     return prepare_demo(
         out, choices=choices, ambiguity=ambiguity, photos=photos, sketches=sketches, progress=progress
     ).root
+
+
+def draw_split(out: Path, seed: int = 0, unseen: int | Sequence[str] = 12, val: int = 3) -> Path:
+    """Draw a small set; one of another split that is there gives way."""
+    shutil.rmtree(out.with_name(out.name + "-pictures"), ignore_errors=True)
+    return demo_set(out, seed=seed, photos=3, sketches=2, unseen=unseen, val=val)

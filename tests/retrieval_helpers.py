@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from zssbir_cli.data.embeddings import EmbeddingInfo, write_embeddings
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.methods.table import build_method
@@ -26,3 +28,12 @@ def make_run(folder: Path, recipe_file: Path, seed: int = 0) -> Path:
     for name in ("best", "last"):
         checkpoint.save(folder / "checkpoints" / name, method.retrieval_state(), None, facts)
     return folder
+
+
+def write_rows(path: Path, rows: np.ndarray, **options: object) -> Path:
+    """An embeddings file of two classes."""
+    n = len(rows)
+    info = EmbeddingInfo(checkpoint="ab", classes=("a", "é b"), size=32)
+    return write_embeddings(
+        path, rows, np.arange(n) % 2, np.arange(n) % 2, [f"p/{i}.jpg" for i in range(n)], info, **options
+    )  # type: ignore[arg-type]

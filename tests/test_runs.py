@@ -1,17 +1,13 @@
 """A run knows what it learnt from, which checkpoint is which, and how it is named: real runs on tiny sets."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY
-from demo_helpers import demo_set
+from demo_helpers import draw_split
 from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
@@ -19,46 +15,13 @@ from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
 from zssbir_cli.embedding.load import load_run, open_checkpoint
 from zssbir_cli.embedding.own import data_of_run
 from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.runs import find_checkpoint, find_run, latest_run, point_latest
+from zssbir_cli.engine.runs import find_checkpoint, latest_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError, ZssbirError
-from zssbir_cli.files import Lock, Locked
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.types import Role
 from zssbir_cli.workflows.train import train
 
 CPU = torch.device("cpu")
-
-
-def draw(out: Path, seed: int = 0, unseen: int | Sequence[str] = 12, val: int = 3) -> Path:
-    shutil.rmtree(out.with_name(out.name + "-pictures"), ignore_errors=True)  # of another split
-    return demo_set(out, seed=seed, photos=3, sketches=2, unseen=unseen, val=val)
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `data/pics`, `tiny.yaml` and one trained run. Copy it; read only."""
-    root = tmp_path_factory.mktemp("trained")
-    draw(root / "data" / "pics")
-    recipe = TINY.replace("DATA", "data/pics").replace("epochs: 2", "epochs: 1")
-    (root / "tiny.yaml").write_text(recipe, encoding="utf-8")
-    old = Path.cwd()
-    os.chdir(root)
-    try:
-        train(load_recipe(Path("tiny.yaml")), device="cpu")
-    finally:
-        os.chdir(old)
-    return root
-
-
-@pytest.fixture
-def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of `trained` to work in."""
-    root = tmp_path / "work"
-    shutil.copytree(trained, root, symlinks=True)
-    record = next(root.glob("runs/2*/run.json"))
-    record.write_text(record.read_text().replace(str(trained), str(root)))
-    monkeypatch.chdir(root)
-    return root
 
 
 def evaluate(*arguments: str) -> dict:
@@ -104,7 +67,7 @@ def test_another_split_under_the_same_path_excludes_what_the_run_was_trained_on(
     before = roles(place / "data/pics")
     seen, val, fresh = before[Role.SEEN][0], before[Role.VAL][0], before[Role.UNSEEN][0]
     shutil.rmtree("data/pics")
-    draw(Path("data/pics"), unseen=[seen, val, fresh])
+    draw_split(Path("data/pics"), unseen=[seen, val, fresh])
     found = evaluate()
     assert [row["class"] for row in found["per_class"]] == [fresh]
     assert (found["cross"], found["subset"]) == (True, True)
@@ -130,7 +93,7 @@ def test_every_reader_says_that_the_data_set_is_another(place: Path) -> None:
     before = roles(data)
     seen, fresh = before[Role.SEEN][0], before[Role.UNSEEN][0]
     shutil.rmtree(data)
-    draw(data, unseen=[seen, fresh])
+    draw_split(data, unseen=[seen, fresh])
     words = ("another data set than the run learnt from", "the run was trained on or selected by ", seen)
     told = (
         embed().note, search_sketches(Path("s.png"), data).note, open_gallery(data, torch.device("cpu")).note,
@@ -143,7 +106,7 @@ def test_every_reader_says_that_the_data_set_is_another(place: Path) -> None:
 def test_when_nothing_unseen_is_left_the_classes_are_named(place: Path) -> None:
     seen = roles(place / "data/pics")[Role.SEEN][:2]
     shutil.rmtree("data/pics")
-    draw(Path("data/pics"), unseen=seen)
+    draw_split(Path("data/pics"), unseen=seen)
     with pytest.raises(DataError, match=f"nothing is left of data/pics.*{seen[0]}.*identity"):
         evaluate()
 
@@ -151,9 +114,9 @@ def test_when_nothing_unseen_is_left_the_classes_are_named(place: Path) -> None:
 def test_another_set_by_data_excludes_by_the_run_not_by_what_lies_at_its_root(place: Path) -> None:
     before = roles(place / "data/pics")
     seen, fresh = before[Role.SEEN][0], before[Role.UNSEEN][0]
-    other = draw(Path("data/other"), seed=4, unseen=[seen, fresh])
+    other = draw_split(Path("data/other"), seed=4, unseen=[seen, fresh])
     shutil.rmtree("data/pics")
-    draw(Path("data/pics"), unseen=before[Role.SEEN][:2])
+    draw_split(Path("data/pics"), unseen=before[Role.SEEN][:2])
     assert [r["class"] for r in evaluate("--data", str(other))["per_class"]] == [fresh]
 
 
@@ -174,7 +137,7 @@ def test_a_run_that_is_too_old_to_know_its_classes_refuses_until_it_can(place: P
     run = latest_run()
     forget(run)
     before = roles(place / "data/pics")
-    other = draw(Path("data/other"), seed=4, unseen=[before[Role.SEEN][0], before[Role.UNSEEN][0]])
+    other = draw_split(Path("data/other"), seed=4, unseen=[before[Role.SEEN][0], before[Role.UNSEEN][0]])
     Path("data/pics").rename("own")
     with pytest.raises(DataError, match=r"older zssbir.*--data FOLDER") as caught:
         evaluate("--data", str(other))
@@ -185,13 +148,13 @@ def test_a_run_that_is_too_old_to_know_its_classes_refuses_until_it_can(place: P
 
 def test_a_run_carries_its_own_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    draw(Path("data/pics"))
+    draw_split(Path("data/pics"))
     leak = Leak(kind="image", what="photo/a.jpg", where="train, and test as b.jpg")
     write_manifest(Path("data/pics"), read_manifest(Path("data/pics")).model_copy(update={"leaks": (leak,)}))
     Path("tiny.yaml").write_text(TINY.replace("DATA", "data/pics").replace("epochs: 2", "epochs: 1"))
     train(load_recipe(Path("tiny.yaml")), device="cpu")
     fresh = roles(Path("data/pics"))[Role.UNSEEN][:2]
-    other = draw(Path("other"), seed=4, unseen=fresh)
+    other = draw_split(Path("other"), seed=4, unseen=fresh)
     found = evaluate("--data", str(other))
     assert any("learnt from a set with 1 leaks" in w for w in found["warnings"])
     assert found["leaks"] == ["image photo/a.jpg: train, and test as b.jpg"]
@@ -206,54 +169,6 @@ def test_resume_remembers_a_moved_data_set(place: Path) -> None:
     assert result.exit_code == 0, result.output
     assert load_recipe(run / "recipe.yaml").data.root == "moved"
     assert evaluate()["cross"] is False
-
-
-def test_resuming_what_is_no_run_touches_nothing(place: Path) -> None:
-    before = sorted(str(p) for p in Path("runs").rglob("*"))
-    for name in ("runs/none", "nothing", "data/pics", "runs/latest/checkpoints/epoch-7"):
-        for extra in ([], ["--recipe", "tiny.yaml"]):
-            result = CliRunner().invoke(app, ["train", "--resume", name, "--device", "cpu", *extra])
-            assert isinstance(result.exception, UsageError), result.output
-    assert sorted(str(p) for p in Path("runs").rglob("*")) == before
-    with pytest.raises(UsageError, match="no run"):
-        train(load_recipe(Path("tiny.yaml")), device="cpu", resume=Path("runs/none"))
-
-
-def test_a_real_folder_in_the_place_of_latest_stops_no_training(place: Path) -> None:
-    Path("runs/latest").unlink()
-    Path("runs/latest").mkdir()
-    outcome = train(load_recipe(Path("tiny.yaml")), device="cpu")
-    assert latest_run() == outcome.run.resolve()
-    assert not list(Path("runs").glob(".latest*"))
-
-
-def test_a_run_without_a_checkpoint_is_never_the_latest(place: Path) -> None:
-    run = latest_run()
-    (Path("runs") / "29990101-000000-later").mkdir()
-    (Path("runs") / "29990101-000000-later" / "run.json").write_text("{}")
-    Path("runs/latest").unlink()
-    Path("runs/latest").symlink_to("29990101-000000-later")
-    assert latest_run() == run
-    assert find_run("runs/latest").path == run
-
-
-HAMMER = """
-import sys
-from pathlib import Path
-from zssbir_cli.engine.runs import point_latest
-problems = [p for _ in range(150) if (p := point_latest(Path(sys.argv[1])))]
-print(problems[:1])
-sys.exit(bool(problems))
-"""
-
-
-def test_latest_may_be_set_by_many_at_once(tmp_path: Path) -> None:
-    for name in "abcd":
-        (tmp_path / name).mkdir()
-    jobs = [subprocess.Popen([sys.executable, "-c", HAMMER, str(tmp_path / name)]) for name in "abcd"]
-    assert [job.wait() for job in jobs] == [0, 0, 0, 0]
-    assert (tmp_path / "latest").resolve().name in "abcd"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c", "d", "latest"]
 
 
 def test_best_that_a_cut_write_left_is_found_and_named(place: Path) -> None:
@@ -322,15 +237,6 @@ def test_damaged_text_files_of_a_run_are_survived(place: Path) -> None:
     assert CliRunner().invoke(app, ["runs"]).exit_code == 0
 
 
-def test_a_run_that_is_being_trained_is_not_resumed_by_another(place: Path) -> None:
-    run = latest_run()
-    before = (run / "recipe.yaml").stat().st_mtime_ns
-    with Lock(run / ".lock", "training"), pytest.raises(Locked, match=f"training, pid {os.getpid()}"):
-        train(load_recipe(run / "recipe.yaml"), device="cpu", resume=run)
-    assert (run / "recipe.yaml").stat().st_mtime_ns == before
-    train(load_recipe(run / "recipe.yaml"), device="cpu", resume=run)
-
-
 def test_results_do_not_overwrite_one_another(place: Path) -> None:
     run, names = latest_run(), roles(place / "data/pics")[Role.UNSEEN]
     evaluate()
@@ -372,12 +278,6 @@ def test_a_read_only_run_can_be_evaluated_elsewhere(place: Path) -> None:
     (run / "run.json").unlink()
     (run / "run.json").mkdir()  # cannot be written, whoever runs this
     assert data_of_run(run, info, recipe).own
-
-
-def test_point_latest_says_what_is_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "latest").mkdir()
-    (tmp_path / "run").mkdir()
-    assert "cannot point to this run" in (point_latest(tmp_path / "run") or "")
 
 
 def test_a_checkpoint_that_is_damaged_is_named(place: Path) -> None:
