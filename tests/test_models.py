@@ -140,6 +140,57 @@ def test_unknown_backbones_and_options_are_named() -> None:
         build_encoder(ModelConfig(backbone=TINY, weights="none", options={"surprise": 1}), 32)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "size", "options", "wanted"),
+    [
+        (TINY, 32, {"drop_rate": "high"}, r"^model.options.drop_rate = 'high': test_resnet .* string to float: 'high'"),
+        (TINY, 32, {"drop_rate": 5}, r"^model.options.drop_rate = 5: .*probability"),
+        (TINY, 32, {"stem_type": "deep", "act_layer": "x"}, r"^model.options.act_layer = 'x': .*KeyError\('x'\)"),
+        (TINY, 32, {"block": "x"}, r"^model.options.block = 'x': .*expansion"),
+        (TINY, 32, {"global_pool": ""}, r"^model.options.global_pool = '': .*\[96, 1, 1\]"),
+        (TINY, 32, {"num_classes": -1}, r"^model.options.num_classes = -1: "),
+        ("test_vit", 64, {"patch_size": 0}, r"^model.options.patch_size = 0: .*division"),
+        ("test_vit", 64, {"reg_tokens": -1}, r"^model.options.reg_tokens = -1: .*negative"),
+        ("test_vit", 50, {}, r"^data.size = 50: test_vit .*divisible"),
+        ("test_vit", 50, {"depth": 1}, r"^data.size = 50: "),
+    ],
+)  # fmt: skip
+def test_options_and_sizes_that_a_backbone_does_not_take_are_named_by_their_keys(
+    backbone: str, size: int, options: dict[str, int | str], wanted: str
+) -> None:
+    with pytest.raises(UsageError, match=wanted):
+        build_encoder(ModelConfig(backbone=backbone, weights="none", options=options), size)
+
+
+def test_a_rate_of_its_own_key_is_named_by_that_key() -> None:
+    with pytest.raises(UsageError, match=r"^model.drop_path = 0.5: ghostnet_100 .*drop_path_rate"):
+        build_encoder(ModelConfig(backbone="ghostnet_100", weights="none", drop_path=0.5), 32)
+
+
+def test_pretrained_weights_that_do_not_fit_the_options_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w.safetensors")
+    monkeypatch.setattr("zssbir_cli.models.backbone.timm_file", lambda name: tmp_path / "w.safetensors")
+    config = ModelConfig(backbone="test_vit.r160_in1k", options={"depth": 2, "qkv_bias": False})
+    with pytest.raises(
+        CheckpointError,
+        match=r"w.safetensors: these weights do not fit test_vit.*'depth': 2, 'qkv_bias': False",
+    ):
+        build_encoder(config, 160)
+
+
+def test_trying_an_encoder_out_changes_nothing_of_it() -> None:
+    config = ModelConfig(backbone=TINY, weights="none")
+    torch.manual_seed(0)
+    tried, after = build_encoder(config, 32), torch.rand(1)
+    torch.manual_seed(0)
+    other = build_encoder(config, 32, load=False)
+    assert torch.equal(after, torch.rand(1))
+    assert all(m.training for m in tried.modules())
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in tried.state_dict().items())
+
+
 def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
     deep = timm.create_model("test_vit", img_size=32, depth=9).state_dict()
     torch.save(deep, tmp_path / "deep.pth")

@@ -1,20 +1,17 @@
 """One encoder over any timm backbone: a global embedding and patch tokens, for transformers and CNNs."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from zssbir_cli.compute.batchnorm import BATCH_NORMS
-from zssbir_cli.errors import CheckpointError, UsageError
-from zssbir_cli.files import reason
+from zssbir_cli.compute.shortage import out_of_memory
+from zssbir_cli.models.backbone import create_backbone, unfit
 from zssbir_cli.models.contours import contours
 from zssbir_cli.models.folding import fold_batchnorm
-from zssbir_cli.models.pretrained import check_backbone, timm_file
+from zssbir_cli.models.pretrained import check_backbone
 from zssbir_cli.models.tune import select_trained
-from zssbir_cli.models.weights import load_weights, read_state
 from zssbir_cli.recipe.schema import ModelConfig
 
 
@@ -123,10 +120,50 @@ class Encoder(nn.Module):
 
 def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
     """Build the recipe's encoder for `size`-pixel inputs; `load=False` leaves its weights random because a
-    checkpoint will fill them. Raises `UsageError` for an unknown backbone and `CheckpointError` for weights
-    that cannot be had or do not fit."""
+    checkpoint will fill them. Raises `UsageError` for an unknown backbone, an option or a size that it does not take,
+    and `CheckpointError` for weights that cannot be had or do not fit."""
     check_backbone(config.backbone)
-    backbone = _create(config, size, load)
+    encoder = _wrapped(create_backbone(config, size, load), config)
+    if load:
+        check_input(encoder, config, size)
+    return encoder
+
+
+def check_input(encoder: Encoder, config: ModelConfig, size: int, key: str = "data.size") -> None:
+    """Embed a blank image of `size` pixels. Raises `UsageError` that names the option, or `key`, when that fails."""
+    try:
+        _try_blank(encoder, size)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise unfit(config, f"{key} = {size}", error, lambda other: _takes(other, size)) from error
+
+
+def _takes(config: ModelConfig, size: int) -> bool:
+    """Whether the backbone can be made and embeds an image of that size; weights do not matter."""
+    try:
+        _try_blank(_wrapped(create_backbone(config, size, load=False), config), size)
+    except Exception:
+        return False
+    return True
+
+
+def _try_blank(encoder: Encoder, size: int) -> None:
+    modes = {module: module.training for module in encoder.modules()}
+    try:
+        with torch.no_grad():
+            out = encoder.eval()(torch.full((1, 3, size, size), 255, dtype=torch.uint8))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if out.embedding.shape != (1, encoder.dim):
+        raise ValueError(
+            f"an image becomes {list(out.embedding.shape)[1:]} numbers instead of one row of {encoder.dim}"
+        )
+
+
+def _wrapped(backbone: nn.Module, config: ModelConfig) -> Encoder:
+    """The encoder around a backbone: normalisation, and what of it is trained."""
     defaults = getattr(backbone, "pretrained_cfg", {}) or {}
     mean = config.mean or tuple(defaults.get("mean", (0.5, 0.5, 0.5)))
     std = config.std or tuple(defaults.get("std", (0.5, 0.5, 0.5)))
@@ -140,48 +177,3 @@ def build_encoder(config: ModelConfig, size: int, load: bool = True) -> Encoder:
         as_contours=config.input == "contours",
         lr_scale=config.lr_scale,
     )
-
-
-def _create(config: ModelConfig, size: int, load: bool) -> nn.Module:
-    options: dict[str, Any] = {"num_classes": 0, **config.options}
-    if config.drop_rate:
-        options["drop_rate"] = config.drop_rate
-    if config.drop_path:
-        options["drop_path_rate"] = config.drop_path
-    if not load or config.weights == "none":
-        return _create_sized(config.backbone, size, options)
-    if config.weights == "pretrained":
-        file = timm_file(config.backbone)
-        return _create_sized(
-            config.backbone, size, options, pretrained_cfg_overlay={"file": str(file), "custom_load": False}
-        )
-    state = read_state(Path(config.weights).expanduser())
-    if not (image_side := {k: v for k, v in state.items() if k.startswith("visual.")}):
-        backbone = _create_sized(config.backbone, size, options)
-        load_weights(backbone, state, config.weights)
-        return backbone
-    try:  # a whole CLIP: timm knows how its image side becomes this backbone, and is strict about it
-        overlay = {"state_dict": image_side, "custom_load": False, "num_classes": options["num_classes"]}
-        backbone = _create_sized(config.backbone, size, options, pretrained_cfg_overlay=overlay)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{config.weights}: the image side of this CLIP does not fit {config.backbone} ({reason(error)})"
-        ) from error
-    record: Any = backbone.pretrained_cfg
-    record["state_dict"] = None
-    return backbone
-
-
-def _create_sized(name: str, size: int, options: dict[str, Any], **weights: Any) -> nn.Module:
-    """Pass `img_size` to models that have a fixed input size; others (CNNs) do not know the argument."""
-    options, wanted = {**options, **weights, "pretrained": bool(weights)}, options
-    try:
-        try:
-            model: nn.Module = timm.create_model(name, img_size=size, **options)
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-            model = timm.create_model(name, **options)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise UsageError(f"model.backbone {name!r} with options {wanted}: {error}") from error
-    return model

@@ -25,7 +25,7 @@ from zssbir_cli.methods.ama.monitors import complaints, teacher_monitors
 from zssbir_cli.methods.ama.weights import load_networks
 from zssbir_cli.methods.base import Batch, Method, Position, Probe, StepOutput, measure_means
 from zssbir_cli.models.centring import Centring
-from zssbir_cli.models.encoder import Encoder, build_encoder
+from zssbir_cli.models.encoder import Encoder, build_encoder, check_input
 from zssbir_cli.recipe.schema import ModelConfig, Recipe
 from zssbir_cli.types import Modality
 
@@ -305,9 +305,21 @@ def build(recipe: Recipe, load_weights: bool) -> AmaMethod:
             method.centers,
             heads=config.head_weights == "auto",
         )
+        check_input(method.student, model, recipe.data.size)
     elif load_weights and model.weights == "pretrained":
         log.warning("model.weights: pretrained fills the encoders; the DINO heads start random")
+    if load_weights:
+        _check_crops(method.student, model, config)
     return method
+
+
+def _check_crops(encoder: Encoder, model: ModelConfig, config: AmaConfig) -> None:
+    """Raises UsageError when the backbone does not take crops of these sizes."""
+    views = config.views
+    if views.global_size:
+        check_input(encoder, model, views.global_size, "method.views.global_size")
+    if views.locals:
+        check_input(encoder, model, views.local_size, "method.views.local_size")
 
 
 def _any_size(model: ModelConfig) -> ModelConfig:
