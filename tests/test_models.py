@@ -172,12 +172,18 @@ def test_pretrained_weights_that_do_not_fit_the_options_are_named(
 ) -> None:
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w.safetensors")
     monkeypatch.setattr("zssbir_cli.models.backbone.timm_file", lambda name: tmp_path / "w.safetensors")
-    config = ModelConfig(backbone="test_vit.r160_in1k", options={"depth": 2, "qkv_bias": False})
+    model = {"backbone": "test_vit.r160_in1k", "weights": "pretrained"}
     with pytest.raises(
-        CheckpointError,
-        match=r"w.safetensors: these weights do not fit test_vit.*'depth': 2, 'qkv_bias': False",
+        CheckpointError, match=r"w.safetensors: these weights do not fit test_vit.*'embed_dim': 32"
     ):
-        build_encoder(config, 160)
+        build_encoder(ModelConfig(**model, options={"embed_dim": 32}), 160)
+    with pytest.raises(CheckpointError, match=r"'depth': 8.* lack blocks.6.* would stay random"):
+        build_encoder(ModelConfig(**model, options={"depth": 8}), 160)
+    with pytest.raises(CheckpointError, match=r"'num_classes': 5.* lack head.weight"):
+        build_encoder(ModelConfig(**model, options={"num_classes": 5}), 160)
+    with pytest.raises(UsageError, match=r"^model.options.depth = 'x'"):
+        build_encoder(ModelConfig(**model, options={"depth": "x"}), 160)
+    build_encoder(ModelConfig(**model, options={"dynamic_img_size": True}), 96)
 
 
 def test_trying_an_encoder_out_changes_nothing_of_it() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from zssbir_cli.compute.shortage import out_of_memory
@@ -25,7 +26,10 @@ def create_backbone(config: ModelConfig, size: int, load: bool) -> nn.Module:
     if config.weights == "pretrained":
         file = timm_file(config.backbone)
         overlay: dict[str, Any] = {"file": str(file), "custom_load": False}
-        return _create_with(config, size, overlay, f"{file}: these weights do not fit {config.backbone}")
+        backbone = _create_with(config, size, overlay, f"{file}: these weights do not fit {config.backbone}")
+        if config.options:
+            _check_complete(backbone, config, size, overlay)
+        return backbone
     state = read_state(Path(config.weights).expanduser())
     image_side = {k: v for k, v in state.items() if k.startswith("visual.")}
     if not image_side:
@@ -82,6 +86,19 @@ def _create_with(config: ModelConfig, size: int, overlay: dict[str, Any], misfit
         _create(config, size)  # raises when it is not the weights
         options = f" with model.options {config.options}" if config.options else ""
         raise CheckpointError(f"{misfit}{options} ({reason(error)})") from error
+
+
+def _check_complete(backbone: nn.Module, config: ModelConfig, size: int, overlay: dict[str, Any]) -> None:
+    """timm leaves random, with a warning only, what an option has added to the network of its weights: such tensors differ
+    from one start to the next. Raises CheckpointError."""
+    with torch.random.fork_rng():
+        torch.manual_seed(torch.initial_seed() + 1)
+        again = _timm_model(config, size, pretrained_cfg_overlay=overlay).state_dict()
+    if left := [k for k, v in backbone.state_dict().items() if not torch.equal(v, again[k])]:
+        raise CheckpointError(
+            f"model.options {config.options}: the pretrained weights of {config.backbone} lack {left[0]} and "
+            f"{len(left) - 1} more, which would stay random; leave out the option, or set model.weights to a file"
+        )
 
 
 def _can_create(config: ModelConfig, size: int) -> bool:
