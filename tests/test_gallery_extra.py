@@ -96,6 +96,37 @@ def test_a_set_of_unseen_classes_is_for_evaluation_only(
     assert len(found["excluded"]) == 39
 
 
+def test_an_evaluation_set_keeps_classes_of_one_side(run: Path, tiny_demo: Path) -> None:
+    """Photos without sketches join the gallery; sketches without photos are queries that nothing answers."""
+    pictures = Path("pictures")
+    shutil.copytree(tiny_demo.with_name("demo-pictures"), pictures, ignore=lambda *_: ["mask"])
+    unseen = [c.name for c in read_manifest(tiny_demo).classes_of(Role.UNSEEN)]
+    for side in ("sketch", "photo"):
+        for folder in (pictures / side).iterdir():
+            if folder.name not in unseen:
+                shutil.rmtree(folder)
+    zssbir.prepare(pictures, unseen="all", out="whole")
+    before = zssbir.evaluate(run, data="whole", device="cpu", k=[5], report=False)
+    shutil.copytree(pictures / "photo" / unseen[0], pictures / "photo" / "lone photo")
+    shutil.copytree(pictures / "sketch" / unseen[1], pictures / "sketch" / "lone sketch")
+    both = zssbir.prepare(pictures, unseen="all", out="both", strict=True)
+    assert {c.name for c in both.manifest.classes} == {*unseen, "lone photo", "lone sketch"}
+    assert any("class 'lone sketch' has no photos" in w for w in both.manifest.warnings)
+    assert any("class 'lone photo' has no sketches" in w for w in both.manifest.warnings)
+    after = zssbir.evaluate(run, data="both", device="cpu", k=[5])
+    found, plain = after.as_json(), before.as_json()
+    assert found["gallery"] == plain["gallery"] + 4
+    assert found["queries"] == plain["queries"] + 3
+    scores = {r["class"]: (r["photos"], r["mAP@all"]) for r in found["per_class"]}
+    assert set(scores) == {*unseen, "lone sketch"}
+    assert scores["lone sketch"] == (0, None)
+    assert after.value() < before.value()
+    assert any("no relevant photo and are left out (classes lone sketch)" in n for n in found["notes"])
+    # where something is learnt from, both sides are needed
+    trained = zssbir.prepare(pictures, unseen="1", val_classes=0, out="trained")
+    assert {c.name for c in trained.manifest.classes} == set(unseen)
+
+
 def test_search_results_as_csv(run: Path, tiny_demo: Path) -> None:
     pictures = tiny_demo.with_name("demo-pictures")
     copies(pictures, ["cup", "fish"], Path("photos, and more"))

@@ -4,7 +4,7 @@ import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 
@@ -28,6 +28,7 @@ MODALITY_OF_FOLDER = {
     "images": Modality.PHOTO,
 }
 PLURAL = {Modality.SKETCH: "sketches", Modality.PHOTO: "photos"}
+_OTHER = {Modality.SKETCH: Modality.PHOTO, Modality.PHOTO: Modality.SKETCH}
 PART_OF_ROLE = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 FOLDERS_ABOVE = 2
@@ -44,7 +45,7 @@ class ClassFiles:
 
     `names`: class key -> the name shown. `left_out`: what is not in `entries`, with the reason. `strip`: for
     each source, how much of its paths to leave out of the stored ones. `masks`: (source, entry) of a photo ->
-    entry of its object mask.
+    entry of its object mask. `lone`: names of the classes of which only one modality is there.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -53,10 +54,28 @@ class ClassFiles:
     warnings: list[str] = field(default_factory=list)
     strip: list[int] = field(default_factory=list)
     masks: dict[tuple[int, int], int] = field(default_factory=dict)
+    lone: dict[Modality, list[str]] = field(default_factory=dict)
+
+    def without_lone(self) -> "ClassFiles":
+        """Only the classes with both sketches and photos; the others are named in `left_out`."""
+        whole = {key: of for key, of in self.entries.items() if len(of) == 2}
+        names = {key: self.names[key] for key in whole}
+        told = [
+            f"{_having(self.lone[m])} no {PLURAL[other]}" for m, other in _OTHER.items() if m in self.lone
+        ]
+        return replace(self, names=names, entries=whole, left_out=[*self.left_out, *told], lone={})
+
+    def told_lone(self) -> list[str]:
+        """A sentence for each modality that some classes lack, where these classes are kept."""
+        what = {
+            Modality.SKETCH: "no photos: their sketches are queries that no photo answers",
+            Modality.PHOTO: "no sketches: their photos are in the gallery, relevant to no query",
+        }
+        return [f"{_having(names)} {what[modality]}" for modality, names in self.lone.items()]
 
 
 def find_images(sources: Sequence[Source]) -> ClassFiles:
-    """Sort the files of scanned sources into classes.
+    """Sort the files of scanned sources into classes, those of one modality included.
 
     Raises:
         DataError: no class has both sketches and photos, or folders side by side whose names are one class.
@@ -81,13 +100,13 @@ def find_images(sources: Sequence[Source]) -> ClassFiles:
     files.names = spellings.shown()
     files.strip = [len(next(iter(tops))) if len(tops) == 1 else 0 for tops in above]
     files.warnings = _own_split(set().union(*above))
-    whole = {key: of for key, of in files.entries.items() if len(of) == 2}
-    if not whole:
+    if not any(len(of) == 2 for of in files.entries.values()):
         raise DataError(_nothing_found(sources, files, passed))
     files.masks = masks.pair(_photos(files, sources))
-    files.left_out = [*passed.told(), *_one_sided(files), *masks.left_out()]
-    files.names = {key: files.names[key] for key in whole}
-    files.entries = whole
+    files.left_out = [*passed.told(), *masks.left_out()]
+    for modality in Modality:
+        if lone := sorted(files.names[key] for key, of in files.entries.items() if [*of] == [modality]):
+            files.lone[modality] = lone
     return files
 
 
@@ -202,15 +221,9 @@ def _own_split(above: set[str]) -> list[str]:
     ]
 
 
-def _one_sided(files: ClassFiles) -> Iterator[str]:
-    for modality, lacking in ((Modality.SKETCH, "photos"), (Modality.PHOTO, "sketches")):
-        names = sorted(
-            files.names[key] for key, of in files.entries.items() if len(of) == 1 and modality in of
-        )
-        if names:
-            kind = "class" if len(names) == 1 else "classes"
-            has = "has" if len(names) == 1 else "have"
-            yield f"{kind} {listed(names)} {has} no {lacking}"
+def _having(names: Sequence[str]) -> str:
+    one = len(names) == 1
+    return f"{'class' if one else 'classes'} {listed(names)} {'has' if one else 'have'}"
 
 
 def _nothing_found(sources: Sequence[Source], files: ClassFiles, passed: _PassedOver) -> str:
@@ -251,7 +264,7 @@ def to_items(
     for key in sorted(files.entries):
         info = by_name[files.names[key]]
         for modality in Modality:
-            rows = _by_path(files, sources, files.entries[key][modality])
+            rows = _by_path(files, sources, files.entries[key].get(modality, ()))
             order = np.random.default_rng([seed, info.id, int(modality)]).permutation(len(rows))
             for place, i in enumerate(order[:subset]):
                 path, source, entry = rows[i]
@@ -271,6 +284,6 @@ def _by_path(
     """(stored path, source, entry) of one class's images, sorted."""
     return sorted(
         (source.listing.paths[entry][files.strip[number] :], number, entry)
-        for number, source in enumerate(sources)
+        for number, source in enumerate(sources[: len(entries)])
         for entry in entries[number]
     )

@@ -9,7 +9,7 @@ from zssbir_cli.names import file_part, readable
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.layout import find_images, to_items
 from zssbir_cli.preparation.plan import PreparePlan
-from zssbir_cli.preparation.roles import assign_roles, read_unseen
+from zssbir_cli.preparation.roles import Unseen, assign_roles, read_unseen
 from zssbir_cli.preparation.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Role
 
@@ -23,11 +23,17 @@ def plan_own(
     Raises:
         UsageError: a wrong `--unseen`. DataError: nothing usable; under `strict`, anything that is left out.
     """
-    files = find_images(sources)
-    if choices.build.strict and files.left_out:
-        raise DataError(f"left out: {'; '.join(files.left_out)} (--strict; without it they are reported)")
+    found = find_images(sources)
+    files = found.without_lone()
     names = list(files.names.values())
     unseen = read_unseen(choices.unseen, names)
+    if found.lone and unseen.draw == len(
+        names
+    ):  # to evaluate only: nothing is learnt from, so no class needs both
+        files, unseen = found, Unseen(draw=len(found.names))
+        names = list(files.names.values())
+    if choices.build.strict and files.left_out:
+        raise DataError(f"left out: {'; '.join(files.left_out)} (--strict; without it they are reported)")
     held_out = choices.val_classes if val is None else frozenset(val)
     classes = assign_roles(names, unseen, val_classes=held_out, seed=choices.seed)
     held = choices.holdout or 0
@@ -36,7 +42,7 @@ def plan_own(
     drawn = f"-seed{choices.seed}" if unseen.draw else ""
     given = None if choices.unseen is None else readable(choices.unseen)
     options = choices.record() | {"unseen": given, "holdout": held}
-    told = (*(f"{text}; left out" for text in files.left_out), *files.warnings)
+    told = (*(f"{text}; left out" for text in files.left_out), *files.told_lone(), *files.warnings)
     return PreparePlan(
         name=name,
         split=f"{number}-unseen{drawn}",
