@@ -40,6 +40,22 @@ MISTAKES = [
     (["recipes", "pumix"], 2, "did you mean puxim"),
     (["recipes", "--markdown"], 2, "goes with --keys"),
     (["demo", "--set", "train.epoch=3"], 2, "did you mean 'train.epochs'"),
+    (["demo", "--set", "model.backbone=resnet81"], 2, "did you mean resnet18"),
+    (["demo", "--set", "model.weights=nowhere.pth"], 4, "nowhere.pth: no such weight file"),
+    (["search", "x.png", "--photos", ".", "--model", "siglipp"], 2, "did you mean siglip"),
+    (["search", "x.png", "--photos", ".", "--model", "nowhere.pth"], 4, "nowhere.pth: no such weight file"),
+    (["embed", "--photos", ".", "--model", "resnet50=nowhere.pth"], 4, "nowhere.pth: no such weight file"),
+    (["draw", "--photos", ".", "--model", "x.yaml"], 2, "recipe 'x.yaml': no such file"),
+    (["search", "x.png", "--photos", ".", "--run", "lates"], 2, "lates: not a run"),
+    (["search", "x.png", "--photos", ".", "--out", "found.htm"], 2, "did you mean '.html'"),
+    (["mask-viz", "--vxl", "ViT-B-61"], 2, "did you mean ViT-B-16"),
+    (["mask-viz", "--photos", "nowhere"], 2, "--photos nowhere: no such file"),
+    (["eval", "--embeddings", "nowhere.npz"], 2, "--embeddings nowhere.npz: no such file"),
+    (["eval", "--embeddings", "rows.npy"], 2, "did you mean '.npz'"),
+    (["eval", "--export", "treck"], 2, "did you mean 'trec'"),
+    (["eval", "--run", "lates"], 2, "lates: not a run"),
+    (["embed", "--part", "tests"], 2, "did you mean 'test'"),
+    (["export", "--format", "onxx"], 2, "did you mean 'onnx'"),
 ]
 
 

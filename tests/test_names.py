@@ -69,6 +69,14 @@ def test_a_suggestion_is_the_closest_name() -> None:
     assert suggestion("xyz", ["airplane"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("Baer", "Bär"), ("Bar", "Bär"), ("Strasse", "Straße"), ("canape", "Canapé"), ("Roed", "Rød")],
+)
+def test_a_suggestion_overlooks_accents_and_how_umlauts_are_typed(typed: str, meant: str) -> None:
+    assert suggestion(typed, ["hammer", meant, "radar"]) == f"; did you mean {meant!r}?"
+
+
 @given(st.text(max_size=40))
 def test_any_name_has_a_key_that_does_not_depend_on_its_unicode_form(name: str) -> None:
     assert class_key(name) == class_key(unicodedata.normalize("NFD", name)) == class_key(class_key(name))

@@ -23,7 +23,8 @@ from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.evaluation.compare import compare_results
 from zssbir_cli.models import towers
 from zssbir_cli.models.encoder import build_encoder
-from zssbir_cli.models.towers import TOWERS, Tower, cached_tower, find_tower
+from zssbir_cli.models.known import TOWERS, Tower, clip_names, timm_names
+from zssbir_cli.models.towers import cached_tower, find_tower
 from zssbir_cli.recipe.schema import ModelConfig
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.embed import embed
@@ -296,3 +297,10 @@ def test_the_command_line_takes_one_of_run_and_model(
     ):
         with pytest.raises(UsageError, match=words):
             run(line)
+
+
+def test_names_are_known_without_importing_the_libraries() -> None:
+    """What is read from the libraries' files is what the libraries have."""
+    assert timm_names() >= {*timm.list_models(), "convnext_tiny_in22ft1k"}  # the last is an old name
+    assert all(map(timm.is_model, timm_names()))
+    assert clip_names() == set(open_clip.list_models())

@@ -15,6 +15,9 @@ _NO_CHANGE = set(
 )
 """Characters that show nothing: variants of presentation, byte order mark, soft hyphen, zero-width space and joiner of
 words, direction marks. (The zero-width joiner tells letters and emoji apart and counts.)"""
+_PLAIN = str.maketrans(
+    {"æ": "ae", "œ": "oe", "ø": "o", "å": "a", "ł": "l", "đ": "d", "ı": "i", "þ": "th", "ð": "d"}
+)
 LONGEST_PART = 80
 """Most bytes of a name that becomes part of a file's name."""
 
@@ -110,10 +113,20 @@ def listed(names: Sequence[str], most: int = 10) -> str:
 
 
 def suggestion(wanted: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest known name, else an empty text."""
-    spelling = {class_key(name): name for name in known}
-    close = get_close_matches(class_key(wanted), list(spelling), 1)
+    """`; did you mean 'x'?` for the closest known name, else an empty text; accents, and ae, oe, ue for umlauts, count
+    little: `Baer` is near to `Bär`."""
+    spelling = {_without_accents(name): name for name in known}
+    close = get_close_matches(_without_accents(wanted), list(spelling), 1)
     return f"; did you mean {spelling[close[0]]!r}?" if close else ""
+
+
+def _without_accents(name: str) -> str:
+    """A class's key in plain letters, as one types it who has no such keys; both ways to write an umlaut are one."""
+    letters = unicodedata.normalize("NFKD", class_key(name).translate(_PLAIN))
+    plain = "".join(c for c in letters if not unicodedata.combining(c))
+    for pair in ("ae", "oe", "ue"):
+        plain = plain.replace(pair, pair[0])
+    return plain
 
 
 def file_part(name: str) -> str:

@@ -6,6 +6,15 @@ from pathlib import Path
 AnyPath = str | Path
 """What the Python API takes for a file or a folder."""
 
+FOUND_FILES = (".html", ".png", ".json", ".csv")
+"""What `search --out` writes."""
+EXPORT_FORMS = ("onnx", "run")
+"""What `export --format` takes."""
+TREC_FORMS = ("trec", "trec-all")
+"""What `eval --export` takes."""
+ROWS_FILES = (".npz", ".h5", ".hdf5", ".csv")
+"""Files of embeddings of any program."""
+
 
 class Modality(IntEnum):
     """What an image is: a sketch (query) or a photo (gallery). The value is stored in shards."""

@@ -41,8 +41,9 @@ def demo(
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress
     from zssbir_cli.recipe.loader import find_recipe, load_recipe
+    from zssbir_cli.workflows.recipes import check_names
 
-    load_recipe(find_recipe("demo.yaml"), set_ or ())  # a wrong --set is told before anything is drawn
+    check_names(load_recipe(find_recipe("demo.yaml"), set_ or ()))  # told before anything is drawn
     begin = time.perf_counter()
     with progress(
         f"demo in {out}: drawing sketches and photos, then training on the seen classes"

@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.types import Part
 
 
 def embed(
@@ -42,6 +43,8 @@ def embed(
     from zssbir_cli.cli.display import progress as shown
 
     options.one_of_run_and_model(context, "runs")
+    for name in part:
+        options.one_of("--part", name, tuple(Part))
     if images is None:
         options.needs_data(model, data)
     else:

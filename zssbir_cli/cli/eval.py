@@ -7,6 +7,7 @@ import typer
 
 from zssbir_cli.cli import options
 from zssbir_cli.errors import UsageError
+from zssbir_cli.types import ROWS_FILES, TREC_FORMS
 
 if TYPE_CHECKING:
     from zssbir_cli.evaluation.compare import Compared
@@ -104,6 +105,7 @@ def evaluate(
     _refuse_idle(context)
     options.one_of_run_and_model(context)
     options.needs_data(model, data)
+    _check_files(export, embeddings, qrels, gallery_extra)
     if compare is not None:
         _compare(compare, split, runs, json_)
         return
@@ -124,6 +126,17 @@ def evaluate(
                 precision=precision, workers=workers, progress=progress,
             )  # fmt: skip
     _print_outcome(outcome, json_)
+
+
+def _check_files(export: str, embeddings: Path | None, qrels: Path | None, extra: Path | None) -> None:
+    """Refuse what cannot be read or written, before torch is loaded. Errors: UsageError."""
+    if export:
+        options.one_of("--export", export, TREC_FORMS)
+    if embeddings is not None:
+        options.one_of("--embeddings", str(embeddings), ROWS_FILES, embeddings.suffix.lower())
+    for flag, place in (("--embeddings", embeddings), ("--qrels", qrels), ("--gallery-extra", extra)):
+        if place is not None:
+            options.exists(place, flag)
 
 
 def _print_outcome(outcome: "EvalOutcome", json_: bool) -> None:

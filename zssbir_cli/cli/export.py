@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.types import EXPORT_FORMS
 
 
 def export(
@@ -40,6 +41,7 @@ def export(
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress
 
+    options.one_of("--format", format_, EXPORT_FORMS)
     options.one_of_run_and_model(context, "runs")
     with progress("export: loading PyTorch and the weights"):
         from zssbir_cli.workflows.export import export as run_export

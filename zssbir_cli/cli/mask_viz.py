@@ -55,7 +55,15 @@ def mask_viz(
 
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress
+    from zssbir_cli.engine.runs import find_run
+    from zssbir_cli.models.known import check_clip_name
 
+    for place in images:
+        options.exists(place, "--photos")
+    if run is not None:
+        find_run(run, runs)
+    if model is not None:
+        check_clip_name(model, "--vxl")
     with progress("mask-viz: loading PyTorch and the model"):
         from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
 

@@ -1,6 +1,7 @@
 """Options that several commands share, each declared once. Their values are checked before torch is loaded."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from zssbir_cli.cli import complete
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.names import suggestion
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 CHECKPOINT = re.compile(r"best|last|epoch-\d+")
@@ -166,6 +168,13 @@ Classes = Annotated[
 ]
 
 
+def one_of(option: str, value: str, known: Collection[str], compared: str | None = None) -> None:
+    """Refuse a `value` that is none of `known`; `compared`: the part of it that counts, such as a file's suffix."""
+    compared = value if compared is None else compared
+    if compared not in known:
+        raise UsageError(f"{option} {value}: use {', '.join(known)}{suggestion(compared, map(str, known))}")
+
+
 def exists(place: Path, option: str = "") -> None:
     """Refuse a file or folder that is not there, before torch is loaded. Errors: DataError, with `option` UsageError."""
     if not place.expanduser().exists():
@@ -187,12 +196,23 @@ def given(context: typer.Context) -> dict[str, str]:
 
 
 def one_of_run_and_model(context: typer.Context, *idle: str) -> None:
-    """Refuse --run and --model together, and what means nothing with --model: `--checkpoint` and `idle` parameters."""
+    """Refuse --run and --model together, what means nothing with --model (`--checkpoint` and `idle` parameters), and a
+    run or a model that is not there.
+
+    Errors: UsageError, CheckpointError.
+    """
     found = given(context)
     if "model" in found:
         for name in ("run", "checkpoint", *idle):
             if name in found:
                 raise UsageError(f"{found[name]} has no effect with --model; leave one of them out")
+        from zssbir_cli.models.known import check_model_name
+
+        check_model_name(context.params["model"])
+    elif "run" in found and "qrels" not in found:  # with --qrels it is a file
+        from zssbir_cli.engine.runs import find_run
+
+        find_run(context.params["run"], context.params["runs"])
 
 
 def of_embeddings(context: typer.Context, gallery: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.types import FOUND_FILES
 
 if TYPE_CHECKING:
     from zssbir_cli.workflows.search import Found, SearchResult
@@ -66,6 +67,8 @@ def search(
     from zssbir_cli.cli.display import progress as shown
 
     options.one_of_run_and_model(context, "runs")
+    if out is not None:
+        options.one_of("--out", str(out), FOUND_FILES, out.suffix.lower())
     options.of_embeddings(context, gallery)
     options.exists(gallery, "--photos")
     for place in (*(sketches or ()), *like):
@@ -73,7 +76,6 @@ def search(
     with shown("search: loading PyTorch and the weights") as progress:
         from zssbir_cli.workflows import search as workflow
 
-        workflow.check_out(out)
         result = workflow.search_sketches(
             sketches or [], gallery, run=run, model=model, runs=runs, checkpoint=checkpoint, k=k, like=like,
             text=text, min_score=min_score, device=device, workers=workers, progress=progress,

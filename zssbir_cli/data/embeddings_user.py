@@ -27,7 +27,7 @@ from zssbir_cli.data.seal import check_seal
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import reason
 from zssbir_cli.names import same_class, side_by_side
-from zssbir_cli.types import Modality
+from zssbir_cli.types import ROWS_FILES, Modality
 
 ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
 OPTIONAL = ("query_sources", "gallery_sources")
@@ -55,7 +55,7 @@ def read_user_embeddings(path: Path) -> Pair:
 
     Errors: DataError naming the file and what is missing or wrong; UsageError for another suffix.
     """
-    readers = {".npz": _read_npz, ".h5": _read_h5, ".hdf5": _read_h5, ".csv": _read_csv}
+    readers = dict(zip(ROWS_FILES, (_read_npz, _read_h5, _read_h5, _read_csv), strict=True))
     if path.suffix.lower() not in readers:
         raise UsageError(f"--embeddings {path}: expected a .npz, .h5 or .csv file")
     if not path.is_file():
@@ -110,8 +110,8 @@ def _from_arrays(path: Path, arrays: dict[str, Array], found: Sequence[str]) -> 
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
         raise DataError(
-            f"{path}: {', '.join(missing)} missing (found {', '.join(sorted(found)) or 'nothing'}); needed are "
-            f"{', '.join(ARRAYS)}"
+            f"{path}: needs the arrays {', '.join(ARRAYS)}; found are only "
+            f"{', '.join(sorted(found)) or 'none at all'}"
         )
     query, gallery = (_rows(path, name, arrays[name]) for name in ("query", "gallery"))
     if query.shape[1] != gallery.shape[1]:

@@ -8,7 +8,8 @@ from zssbir_cli.embedding.embedder import BATCH, Embedder
 from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
 from zssbir_cli.engine.runs import any_checkpoint, find_run
 from zssbir_cli.errors import UsageError
-from zssbir_cli.models.towers import TOWERS, cached_tower
+from zssbir_cli.models.known import TOWERS
+from zssbir_cli.models.towers import cached_tower
 
 
 def choose_weights(

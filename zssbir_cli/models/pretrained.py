@@ -8,6 +8,7 @@ import timm
 
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.hub import NotDownloaded, cached_file, hub_file, url_file
+from zssbir_cli.models.known import unknown_backbone
 
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -16,9 +17,7 @@ CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 def check_backbone(name: str, what: str = "model.backbone") -> None:
     """Raise UsageError when timm has no such model, or no such weights of it; `what` is named in the message."""
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), 3, 0.6)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "; `timm.list_models()` lists them"
-        raise UsageError(f"{what} {name!r} is not a timm model{hint}")
+        raise unknown_backbone(name, timm.list_models(), what)
     architecture, _, tag = name.partition(".")
     if tag and not timm.models.is_model_pretrained(name):
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.clip_text import clean_class_name, encode_words
 from zssbir_cli.models.hub import NotDownloaded
+from zssbir_cli.models.known import OFFLINE, unknown_clip
 from zssbir_cli.models.pretrained import clip_file
 from zssbir_cli.models.surgery import SurgeryTower, feature_surgery, single_text_similarity
-
-OFFLINE = "offline"
 
 
 class SurgeryClip(nn.Module):
@@ -174,9 +173,7 @@ def _tags(model: str, weights: str) -> list[str]:
     import open_clip
 
     if model not in open_clip.list_models():
-        raise UsageError(
-            f"vxl.model {model!r} is not an open_clip model; try ViT-B-16-quickgelu or `offline`"
-        )
+        raise unknown_clip(model, open_clip.list_models(), "vxl.model")
     tags: list[str] = open_clip.list_pretrained_tags_by_model(model)
     if weights not in tags and not Path(weights).expanduser().is_file():
         known = ", ".join(tags[:6]) or "none"

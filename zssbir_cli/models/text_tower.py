@@ -12,8 +12,8 @@ from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import reason
 from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.models.hub import NotDownloaded, cached_file, hub_file
+from zssbir_cli.models.known import TOWERS
 from zssbir_cli.models.pretrained import clip_file, clip_is_cached, clip_place
-from zssbir_cli.models.towers import TOWERS
 from zssbir_cli.models.weights import read_state
 
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")

@@ -1,10 +1,8 @@
 """Frozen towers by name: an image tower of timm (with the text tower of open_clip, where there is one), a weight file
 or a recipe's start, each with its own preprocessing."""
 
-import difflib
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import timm
@@ -15,55 +13,15 @@ from torch.nn import functional
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import file_sha256
 from zssbir_cli.models.encoder import build_encoder
+from zssbir_cli.models.known import TOWERS, WEIGHT_FILES, Tower, unknown_model
 from zssbir_cli.models.pretrained import check_backbone, is_cached, timm_file, weights_config
 from zssbir_cli.models.weights import read_state
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
 from zssbir_cli.types import Modality
 
-WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
-PROJECTED: Mapping[str, int | str] = {"num_classes": 512}
-"""Keeps the projection into the space that CLIP shares with its texts."""
 GOOGLE_CLASSES = 1001
 """ImageNet with a class for the background: weights from TensorFlow, with its padding and inputs from -1 to 1."""
-
-
-@dataclass(frozen=True)
-class Tower:
-    """A known tower: its backbone with timm's tag, what it is, and the open_clip model and tag of its text side."""
-
-    backbone: str
-    about: str
-    options: Mapping[str, int | str] = field(default_factory=dict)
-    size: int | None = None
-    """Side of the input where it is not that of the weights, pixels."""
-    text: tuple[str, str] | None = None
-
-
-TOWERS = {
-    "siglip": Tower(
-        "vit_base_patch16_siglip_224.webli", "SigLIP B/16", text=("ViT-B-16-SigLIP", "webli")
-    ),
-    "siglip2": Tower(
-        "vit_base_patch16_siglip_224.v2_webli", "SigLIP 2 B/16", text=("ViT-B-16-SigLIP2", "webli")
-    ),
-    "dfn": Tower(
-        "vit_base_patch16_clip_224.dfn2b", "DFN CLIP B/16", {**PROJECTED, "act_layer": "quick_gelu"},
-        text=("ViT-B-16-quickgelu", "dfn2b"),
-    ),
-    "eva02-clip": Tower(
-        "eva02_base_patch16_clip_224.merged2b", "EVA-02 CLIP B/16", PROJECTED,
-        text=("EVA02-B-16", "merged2b_s8b_b131k"),
-    ),
-    "clip": Tower(
-        "vit_base_patch16_clip_quickgelu_224.openai", "OpenAI CLIP B/16", PROJECTED,
-        text=("ViT-B-16-quickgelu", "openai"),
-    ),
-    "dinov2": Tower("vit_base_patch14_dinov2.lvd142m", "DINOv2 B/14", size=224),
-    "dinov3": Tower("vit_base_patch16_dinov3.lvd1689m", "DINOv3 B/16"),
-    "mobilenet": Tower("mobilenetv2_100.ra_in1k", "MobileNetV2, ImageNet"),
-}  # fmt: skip
-"""The order is that in which a tower is looked for on this machine when the user names none."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +93,7 @@ def find_tower(name: str) -> TowerSpec:
         return _of_file(Path(name), _backbone_in(Path(name)))
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        known = [*TOWERS, *timm.list_models()]
-        close = difflib.get_close_matches(name, known, 3, 0.6)
-        raise UsageError(
-            f"--model {name}: not a tower ({', '.join(TOWERS)}), a timm model, a weight file or a recipe (.yaml)"
-            + (f"; did you mean {' or '.join(close)}?" if close else "")
-        )
+        raise unknown_model(name, timm.list_models())
     check_backbone(name, "--model")
     if weights_config(name) is None:
         raise UsageError(f"--model {name}: timm has no pretrained weights of it; write {name}=FILE")

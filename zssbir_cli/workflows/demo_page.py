@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zssbir_cli.models.surgery_clip import OFFLINE
+from zssbir_cli.models.known import OFFLINE
 from zssbir_cli.viz.page import Table, write_page
 from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
 

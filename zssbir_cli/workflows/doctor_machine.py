@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.engine.circumstances import device_name
 from zssbir_cli.models.hub import endpoint, unreachable
+from zssbir_cli.models.known import TOWERS
 from zssbir_cli.models.pretrained import is_cached
-from zssbir_cli.models.towers import TOWERS
 from zssbir_cli.names import counted
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.progress import rough_size

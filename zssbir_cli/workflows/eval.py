@@ -17,10 +17,10 @@ from zssbir_cli.evaluation.protocols import check_protocol
 from zssbir_cli.evaluation.trec import evaluate_trec
 from zssbir_cli.evaluation.trec_files import write_trec
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.types import AnyPath
+from zssbir_cli.types import TREC_FORMS, AnyPath
 
-EXPORTS = {"": 0, "trec": 1000, "trec-all": None}
-"""Forms of export, and photos of each query in the run file (None: the whole gallery; "": no export)."""
+PHOTOS_OF = {"trec": 1000, "trec-all": None}
+"""Photos of each query in the run file, by form of export (None: the whole gallery)."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ def evaluate_ranking(
 
 def check_export(export: str) -> None:
     """Errors: UsageError for an unknown form of export."""
-    if export not in EXPORTS:
-        raise UsageError(f"--export {export}: one of {', '.join(name for name in EXPORTS if name)}")
+    if export not in ("", *TREC_FORMS):
+        raise UsageError(f"--export {export}: one of {', '.join(TREC_FORMS)}")
 
 
 def _finish(
@@ -174,7 +174,7 @@ def _finish(
     outcome = EvalOutcome(found, target, None)
     if export:
         on = str(choose_device(device))
-        files = write_trec(found.inputs, target.with_suffix(""), EXPORTS[export], on, progress)
+        files = write_trec(found.inputs, target.with_suffix(""), PHOTOS_OF[export], on, progress)
         outcome = replace(outcome, exported=files)
     if not report:
         return outcome

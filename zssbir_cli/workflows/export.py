@@ -25,9 +25,8 @@ from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.files import reason, replacing, write_json
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.names import file_part
-from zssbir_cli.types import AnyPath, Modality, Part
+from zssbir_cli.types import EXPORT_FORMS, AnyPath, Modality, Part
 
-FORMATS = ("onnx", "run")
 OPSET = 17
 TRIED = 8
 """Pictures of each modality on which the exported network is compared with the original."""
@@ -62,8 +61,8 @@ def export(
     Errors: UsageError (the extra `onnx` is missing), DataError (disk), CheckpointError (the network cannot be exported,
     or the exported one gives other embeddings: then nothing is kept).
     """
-    if format not in FORMATS:
-        raise UsageError(f"--format {format}: one of {', '.join(FORMATS)}")
+    if format not in EXPORT_FORMS:
+        raise UsageError(f"--format {format}: one of {', '.join(EXPORT_FORMS)}")
     if format == "run":
         if model is not None:
             raise UsageError("--format run is for a run: leave out --model")

@@ -24,7 +24,8 @@ from zssbir_cli.methods.puxim.config import PuximConfig, VxlConfig
 from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
 from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.models.encoder import Encoder
-from zssbir_cli.models.surgery_clip import OFFLINE, SurgeryClip, load_surgery_clip, similarity
+from zssbir_cli.models.known import OFFLINE
+from zssbir_cli.models.surgery_clip import SurgeryClip, load_surgery_clip, similarity
 from zssbir_cli.names import find_class, split_names, suggestion
 from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.types import Modality, Part

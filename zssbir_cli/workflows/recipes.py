@@ -8,6 +8,8 @@ from pathlib import Path
 from zssbir_cli.benchmarks.splits import source_of
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.methods.puxim.config import PuximConfig
+from zssbir_cli.models.known import check_clip_name, check_timm_name, check_weight_file
 from zssbir_cli.names import suggestion
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
@@ -67,6 +69,18 @@ def check_data(recipe: Recipe) -> None:
             f"{root}: no prepared data set here; run `zssbir prepare {source_of(root.name)}` first, "
             f"or name yours with --data FOLDER (the recipe's data.root){neighbour(root)}"
         )
+
+
+def check_names(recipe: Recipe) -> None:
+    """Refuse a backbone, a CLIP or a weight file that is not there, as far as can be told without torch.
+
+    Errors: UsageError, CheckpointError.
+    """
+    check_timm_name(recipe.model.backbone)
+    if recipe.model.weights not in ("pretrained", "none"):
+        check_weight_file(recipe.model.weights)
+    if isinstance(recipe.method, PuximConfig) and recipe.method.masks in ("cached", "online"):
+        check_clip_name(recipe.method.vxl.model)
 
 
 def neighbour(root: Path) -> str:

@@ -20,9 +20,8 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.queries import Pictures, QueryImage, QueryInputs, expand, read_queries
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
-from zssbir_cli.types import AnyPath, Modality
+from zssbir_cli.types import FOUND_FILES, AnyPath, Modality
 
-FORMATS = (".html", ".png", ".json", ".csv")
 SHOW_PROGRESS = 500_000
 """Photos of a gallery from which on a search shows its progress."""
 
@@ -267,8 +266,8 @@ def result_csv(result: SearchResult) -> str:
 
 def check_out(out: Path | None) -> None:
     """Refuse an output of an unknown kind before the work is done. Errors: UsageError."""
-    if out is not None and out.suffix.lower() not in FORMATS:
-        raise UsageError(f"--out {out}: expected {', '.join(FORMATS)}")
+    if out is not None and out.suffix.lower() not in FOUND_FILES:
+        raise UsageError(f"--out {out}: expected {', '.join(FOUND_FILES)}")
 
 
 def write_result(result: SearchResult, out: Path) -> None:
