@@ -270,15 +270,28 @@ def test_sources_are_tried_in_turn(server: str, tmp_path: Path, monkeypatch: pyt
         usual_places("sketchy")
 
 
-def test_when_all_fail_one_message_says_what_to_do(
+def test_when_all_fail_short_lines_say_what_to_do(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ways = tuple((File(f"{k}.zip", "all of it", url=f"{server}/{k}/x.zip"),) for k in ("missing", "quota"))
     monkeypatch.setitem(fetch_module.WAYS, "sketchy", ways)
-    with pytest.raises(DataError, match=r"Fetch by hand http.*missing.* or http.*quota") as caught:
-        fetch("sketchy", lambda text: None)
-    assert "zssbir prepare sketchy --from missing.zip" in str(caught.value)
+    told: list[str] = []
+    with pytest.raises(DataError, match=r"http.*missing/x.zip as data.raw.missing.zip by hand") as caught:
+        fetch("sketchy", told.append)
+    assert "run `zssbir prepare sketchy` again" in str(caught.value)
+    said = "\n".join(told)
+    for way in ways:
+        assert f"{way[0].name}: all of it\n     {way[0].address}" in said
+    assert "zssbir prepare sketchy --from PLACE" in said
+
+
+@pytest.mark.parametrize("dataset", list(fetch_module.WAYS))
+def test_what_to_do_by_hand_is_told_in_short_lines(dataset: str) -> None:
+    lines = fetch_module.by_hand(dataset)
+    assert max(map(len, lines)) <= 110
+    for file in (f for way in fetch_module.WAYS[dataset] for f in way):
+        assert any(file.address in line for line in lines)
 
 
 def test_every_registered_way_is_complete() -> None:

@@ -61,9 +61,8 @@ def fetch(dataset: str, say: Say) -> list[Path]:
     """Download a complete set of files into `data/raw`, trying each way in turn.
 
     Raises:
-        DataError: every way failed; says what to fetch by hand, from where, and how to continue.
+        DataError: every way failed; before, `say` is told what to fetch by hand, from where, and how to continue.
     """
-    tried: list[str] = []
     for way in WAYS[dataset]:
         paths = []
         try:
@@ -72,8 +71,12 @@ def fetch(dataset: str, say: Say) -> list[Path]:
             return paths
         except DownloadFailed as error:
             say(str(error))
-            tried.append(str(error))
-    raise DataError(by_hand(dataset, tried))
+    for line in by_hand(dataset):
+        say(line)
+    needed = " and ".join(f"{file.address} as {RAW / file.name}" for file in WAYS[dataset][0])
+    raise DataError(
+        f"{dataset} could not be downloaded; put {needed} by hand, and run `zssbir prepare {dataset}` again"
+    )
 
 
 def _download(file: File, say: Say) -> Path:
@@ -88,14 +91,18 @@ def _download(file: File, say: Say) -> Path:
         return download(file.url.replace("https://", "http://", 1), "", target, file.sha256, say)
 
 
-def by_hand(dataset: str, tried: list[str]) -> str:
-    """What to do when no download works."""
-    ways = "; or ".join(
-        " and ".join(f"{f.address} ({f.holds}) as {f.name}" for f in way) for way in WAYS[dataset]
-    )
-    example = " ".join(f"--from {file.name}" for file in WAYS[dataset][0])
-    return (
-        f"{dataset} could not be downloaded ({len(tried)} ways tried). Fetch by hand {ways}. "
-        f"Then continue with: zssbir prepare {dataset} {example} (a folder or any archive will do, several --from are "
-        f"taken together)"
-    )
+def by_hand(dataset: str) -> list[str]:
+    """What to do when no download works, in lines: which files, from where, and how to continue."""
+    lines = [
+        f"To have {dataset} without a download from here, fetch one of these sets of files with a browser:"
+    ]
+    for number, way in enumerate(WAYS[dataset], 1):
+        lines.append(f"  {number}. {way[0].name}: {way[0].holds}")
+        lines.append(f"     {way[0].address}")
+        for file in way[1:]:
+            lines += [f"     and {file.name}: {file.holds}", f"     {file.address}"]
+    return [
+        *lines,
+        f"Put them into {RAW}/ under these names and run `zssbir prepare {dataset}` again,",
+        f"or name them where they are, packed or unpacked: zssbir prepare {dataset} --from PLACE [--from PLACE]",
+    ]
