@@ -15,6 +15,7 @@ import zssbir_cli as zssbir
 from zssbir_cli.data.embeddings import read_embeddings
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.evaluation import baselines
+from zssbir_cli.evaluation.measure import DEFAULT_K, useful_cuts
 from zssbir_cli.methods.table import build_method
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.retrieval.chance import chance_of
@@ -142,15 +143,43 @@ def test_what_is_not_here_is_a_note_and_nothing_is_fetched(
     assert any("not on this machine" in note for note in outcome.evaluation.inputs.notes)
 
 
-def test_cuts_above_the_gallery_are_left_out_and_said_once(run: Path) -> None:
+def test_cuts_that_say_nothing_are_left_out_and_said_once(run: Path) -> None:
     outcome = zssbir.evaluate(run, device="cpu", report=False)
-    assert {m.name for m in outcome.evaluation.measures} >= {"P@10", "mAP@10"}
+    assert {m.name for m in outcome.evaluation.measures} >= {"P@4", "mAP@4"}
     assert not any("100" in m.name for m in outcome.evaluation.measures)
     said = [n for n in outcome.evaluation.inputs.notes if "k = " in n]
-    assert said == ["k = 100 and 200: no smaller than the gallery of 52, left out; cuts are 10"]
+    assert said == [
+        "k = 100 and 200 left out: a query has at most 4 relevant photos, in a gallery of 52; cuts are 4 (choose others with -k)"
+    ]
     assert outcome.result.name == "zs.json"  # type: ignore[union-attr]
     some = zssbir.evaluate(run, k=[3, 52, 60], device="cpu", report=False)
     assert some.evaluation.metrics.k == (3,)
+
+
+def test_a_cut_that_was_asked_for_stays_with_a_word_on_what_it_can_reach(run: Path) -> None:
+    found = zssbir.evaluate(run, k=[3, 5], device="cpu", report=False).evaluation
+    assert found.metrics.k == (3, 5)
+    assert [n for n in found.inputs.notes if "k = " in n] == [
+        "k = 5: a query has at most 4 relevant photos, so that P@5 cannot exceed 80.00 %"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "gallery", "relevant", "kept"),
+    [
+        (DEFAULT_K, 17101, 750, (100, 200)),  # a benchmark
+        (DEFAULT_K, 17101, 150, (100,)),
+        (DEFAULT_K, 520, 40, (10,)),
+        (DEFAULT_K, 150, 140, (100,)),
+        ((100,), 520, 40, (100,)),
+        ((600, 100), 520, 40, (100,)),
+        (DEFAULT_K, 1, 1, (1,)),
+    ],
+)
+def test_which_cuts_tell_rankings_apart(
+    asked: tuple[int, ...], gallery: int, relevant: int, kept: tuple[int, ...]
+) -> None:
+    assert useful_cuts(asked, gallery, relevant) == kept
 
 
 def test_vectors_of_another_model_have_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

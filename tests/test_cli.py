@@ -152,10 +152,15 @@ def test_mask_viz_alone_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.M
     assert files(tmp_path) == {"mask-viz/masks.png", "mask-viz/masks.html"}
 
 
-def test_the_same_seed_gives_the_same_run(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_seed_gives_the_same_run(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(trained)
     first = latest(trained)
     assert run(monkeypatch, "train", "--recipe", str(first / "recipe.yaml"), "--runs", "again") == 0
+    said, made = capsys.readouterr(), Path("again") / (trained / "again" / "latest").resolve().name
+    assert said.out == f"run: {made}\n"
+    assert said.err.splitlines()[-1] == f"next: zssbir eval --split zs --run {made}"
     one, two = (f / "checkpoints/last/model.safetensors" for f in (first, trained / "again" / "latest"))
     assert one.read_bytes() == two.read_bytes()
 

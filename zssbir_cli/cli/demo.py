@@ -70,6 +70,8 @@ def demo(
 
 def _show(result: "DemoResult", seconds: float) -> None:
     """The demo's table, what lies where, and what to do next, on stdout."""
+    import shlex
+
     from zssbir_cli.cli.console import table
 
     rows = [(s.name, f"{100 * s.map_all:.1f}", f"{100 * s.p_10:.1f}", s.what) for s in result.scores]
@@ -84,5 +86,5 @@ def _show(result: "DemoResult", seconds: float) -> None:
     print(f"data set: {result.data}    run: {result.run}    summary: {result.summary}")
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
     print(f"time: {seconds:.0f} s ({spent}, the rest: drawing and starting)")
-    print(f"next: zssbir eval --split zs --run {result.run}")
+    print(f"next: zssbir eval --split zs --run {shlex.quote(str(result.run))}")
     print("      zssbir prepare FOLDER   (your own sketch/<class>/* and photo/<class>/*)")

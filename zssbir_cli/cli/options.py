@@ -172,7 +172,9 @@ def one_of(option: str, value: str, known: Collection[str], compared: str | None
     """Refuse a `value` that is none of `known`; `compared`: the part of it that counts, such as a file's suffix."""
     compared = value if compared is None else compared
     if compared not in known:
-        raise UsageError(f"{option} {value}: use {', '.join(known)}{suggestion(compared, map(str, known))}")
+        raise UsageError(
+            f"{option} {value}: one of {', '.join(known)}{suggestion(compared, map(str, known))}"
+        )
 
 
 def exists(place: Path, option: str = "") -> None:

@@ -1,6 +1,5 @@
 """`zssbir train`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,6 +136,8 @@ def _show_check(recipe: "Recipe", found: "CheckOutcome") -> None:
 
 
 def _show_outcome(outcome: "TrainOutcome") -> None:
+    import shlex
+
     from zssbir_cli.cli.console import note
     from zssbir_cli.compute.distributed import is_main
 
@@ -145,5 +146,5 @@ def _show_outcome(outcome: "TrainOutcome") -> None:
     best = outcome.result.best.get("val/mAP@all")
     if best is not None:
         note(f"best on held-out seen classes: mAP@all {best:.4f} (voc) at step {outcome.result.best_step}")
-    note(f"next: zssbir eval --split zs --run {outcome.run}")
-    print(f"run: {outcome.run}" if sys.stdout.isatty() else outcome.run)
+    print(f"run: {outcome.run}", flush=True)
+    note(f"next: zssbir eval --split zs --run {shlex.quote(str(outcome.run))}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Rows
 from zssbir_cli.evaluation.bootstrap import Interval, intervals
@@ -69,12 +70,13 @@ def measure(
 ) -> Evaluation:
     """Evaluate inputs: all measures, conventions, intervals, groups, duplicates. Errors: DataError, UsageError."""
     query, gallery, device = inputs.query, inputs.gallery, str(choose_device(device))
-    asked, k = tuple(k), useful_cuts(k, len(gallery.labels))
+    most = most_relevant(query.labels, gallery.labels)
+    asked, k = tuple(k), useful_cuts(k, len(gallery.labels), most)
     metrics = evaluate(
         query.rows, gallery.rows, query.labels, gallery.labels,
         k=k, classes=inputs.classes, curve_levels=CURVE_LEVELS, device=device, progress=progress,
     )  # fmt: skip
-    notes = cut_notes(asked, k, metrics.gallery)
+    notes = cut_notes(asked, k, metrics.gallery, most)
     if copies := duplicates(gallery.rows):
         notes += (
             f"{copies} of {len(gallery.labels)} photos of the gallery are exact copies of another one "
@@ -83,10 +85,17 @@ def measure(
     return replace(evaluation_of(inputs, metrics, notes), asked=asked)
 
 
-def useful_cuts(asked: Sequence[int], gallery: int) -> tuple[int, ...]:
-    """Those cuts that can tell rankings apart; where there is none, 10 or less."""
-    kept = tuple(dict.fromkeys(c for c in asked if c < gallery))
-    return kept or (max(1, min(10, gallery - 1)),)
+def most_relevant(query_labels: Ints, gallery_labels: Ints) -> int:
+    """The most photos that are relevant to one query."""
+    labels, counts = np.unique(gallery_labels, return_counts=True)
+    return int(counts[np.isin(labels, query_labels)].max(initial=0))
+
+
+def useful_cuts(asked: Sequence[int], gallery: int, relevant: int) -> tuple[int, ...]:
+    """Those cuts that can tell rankings apart: below the gallery and, unless they were asked for, no larger than
+    `relevant`, the most photos that are relevant to one query. Where there is none, 10 or less."""
+    most = gallery - 1 if tuple(asked) != DEFAULT_K else min(gallery - 1, relevant)
+    return tuple(dict.fromkeys(c for c in asked if c <= most)) or (max(1, min(10, most)),)
 
 
 def evaluation_of(inputs: Inputs, metrics: Metrics, notes: tuple[str, ...] = ()) -> Evaluation:
@@ -103,13 +112,22 @@ def evaluation_of(inputs: Inputs, metrics: Metrics, notes: tuple[str, ...] = ())
     return Evaluation(inputs, metrics, measures, _groups(inputs, metrics))
 
 
-def cut_notes(asked: Sequence[int], kept: Sequence[int], gallery: int) -> tuple[str, ...]:
-    """What to say of cuts that are left out, once."""
-    over = " and ".join(str(k) for k in asked if k not in kept)
-    left = ", ".join(map(str, kept))
-    return (
-        (f"k = {over}: no smaller than the gallery of {gallery}, left out; cuts are {left}",) if over else ()
-    )
+def cut_notes(asked: Sequence[int], kept: Sequence[int], gallery: int, relevant: int) -> tuple[str, ...]:
+    """What to say, once, of cuts that are left out, and of kept ones at which no ranking can reach 100 %."""
+    notes = []
+    if over := " and ".join(str(k) for k in asked if k not in kept):
+        why = f"no smaller than the gallery of {gallery}"
+        if tuple(asked) == DEFAULT_K:
+            why = f"a query has at most {relevant} relevant photos, in a gallery of {gallery}"
+        notes.append(
+            f"k = {over} left out: {why}; cuts are {', '.join(map(str, kept))} (choose others with -k)"
+        )
+    if high := max((k for k in kept if k > relevant), default=0):
+        best = 100 * relevant / high
+        notes.append(
+            f"k = {high}: a query has at most {relevant} relevant photos, so that P@{high} cannot exceed {best:.2f} %"
+        )
+    return tuple(notes)
 
 
 def duplicates(rows: Rows) -> int:

@@ -47,13 +47,14 @@ def evaluate_trec(qrels: Path, run: Path, ties: str = "expected", k: Sequence[in
         relevant[query] = same.setdefault(wanted, (wanted, query))[0]
     if not any(relevant.values()):
         raise DataError(f"{qrels}: no document has a relevance above 0")
-    kept = useful_cuts(k, len(documents))
+    most = max(map(len, relevant.values()))
+    kept = useful_cuts(k, len(documents), most)
     metrics = _metrics(relevant, ranked, list(documents), ties, kept)
     about = Provenance("trec", "a TREC run against judgements", ranking=str(run), qrels=str(qrels), ties=ties)
     queries = Side(np.empty((len(judged), 0)), metrics.query_labels, tuple(judged))
     gallery = Side(np.empty((len(documents), 0)), np.full(len(documents), -1), tuple(documents))
     inputs = Inputs(queries, gallery, tuple(first for _, first in same.values()), about)
-    found = evaluation_of(inputs, metrics, cut_notes(k, kept, len(documents)))
+    found = evaluation_of(inputs, metrics, cut_notes(k, kept, len(documents), most))
     return replace(found, asked=tuple(k))
 
 
