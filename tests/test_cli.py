@@ -142,8 +142,14 @@ def test_mask_viz_of_real_photos_without_a_network_says_what_to_do(
     assert run(monkeypatch, "mask-viz") == 4
     error = capsys.readouterr().err
     assert "without a network" in error
-    assert "openai" in error
+    assert all(words in error for words in ("openai", "--vxl-weights FILE", "--vxl offline"))
     assert not (latest(trained) / "masks").exists()
+    Image.new("RGB", (64, 64), "orange").save("lion.jpg")
+    assert run(monkeypatch, "mask-viz", "--photos", "lion.jpg", "--text", "lion", "--vxl", "offline") == 2
+    error = capsys.readouterr().err
+    assert all(words in error for words in ("'lion'", "airplane", "--vxl-weights FILE"))
+    assert "did you mean" not in error  # no word that it knows is near
+    Path("lion.jpg").unlink()
 
 
 def test_mask_viz_alone_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

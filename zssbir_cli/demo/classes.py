@@ -7,6 +7,7 @@ import numpy as np
 from zssbir_cli.demo import shapes_home, shapes_nature, shapes_tools, shapes_travel, shapes_wear
 from zssbir_cli.demo.pieces import Dice, Piece, centred
 from zssbir_cli.errors import UsageError
+from zssbir_cli.names import listed, suggestion
 
 Builder = Callable[[Dice], Iterator[Piece]]
 _BY_NAME: dict[str, Builder] = {
@@ -27,5 +28,7 @@ def draw_instance(name: str, rng: np.random.Generator) -> list[Piece]:
     Raises UsageError for a name that is not in `CLASSES`.
     """
     if name not in _BY_NAME:
-        raise UsageError(f"no demo class {name!r}; the classes are: {', '.join(CLASSES)}")
+        raise UsageError(
+            f"no demo class {name!r}{suggestion(name, CLASSES)}; the demo draws {len(CLASSES)} things: {listed(CLASSES)}"
+        )
     return centred(list(_BY_NAME[name](Dice(rng))))

@@ -44,10 +44,11 @@ class WordTokenizer:
         words = split_words(text)
         unknown = [w for w in words if w not in self._ids]
         if unknown:
+            things = [w for w in self.words if len(w) > 3]
             raise UsageError(
-                f"the offline CLIP knows {len(self.words)} words of drawn pictures, not {unknown[0]!r}"
-                f"{suggestion(unknown[0], self.words)}; other words need an open_clip model (mask-viz: --vxl; "
-                "recipe: method.vxl.model)"
+                f"the CLIP in the package (`offline`) has not learnt the word {unknown[0]!r}{suggestion(unknown[0], things)}; it "
+                f"knows only things that the demo draws: {', '.join(things[:8])}, ...; photographs of anything else need an "
+                "open_clip model, downloaded once or from a file (mask-viz: --vxl-weights FILE, recipe: method.vxl)"
             )
         inner = [self._ids[w] for w in words][: CONTEXT - 2]
         ids = [self.size - 2, *inner, self.size - 1]

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.files import reason
 from zssbir_cli.models.clip_text import clean_class_name, encode_words
 from zssbir_cli.models.hub import NotDownloaded
 from zssbir_cli.models.known import OFFLINE, unknown_clip
-from zssbir_cli.models.pretrained import clip_file
+from zssbir_cli.models.pretrained import clip_file, clip_place
 from zssbir_cli.models.surgery import SurgeryTower, feature_surgery, single_text_similarity
 
 
@@ -165,7 +166,12 @@ def weights_file(model: str, weights: str) -> Path:
     try:
         return clip_file(model, weights)
     except NotDownloaded as error:
-        raise _not_loaded(model, weights, error) from error
+        raise CheckpointError(
+            f"the weights {weights!r} of {model} could not be loaded ({error}); without a network fetch "
+            f"{clip_place(model, weights)} elsewhere and give the file (mask-viz: --vxl-weights FILE, recipe: "
+            "method.vxl.weights); the CLIP in the package needs none, but knows the demo's drawn pictures only (--vxl "
+            "offline, method.vxl.model)"
+        ) from error
 
 
 def _tags(model: str, weights: str) -> list[str]:
@@ -181,15 +187,6 @@ def _tags(model: str, weights: str) -> list[str]:
     return tags
 
 
-def _not_loaded(model: str, weights: str, error: Exception) -> CheckpointError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-    return CheckpointError(
-        f"vxl.weights {weights!r} of {model} could not be loaded ({reason}); without a network give a "
-        "weight file (method.vxl.weights; mask-viz: --vxl-weights) or take the offline CLIP, which knows drawn "
-        "pictures (method.vxl.model=offline; mask-viz: --vxl offline)"
-    )
-
-
 def _load_open_clip(model: str, weights: str, size: int | None, blocks: int) -> SurgeryClip:
     import open_clip
 
@@ -198,7 +195,9 @@ def _load_open_clip(model: str, weights: str, size: int | None, blocks: int) -> 
     try:
         clip = open_clip.create_model(model, pretrained=str(file))
     except Exception as error:
-        raise _not_loaded(model, weights, error) from error
+        raise CheckpointError(
+            f"{file}: not weights of {model} that can be read ({reason(error)[:120]})"
+        ) from error
     visual = clip.visual
     native = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
     return SurgeryClip(
