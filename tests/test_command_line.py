@@ -101,6 +101,20 @@ def test_every_command_has_an_example_and_speaks_no_python() -> None:
         assert not re.search(r"\bx[<>]=|<=x|\[\[|\{[A-Z]", text), (name, text)
 
 
+def test_a_short_option_means_one_thing_and_out_has_one_everywhere() -> None:
+    import typer.main
+
+    group = typer.main.get_command(app)
+    commands = [*group.commands.values(), *group.commands["runs"].commands.values()]  # type: ignore[attr-defined]
+    meant: dict[str, set[str]] = {}
+    for parameter in (p for command in commands for p in command.params if p.opts[0].startswith("-")):
+        short = [o for o in parameter.opts if len(o) == 2]
+        for option in short:
+            meant.setdefault(option, set()).add(parameter.opts[0])
+        assert "--out" not in parameter.opts or short == ["-o"], parameter
+    assert all(len(long) == 1 for long in meant.values()), meant
+
+
 def test_runs_may_be_named_before_and_after_the_subcommand(tmp_path: Path) -> None:
     for line in (["runs", "--runs", "none", "export"], ["runs", "export", "--runs", "none"]):
         done = subprocess.run([*ZSSBIR, *line], capture_output=True, text=True, cwd=tmp_path)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for everything the demo makes.")
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything the demo makes.")
     ] = Path("zssbir-demo"),
     seed: options.Seed = 0,
     device: options.Device = "auto",

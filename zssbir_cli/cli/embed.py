@@ -26,7 +26,9 @@ def embed(
     model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
     data: options.Data = None,
-    out: Path | None = typer.Option(None, "--out", metavar="PATH", help="The embeddings file of --photos."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", metavar="PATH", help="The embeddings file of --photos."
+    ),
     half: bool = typer.Option(False, "--half", help="Store float16 (half the size) instead of float32."),
     device: options.Device = "auto",
     precision: options.Precision = "auto",

@@ -80,6 +80,7 @@ def evaluate(
     out: Path | None = typer.Option(
         None,
         "--out",
+        "-o",
         metavar="PATH",
         help="Folder of the result; default: the run's eval folder, RUNS/frozen/... for --model.",
     ),

@@ -40,6 +40,7 @@ def mask_viz(
     out: Path | None = typer.Option(
         None,
         "--out",
+        "-o",
         metavar="PATH",
         help="Folder for masks.png and masks.html.  [default: the run's, else mask-viz]",
     ),

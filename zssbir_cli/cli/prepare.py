@@ -76,7 +76,7 @@ def prepare(
         help="demo, sketchy, tuberlin, quickdraw, or your own folder or archive with sketch/<class>/* and "
         "photo/<class>/*.",
     ),
-    out: Path = typer.Option(None, metavar="DIR", help="Output folder.  [default: data/NAME]"),
+    out: Path = typer.Option(None, "--out", "-o", metavar="DIR", help="Output folder.  [default: data/NAME]"),
     name: str = typer.Option(
         None, metavar="NAME", help="Name of the prepared set.  [default: from the source]"
     ),
