@@ -153,6 +153,28 @@ def test_what_cannot_be_searched_is_refused() -> None:
                 search(torch.ones(2, 4), spoilt, 3)
 
 
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_one_wrong_number_is_found_where_the_query_has_a_zero(queries: int, wrong: float) -> None:
+    g = unit(np.random.default_rng(1), 5000, 8)
+    query = torch.eye(8)[:queries]
+    assert search(query, g, 1).rows.shape == (queries, 1)
+    for dtype, products in (
+        (np.float32, torch.float32),
+        (np.float32, torch.bfloat16),
+        (np.float16, torch.float32),
+    ):
+        spoilt = g.astype(dtype)
+        spoilt[4321, 5] = wrong
+        with pytest.raises(DataError, match=r"NaN, infinity or zero rows \(row 4321\)"):
+            search(query, spoilt, 1, products=products)
+
+
+def test_rows_at_right_angles_to_the_query_are_no_fault() -> None:
+    g = np.eye(8, dtype=np.float32)
+    assert search(torch.eye(8)[:1], g, 8).rows[0].tolist() == list(range(8))
+
+
 @pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
 def test_rows_stored_in_half_precision_are_ranked_by_cosine(products: torch.dtype) -> None:
     """Their lengths are off by up to 2^-11, more than neighbouring scores differ."""

@@ -69,8 +69,9 @@ def search(
         while done < total:
             size = min(max(done, TILE_ROWS), BLOCK_ROWS)  # small at first: they make the bound for the rest
             block = rows[done : done + size]
-            _check_rows(block, done)
-            near = best.near(_products(block, columns, scan), _slack(width, scan, rows.dtype))
+            scores = _products(block, columns, scan)
+            _check_rows(block, scores[:, 0], done)
+            near = best.near(scores, _slack(width, scan, rows.dtype))
             if scan == torch.bfloat16 and len(near) > CROWDED * len(query) * k:
                 near = best.near(
                     _products(block, columns, torch.float32), _slack(width, torch.float32, rows.dtype)
@@ -81,10 +82,12 @@ def search(
     return best.result()
 
 
-def _check_rows(block: Tensor, start: int) -> None:
-    """Refuse rows without a direction; start: number of the block's first row."""
-    sums = torch.linalg.vector_norm(block, ord=1, dim=1, dtype=torch.float32)
-    wrong = (~(torch.isfinite(sums) & (sums > 0))).nonzero().flatten()
+def _check_rows(block: Tensor, score: Tensor, start: int) -> None:
+    """Refuse rows without a direction. `score` [B]: of one query, so that only few rows are looked at: such a row scores
+    0, NaN or infinity; start: number of the block's first row."""
+    doubtful = (~(torch.isfinite(score) & (score != 0))).nonzero().flatten()
+    sums = torch.linalg.vector_norm(block[doubtful], ord=1, dim=1, dtype=torch.float32)
+    wrong = doubtful[~(torch.isfinite(sums) & (sums > 0))]
     if len(wrong):
         named = ", ".join(str(start + int(i)) for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
         raise DataError(f"the gallery holds NaN, infinity or zero rows (row {named}); embed it again")
