@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -67,18 +68,20 @@ def make_gallery(path: Path, run: Path, photos: int) -> Path:
 
     embedder = Embedder.open(run, torch.device("cpu"), workers=0)
     width = embedder.embed_batch(torch.zeros(1, 3, 96, 96, dtype=torch.uint8), Modality.PHOTO).shape[1]
-    base = np.random.default_rng(0).standard_normal((BLOCK, width), np.float32)
-    base /= np.linalg.norm(base, axis=1, keepdims=True)
-
-    def blocks() -> "object":
-        """Rolled along the columns, since drawing a billion numbers takes longer than the benchmark."""
-        for i, a in enumerate(range(0, photos, BLOCK)):
-            sign = 1 - 2 * (i // width % 2)
-            yield sign * np.roll(base, i, axis=1)[: photos - a]
-
     names = [f"{i:08d}.jpg" for i in range(photos)]
     kind = np.full(photos, int(Modality.PHOTO), np.uint8)
-    return write_embeddings(path, blocks(), np.full(photos, -1, np.int32), kind, names, embedder.info())  # type: ignore[arg-type]
+    return write_embeddings(
+        path, unit_rows(photos, width), np.full(photos, -1, np.int32), kind, names, embedder.info()
+    )
+
+
+def unit_rows(count: int, width: int) -> Iterator[np.ndarray]:
+    """Blocks of random unit rows; the first block, rolled along its columns, since drawing a billion numbers takes longer
+    than the benchmark."""
+    base = np.random.default_rng(0).standard_normal((BLOCK, width), np.float32)
+    base /= np.linalg.norm(base, axis=1, keepdims=True)
+    for i, a in enumerate(range(0, count, BLOCK)):
+        yield np.roll(base, i, axis=1)[: count - a]
 
 
 def drawing(seed: int) -> bytes:
