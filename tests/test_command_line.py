@@ -264,7 +264,10 @@ def test_gigantic_arrays_are_a_shortage() -> None:
 
     for allocate in (
         lambda: np.empty(1 << 55, np.uint8),
+        lambda: np.empty((10**18, 8, 3)),
+        lambda: np.random.default_rng(0).integers(0, 9, (10**18, 8, 3)),
         lambda: torch.empty(1 << 55, dtype=torch.uint8),
+        lambda: torch.empty(1 << 40, 1 << 40),
         lambda: cv2.resize(np.zeros((9, 9, 4)), (30_000, 30_000 * 64)),
     ):
         with pytest.raises(Exception) as caught:

@@ -48,10 +48,10 @@ def show(path: Path) -> str:
 
 ROOMS = (
     "cli", "workflows", "web", "evaluation", "embedding", "engine", "methods", "inputs", "benchmarks", "demo",
-    "preparation", "models", "compute", "data", "retrieval", "viz", "recipe", "config", "files", "names", "progress", "arrays", "types", "errors",
+    "preparation", "models", "compute", "data", "retrieval", "viz", "recipe", "config", "section", "files", "names", "progress", "arrays", "types", "errors",
 )  # fmt: skip
 """A room may import those after it, never one before it: so there are no circles. `config` stands for
-`methods/*/config.py` (the recipe's part of a method), the last six for files at the top."""
+`methods/*/config.py` (the recipe's part of a method), the last seven for files at the top."""
 
 FORBIDDEN = {
     "engine": ("zssbir_cli.methods.puxim", "zssbir_cli.methods.ama", "zssbir_cli.methods.triplet",

@@ -17,7 +17,7 @@ from zssbir_cli.recipe.loader import (
     parse_recipe,
     shipped_recipes,
 )
-from zssbir_cli.recipe.reference import all_keys, reference_markdown
+from zssbir_cli.recipe.reference import Key, all_keys, reference_markdown
 
 GOOD = "name: x\nmethod:\n  name: triplet\n  margin: 0.3\noptim:\n  lr: 1e-4\n"
 
@@ -88,6 +88,58 @@ def test_recipes_are_found_here_then_in_recipes_then_shipped(
     assert find_recipe("demo") == Path("demo.yaml")
     with pytest.raises(UsageError, match=r"did you mean puxim.yaml"):
         find_recipe("puxin")
+
+
+@pytest.mark.parametrize(
+    "key", [k for k in all_keys() if not k.path.endswith(".name")], ids=lambda k: k.section + k.path
+)
+def test_every_key_takes_values_of_its_own_type_only(key: Key) -> None:
+    """`true` is no number, "3" is none, 1 is not `true`, no number is infinite; all of them with file and line."""
+    method = key.section.removeprefix("method: ") if key.section.startswith("method") else "triplet"
+    others: dict[str, list[object]] = {
+        "whole number": [True, "3", 1.5, float("nan"), float("inf"), 10**30],
+        "number": [True, "0.5", float("nan"), float("inf"), -float("inf")],
+        "true / false": [0, 1, 1.0, "true", "yes", "no"],
+        "text": [3, True, 1.5],
+        "list": [[True], ["3"], [float("nan")], 3, True, [1, 1, float("inf")]],
+    }  # fmt: skip
+    wrong = next((values for kind, values in others.items() if key.kind.startswith(kind)), [3.25, True])
+    assert wrong
+    for value in wrong:
+        tree: object = value
+        for part in reversed(key.path.split(".")):
+            tree = {part: tree}
+        content = {"name": "x", "method": {}, **tree} if isinstance(tree, dict) else {}
+        content["method"] = {"name": method, **content["method"]}
+        text = yaml.safe_dump(content, sort_keys=False)
+        line = next(
+            i
+            for i, t in enumerate(text.splitlines(), 1)
+            if t.strip().startswith(key.path.rpartition(".")[2] + ":")
+        )
+        with pytest.raises(UsageError, match=rf"^r.yaml:{line}: {key.path} ") as caught:
+            parse_recipe(text, "r.yaml")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("train.epochs=true", "train.epochs = true: expected whole number (>= 1)"),
+        ("train.epochs=010", "train.epochs = '010': expected whole number"),  # not 8
+        ("train.epochs=1:30", "train.epochs = '1:30': expected whole number"),  # not 90
+        ("data.flip='true'", "data.flip = 'true': expected true / false; write it without quotes"),
+        ("model.mean=[0.5, true, 0.5]", "model.mean = true: expected list of number"),
+        ("model.std=[0, 1, 1]", "model.std = 0: expected list of number (> 0)"),
+        ("method.margin=.inf", "method.margin = inf: expected number (>= 0)"),  # a key of PuXIM, too
+        ("train.seed=99999999999999999999", "seed is above 9223372036854775807"),
+    ],
+)
+def test_a_value_of_another_type_is_no_value(override: str, wanted: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_recipe(GOOD, "r.yaml", [override])
+    assert str(caught.value).startswith(f"--set: {override.partition('=')[0]} = ")
+    assert wanted in str(caught.value)
 
 
 @settings(max_examples=300, deadline=None)

@@ -9,6 +9,12 @@ ADVICE = (
 )
 _CPU_ALLOCATOR = "DefaultCPUAllocator: "
 """PyTorch's own out-of-memory error is for devices; on a CPU its allocator raises a plain RuntimeError with its name."""
+_NO_ADDRESS = (
+    "array is too big",
+    "Maximum allowed dimension exceeded",
+    "Storage size calculation overflowed",
+)
+"""NumPy and PyTorch, of arrays that no address space could hold."""
 _NO_MEMORY = -4
 """`cv::Error::StsNoMem`."""
 
@@ -24,6 +30,8 @@ def out_of_memory(error: BaseException | None) -> bool:
         if cv2 and isinstance(error, cv2.error) and getattr(error, "code", 0) == _NO_MEMORY:
             return True
         if type(error) is RuntimeError and _CPU_ALLOCATOR in str(error):
+            return True
+        if type(error) in (RuntimeError, ValueError) and str(error).startswith(_NO_ADDRESS):
             return True
         error = error.__cause__
     return False

@@ -75,7 +75,7 @@ def _message(problem: Mapping[str, Any], path: tuple[str, ...]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 
@@ -110,6 +110,8 @@ def _near_value(path: tuple[str, ...], given: Any) -> str:
     """A suggestion where a key takes one of several words."""
     kinds = [k.kind for k in all_keys() if k.path == ".".join(path)]
     words = [w for kind in kinds if " / " in kind for w in kind.split(" / ")]
+    if isinstance(given, str) and given in words:
+        return "; write it without quotes"
     return nearest(given, words) if isinstance(given, str) else ""
 
 
@@ -130,7 +132,8 @@ def _foreign_method(
     complaint about each of its keys."""
     method = content.get("method")
     name = method.get("name") if isinstance(method, Mapping) else None
-    unknown = [p for p in (_path(e["loc"]) for e in error.errors()) if p[:1] == ("method",) and len(p) == 2]
+    foreign = (_path(e["loc"]) for e in error.errors() if e["type"] == "extra_forbidden")
+    unknown = [p for p in foreign if p[:1] == ("method",) and len(p) == 2]
     keys = all_keys()
     owners = [
         other

@@ -25,16 +25,23 @@ Lines = dict[tuple[str, ...], int]
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML reads `1e-4` as a string, `no` and `on` as booleans, and the last of two equal keys; this one
-    does not."""
+    """PyYAML reads `1e-4` as a string, `no` and `on` as booleans, `010` as 8 and `1:30` as 90, and the last of two equal
+    keys; this one does not."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float", ":timestamp"))]
+    first: [
+        (tag, regexp)
+        for tag, regexp in resolvers
+        if not tag.endswith((":bool", ":int", ":float", ":timestamp"))
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False)$"), list("tfTF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][\d_]*)$"), list("-+0123456789")
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",

@@ -2,12 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from zssbir_cli.methods.ama.config import AmaConfig
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.triplet.config import TripletConfig
+from zssbir_cli.section import Section
 
+_Positive = Annotated[float, Field(gt=0)]
 MethodConfig = Annotated[TripletConfig | PuximConfig | AmaConfig, Field(discriminator="name")]
 
 
@@ -19,13 +21,7 @@ NO_OPTIONS = {
 be others than the recipe says."""
 
 
-class Strict(BaseModel):
-    """A section of a recipe: immutable, and a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(Strict):
+class DataConfig(Section):
     """Which prepared data set, and how its images become tensors."""
 
     root: str = Field("data/demo", description="Folder of a prepared data set (what `zssbir prepare` wrote).")
@@ -54,7 +50,7 @@ class DataConfig(Strict):
     )
 
 
-class ModelConfig(Strict):
+class ModelConfig(Section):
     """The encoder: any timm backbone, shared by sketches and photos."""
 
     backbone: str = Field("vit_base_patch16_224", description="Name of a timm model, transformer or CNN.")
@@ -73,7 +69,9 @@ class ModelConfig(Strict):
     mean: tuple[float, float, float] | None = Field(
         None, description="Input mean in 0-1 per channel; default: what timm records for the weights."
     )
-    std: tuple[float, float, float] | None = Field(None, description="Input standard deviation, likewise.")
+    std: tuple[_Positive, _Positive, _Positive] | None = Field(
+        None, description="Input standard deviation, likewise."
+    )
     drop_rate: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the backbone.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic-depth rate of the backbone.")
     freeze_batchnorm: bool = Field(
@@ -101,7 +99,7 @@ class ModelConfig(Strict):
         return options
 
 
-class OptimConfig(Strict):
+class OptimConfig(Section):
     """Optimizer and schedule."""
 
     name: Literal["adam", "adamw", "sgd"] = Field(
@@ -117,7 +115,7 @@ class OptimConfig(Strict):
     accumulate: int = Field(1, ge=1, description="Batches per optimizer step.")
 
 
-class TrainConfig(Strict):
+class TrainConfig(Section):
     """Length, seed, precision and what is kept."""
 
     epochs: int = Field(10, ge=1, description="Length of the run.")
@@ -150,7 +148,7 @@ class TrainConfig(Strict):
     keep_every: int | None = Field(None, ge=1, description="Also keep the checkpoint of every N-th epoch.")
 
 
-class Recipe(Strict):
+class Recipe(Section):
     """A complete training recipe. `zssbir train` writes it, fully resolved, into the run's folder."""
 
     name: str = Field(description="Name of the recipe, part of the run's name.")

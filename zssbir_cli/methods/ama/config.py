@@ -2,14 +2,12 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from zssbir_cli.section import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ViewsConfig(_Section):
+class ViewsConfig(Section):
     """The crops of each image (DINO's multi-crop augmentation)."""
 
     global_size: int | None = Field(
@@ -47,7 +45,7 @@ class ViewsConfig(_Section):
         return self
 
 
-class HeadConfig(_Section):
+class HeadConfig(Section):
     """The DINO head behind the encoder, of student and teacher."""
 
     out_dim: int = Field(65536, ge=2, description="Prototypes of the last layer.")
@@ -57,7 +55,7 @@ class HeadConfig(_Section):
     train_norm: bool = Field(False, description="Also learn the norms of the last layer's rows.")
 
 
-class ClusterConfig(_Section):
+class ClusterConfig(Section):
     """k-means of the teacher's features of all training images, per modality, once per epoch."""
 
     k: tuple[int, ...] = Field(
@@ -77,7 +75,7 @@ class ClusterConfig(_Section):
     )
 
 
-class AmaConfig(_Section):
+class AmaConfig(Section):
     """AMA (asymmetric mutual alignment): unsupervised; training labels never reach it."""
 
     name: Literal["ama"] = "ama"

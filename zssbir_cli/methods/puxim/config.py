@@ -2,13 +2,13 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from zssbir_cli.section import Section
 
 
-class VxlConfig(BaseModel):
+class VxlConfig(Section):
     """The VxL sampler: the frozen vision-language model that scores a photo's patches for its class name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
         "ViT-B-16-quickgelu",
@@ -41,10 +41,8 @@ class VxlConfig(BaseModel):
         return self
 
 
-class PuximConfig(BaseModel):
+class PuximConfig(Section):
     """PuXIM (purified masked matching): forget the background of photos, match the rest with sketches."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["puxim"] = "puxim"
     masks: str = Field(

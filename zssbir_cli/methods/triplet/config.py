@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from zssbir_cli.section import Section
 
 
-class TripletConfig(BaseModel):
+class TripletConfig(Section):
     """A plain supervised baseline over any backbone: each sketch against the photos of its batch."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["triplet"] = "triplet"
     margin: float = Field(0.2, ge=0, description="Margin of the triplet loss on cosine distances.")
