@@ -180,7 +180,10 @@ def test_csv_files_of_any_usual_encoding_are_read(tmp_path: Path, encoding: str)
 
 def test_missing_arrays_and_lines_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", query=np.ones((2, 2)))
-    with pytest.raises(DataError, match="needs the arrays query, gallery, query_labels, gallery_labels; found are only query$"):
+    with pytest.raises(
+        DataError,
+        match=r"needs the arrays query, gallery, query_labels, gallery_labels; found are only query$",
+    ):
         read_user_embeddings(tmp_path / "a.npz")
     (tmp_path / "a.csv").write_text("set,label,x\nquery,a,1\ngallery,a,no\n")
     with pytest.raises(DataError, match=r"a\.csv:3:.*'no'"):

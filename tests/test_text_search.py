@@ -7,11 +7,13 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
+from zssbir_cli.embedding.weights import TowerWeights
 from zssbir_cli.errors import UsageError
-from zssbir_cli.models import towers
-from zssbir_cli.models.towers import Tower
+from zssbir_cli.models import known, towers
+from zssbir_cli.models.towers import Tower, find_tower
 from zssbir_cli.workflows import search as workflow
 from zssbir_cli.workflows.embed import embed
 from zssbir_cli.workflows.load import load
@@ -67,7 +69,7 @@ def test_no_text_side_is_said_before_anything_is_embedded(
     photos, run = photo_gallery
     for weights, words in (
         ({"run": run}, "run one .* has no text side; .*--model clip"),
-        ({"model": str(tiny_recipe)}, "test_resnet has no text side"),
+        ({"model": str(tiny_recipe)}, "tiny.yaml .test_resnet.* has no text side"),
     ):
         with pytest.raises(UsageError, match=words):
             workflow.search_sketches([], photos, text="red", workers=0, **weights)  # type: ignore[arg-type]
@@ -78,6 +80,44 @@ def test_no_text_side_is_said_before_anything_is_embedded(
         workflow.search_sketches([], file, text="red", workers=0)
     with pytest.raises(UsageError, match="or words with --text"):
         workflow.search_sketches([], photos, run=run, text=" ", workers=0)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_an_image_side_alone_takes_words_only_when_it_is_that_of_the_texts(
+    model: str,
+    tiny_clip: tuple[torch.nn.Module, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: torch.dtype,
+) -> None:
+    """A fine-tuned image side has left the space of the words; in the file of timm, or as halves, it is the same one."""
+    monkeypatch.setattr("zssbir_cli.models.text_tower.clip_file", lambda model, tag: tiny_clip[1])
+    state = find_tower(model).build().encoder.backbone.state_dict()
+    save_file({k: v.to(stored) for k, v in state.items()}, tmp_path / "image.safetensors")
+    same = load(model=f"small={tmp_path / 'image.safetensors'}", device="cpu", workers=0).embedder
+    whole = load(model=model, device="cpu", workers=0).embedder
+    assert torch.equal(same.embed_text("red"), whole.embed_text("red"))
+    state["norm.weight"] = state["norm.weight"] * 1.01
+    save_file(state, tmp_path / "tuned.safetensors")
+    tuned = load(model=f"small={tmp_path / 'tuned.safetensors'}", device="cpu", workers=0).embedder
+    with pytest.raises(UsageError, match=r"tuned.safetensors holds an image side alone, and not the one"):
+        tuned.embed_text("red")
+
+
+@pytest.mark.parametrize("changes", ["weights: none", "weights: pretrained, input: contours"])
+def test_a_start_that_shares_no_space_with_texts_has_no_text_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: str
+) -> None:
+    monkeypatch.setitem(known.TOWERS, "tiny", Tower("test_vit.r160_in1k", "tiny", text=("tiny-clip", "none")))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        f"name: r\nmethod: {{name: triplet}}\nmodel: {{backbone: test_vit.r160_in1k, {changes}}}\n"
+    )
+    weights = TowerWeights.find(str(recipe))
+    weights.__dict__["sha256"] = "0" * 64  # its weights are not on this machine
+    assert not weights.text_is_here
+    with pytest.raises(UsageError, match="has no text side"):
+        weights.check_text()
 
 
 def test_texts_of_other_dimensions_than_the_photos_are_refused(

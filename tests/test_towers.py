@@ -303,4 +303,4 @@ def test_names_are_known_without_importing_the_libraries() -> None:
     """What is read from the libraries' files is what the libraries have."""
     assert timm_names() >= {*timm.list_models(), "convnext_tiny_in22ft1k"}  # the last is an old name
     assert all(map(timm.is_model, timm_names()))
-    assert clip_names() == set(open_clip.list_models())
+    assert clip_names() == set(open_clip.list_models()) - {"tiny-clip"}  # which a fixture adds

@@ -1,5 +1,6 @@
 """Whose weights embed: those of a run's checkpoint, or of a frozen tower. One interface for both."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -233,18 +234,29 @@ class TowerWeights:
         return self.spec.build().to(device).to(memory_format=torch.channels_last)
 
     def check_text(self) -> None:
-        """See `models.text_tower.check_text_side`."""
+        """See `models.text_tower.check_text_side`; networks that start random, or see contours, share no space with texts."""
+        if self.spec.model.weights == "none" or self.spec.model.input != "rgb":
+            raise UsageError(
+                f"text: {self.label} has no text side; use a frozen model that has one, e.g. --model clip"
+            )
         check_text_side(self.spec.model.backbone)
 
     @property
     def text_is_here(self) -> bool:
         """See `models.text_tower.text_is_here`."""
-        return text_is_here(self.spec.model.backbone, self._whole)
+        with suppress(UsageError):
+            self.check_text()
+            return text_is_here(self.spec.model.backbone, self._whole)
+        return False
 
     def load_text(self) -> TextEncoder:
-        """open_clip's, from the tower's own file where that is a whole CLIP."""
+        """open_clip's, from the tower's own file where that is a whole CLIP; UsageError where the tower's is an image side
+        alone and another one than open_clip's."""
+        self.check_text()
+        model, file = self.spec.model, self._whole
         name = self.spec.name.partition("=")[0]
-        return load_text_side(self.spec.model.backbone, self._whole, f"give it as --model {name}=FILE")
+        alone = (model, self.spec.data.size) if file is None and model.weights != "pretrained" else None
+        return load_text_side(model.backbone, file, f"give it as --model {name}=FILE", images=alone)
 
     @cached_property
     def _whole(self) -> Path | None:

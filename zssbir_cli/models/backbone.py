@@ -1,12 +1,12 @@
 """A timm backbone as the recipe says, with its weights; an option or a size that it does not take is told by its key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zssbir_cli.compute.shortage import out_of_memory
 from zssbir_cli.errors import CheckpointError, UsageError
@@ -36,11 +36,18 @@ def create_backbone(config: ModelConfig, size: int, load: bool) -> nn.Module:
         backbone = _create(config, size)
         load_weights(backbone, state, config.weights)
         return backbone
-    # a whole CLIP: timm knows how its image side becomes this backbone, and is strict about it
-    overlay = {"state_dict": image_side, "custom_load": False, "num_classes": _options(config)["num_classes"]}
-    backbone = _create_with(
-        config, size, overlay, f"{config.weights}: the image side of this CLIP does not fit {config.backbone}"
-    )
+    return backbone_of_clip(config, size, image_side, config.weights)
+
+
+def backbone_of_clip(
+    config: ModelConfig, size: int, image_side: Mapping[str, Tensor], whose: str
+) -> nn.Module:
+    """The backbone with the weights of a CLIP's image side (names as in open_clip, with `visual.`); `whose` is named in
+    messages. timm knows how they become this backbone, and is strict about it. Raises UsageError, CheckpointError."""
+    classes = _options(config)["num_classes"]
+    overlay = {"state_dict": dict(image_side), "custom_load": False, "num_classes": classes}
+    misfit = f"{whose}: the image side of this CLIP does not fit {config.backbone}"
+    backbone = _create_with(config, size, overlay, misfit)
     record: Any = backbone.pretrained_cfg
     record["state_dict"] = None
     return backbone

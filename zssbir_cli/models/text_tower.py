@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import reason
+from zssbir_cli.models.backbone import backbone_of_clip, create_backbone
 from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.models.hub import NotDownloaded, cached_file, hub_file
 from zssbir_cli.models.known import TOWERS
 from zssbir_cli.models.pretrained import clip_file, clip_is_cached, clip_place
 from zssbir_cli.models.weights import read_state
+from zssbir_cli.recipe.schema import ModelConfig
 
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 """Files of a tokenizer in the hub, for models that do not take CLIP's own."""
+
+STORED = (torch.float32, torch.float16, torch.bfloat16)
+"""In which precisions the same weights may have been stored."""
 
 
 def text_side(backbone: str) -> tuple[str, str] | None:
@@ -56,14 +61,17 @@ def text_is_here(backbone: str, file: Path | None = None) -> bool:
     return words and (file is not None or clip_is_cached(model, tag))
 
 
-def load_text_side(backbone: str, file: Path | None = None, advice: str = "") -> TextEncoder:
+def load_text_side(
+    backbone: str, file: Path | None = None, advice: str = "", images: tuple[ModelConfig, int] | None = None
+) -> TextEncoder:
     """The text encoder of a backbone, frozen, on the CPU.
 
     Args:
         file: a checkpoint of the whole open_clip model; default: downloaded once.
         advice: what to do with such a file, for the message when there is no network.
+        images: the model that embeds the images and the side of its input; it must be the image side of that checkpoint.
 
-    Raises UsageError (see `check_text_side`), CheckpointError (no weights).
+    Raises UsageError (see `check_text_side`; another image side), CheckpointError (no weights).
     """
     import open_clip
 
@@ -80,6 +88,8 @@ def load_text_side(backbone: str, file: Path | None = None, advice: str = "") ->
         clip = open_clip.create_model(model, pretrained=str(path)).eval()
     except Exception as error:
         raise CheckpointError(f"{path}: not the weights of {model} ({reason(error)})") from error
+    if images is not None:
+        _check_same_image_side(*images, clip.visual)
 
     def encode(texts: Sequence[str]) -> Tensor:
         with torch.no_grad():
@@ -87,6 +97,19 @@ def load_text_side(backbone: str, file: Path | None = None, advice: str = "") ->
         return out
 
     return encode
+
+
+def _check_same_image_side(images: ModelConfig, size: int, visual: nn.Module) -> None:
+    """Words mean nothing beside an image side that was trained further without them. Raises UsageError."""
+    side = {f"visual.{name}": value for name, value in visual.state_dict().items()}
+    theirs = backbone_of_clip(images, size, side, images.backbone).state_dict()
+    ours = create_backbone(images, size, load=True).state_dict()
+    if not all(any(torch.equal(v.to(d), theirs[k].to(d)) for d in STORED) for k, v in ours.items()):
+        raise UsageError(
+            f"text: {images.weights} holds an image side alone, and not the one that the text side of {images.backbone} was "
+            "trained with, so words cannot be compared with these photos; give the whole model as one file, or use a "
+            "frozen model that has a text side, e.g. --model clip"
+        )
 
 
 def _tokenizer(model: str) -> Callable[[list[str]], Tensor]:
