@@ -13,7 +13,7 @@ PointList = Sequence[tuple[float, float]] | Points
 
 
 def ellipse(
-    cx: float, cy: float, rx: float, ry: float, start: float = 0, end: float = 360, n: int = 40
+    cx: float, cy: float, rx: float, ry: float, start: float = 0, end: float = 360, *, n: int = 40
 ) -> Points:
     """Points on an ellipse from angle `start` to `end` in degrees (0 = right, 90 = down)."""
     whole = abs(end - start) >= 360

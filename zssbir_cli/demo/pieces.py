@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import PointList, Points
+from zssbir_cli.demo.geometry import Points
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,6 @@ class Dice:
     def chance(self, p: float) -> bool:
         """True with probability p."""
         return bool(self.rng.random() < p)
-
-
-def area(points: PointList, tone: int = 0, detail: bool = False) -> Piece:
-    """A filled polygon."""
-    return Piece(np.asarray(points, dtype=np.float64), tone, detail=detail)
-
-
-def line(points: PointList, width: float, tone: int = 2, closed: bool = False, detail: bool = False) -> Piece:
-    """A line of some thickness (a wire, a tube, a seam)."""
-    return Piece(np.asarray(points, dtype=np.float64), tone, width, closed, detail)
 
 
 def centred(parts: Sequence[Piece]) -> list[Piece]:
