@@ -152,14 +152,14 @@ def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, p
             group.done += 1
             group.content.add(path, result.digest + mask.digest)
             if result.data is None:
-                _skip(group, path, result.note, options)
+                _leave_out(group, "skipped", path, result.note, options)
             elif copies is not None and copies.repeats(item, group.modality, result.digest):
                 group.note("skipped", path, COPY)
             else:
                 if result.note:
                     group.note("changed", path, result.note)
                 if mask.note:
-                    _leave_out_mask(group, path, mask.note, options)
+                    _leave_out(group, NOTE, path, mask.note, options)
                 group.writer.add(result.data, items.label[item], path, digest=result.digest, mask=mask.data)
             if group.done == group.total:
                 group.writer.finish()
@@ -178,16 +178,14 @@ def clean_item(
     return image, fit_mask(plan, item, data, image.data)
 
 
-def _skip(group: _Group, path: str, why: str, options: BuildOptions) -> None:
+def _leave_out(group: _Group, kind: str, path: str, why: str, options: BuildOptions) -> None:
+    """Note an image (`skipped`) or a mask (`NOTE`) that cannot be used. Raises DataError under `strict`."""
     if options.strict:
-        raise DataError(f"{readable(path)}: {why} (--strict; without it the image is left out and reported)")
-    group.note("skipped", path, why)
-
-
-def _leave_out_mask(group: _Group, path: str, why: str, options: BuildOptions) -> None:
-    if options.strict:
-        raise DataError(f"mask of {readable(path)}: {why} (--strict; without it the mask is left out)")
-    group.note(NOTE, path, why)
+        what, thing = ("mask of ", "mask") if kind == NOTE else ("", "image")
+        raise DataError(
+            f"{what}{readable(path)}: {why} (--strict; without it the {thing} is left out and reported)"
+        )
+    group.note(kind, path, why)
 
 
 def _copies(plan: PreparePlan, groups: list[_Group], options: BuildOptions, progress: Progress) -> _Copies:

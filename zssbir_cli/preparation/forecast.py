@@ -3,12 +3,11 @@
 import time
 from dataclasses import dataclass
 
-from zssbir_cli.errors import DataError
 from zssbir_cli.names import counted
 from zssbir_cli.preparation.build import clean_item
 from zssbir_cli.preparation.choices import BuildOptions
 from zssbir_cli.preparation.plan import PreparePlan
-from zssbir_cli.preparation.reading import available_cores
+from zssbir_cli.preparation.reading import available_cores, read_item
 from zssbir_cli.progress import rough_size, rough_time
 
 SAMPLE = 16
@@ -39,12 +38,7 @@ def foresee(plan: PreparePlan, options: BuildOptions) -> Forecast:
     given, stored, seconds = 0, 0, list[float]()
     for item in range(0, len(items), step):
         began = time.perf_counter()
-        data: bytes | DataError
-        try:
-            data = plan.sources[items.source[item]].read(items.entry[item])
-        except DataError as error:
-            data = error
-        cleaned, mask = clean_item(plan, options, item, data)
+        cleaned, mask = clean_item(plan, options, item, read_item(plan, item))
         seconds.append(time.perf_counter() - began)
         given += items.size[item]
         stored += len(cleaned.data or b"") + len(mask.data or b"")

@@ -12,8 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from zssbir_cli.arrays import Ints
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.plan import GROUPS, PreparePlan
@@ -29,7 +27,8 @@ UNREADABLE = b"\0" * 32
 """Stands for the digest of a file that cannot be read."""
 
 T = TypeVar("T")
-Chunk = tuple[list[int], list[bytes] | None]
+Chunk = list[tuple[int, bytes | None]]
+"""Item numbers, with their bytes where the source must be read in order."""
 
 
 def read_items(
@@ -38,72 +37,64 @@ def read_items(
     """Chunks of item numbers, in the order of `todo`, with what `use` makes of each item's number and bytes (or
     of the error in their place). A bounded number of chunks is under way."""
     pool = ThreadPoolExecutor(workers or available_cores(), thread_name_prefix="prepare")
-    waiting: deque[tuple[list[int], Future[list[T]]]] = deque()
+    waiting: deque[tuple[list[int], int, Future[list[T]]]] = deque()
     ahead, sizes = 0, plan.items.size
     try:
-        for chunk, raw in _feed(plan, todo):
-            waiting.append((chunk, pool.submit(_use_chunk, plan, chunk, raw, use)))
-            ahead += sum(sizes[i] for i in chunk)
+        for chunk in _chunks(plan, todo):
+            items = [item for item, _ in chunk]
+            size = sum(sizes[i] for i in items)
+            waiting.append((items, size, pool.submit(_use_chunk, plan, chunk, use)))
+            ahead += size
             while len(waiting) > AHEAD_CHUNKS or (ahead > AHEAD_BYTES and len(waiting) > 1):
-                items, future = waiting.popleft()
-                ahead -= sum(sizes[i] for i in items)
+                items, size, future = waiting.popleft()
+                ahead -= size
                 yield items, future.result()
-        while waiting:
-            items, future = waiting.popleft()
+        for items, _, future in waiting:
             yield items, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _use_chunk(
-    plan: PreparePlan, chunk: list[int], raw: list[bytes] | None, use: Callable[[int, bytes | DataError], T]
-) -> list[T]:
-    items, results = plan.items, []
-    for place, item in enumerate(chunk):
-        data: bytes | DataError
-        try:
-            data = raw[place] if raw is not None else plan.sources[items.source[item]].read(items.entry[item])
-        except DataError as error:
-            data = error
-        results.append(use(item, data))
-    return results
+def _use_chunk(plan: PreparePlan, chunk: Chunk, use: Callable[[int, bytes | DataError], T]) -> list[T]:
+    return [use(item, read_item(plan, item) if data is None else data) for item, data in chunk]
 
 
-def _feed(plan: PreparePlan, todo: Ints) -> Iterator[Chunk]:
-    """Items in chunks of bounded bytes; with their bytes where the source must be read in order."""
-    items, start = plan.items, 0
-    while start < len(todo):
-        source = plan.sources[items.source[int(todo[start])]]
-        if source.sequential:
-            mine = todo[np.asarray(items.source)[todo] == items.source[int(todo[start])]]
-            yield from _feed_stream(plan, [int(i) for i in mine])
-            start += len(mine)
-            continue
-        chunk: list[int] = []
-        size = 0
-        while start < len(todo) and len(chunk) < CHUNK_IMAGES and size < CHUNK_BYTES:
-            item = int(todo[start])
-            if plan.sources[items.source[item]].sequential:
-                break
-            chunk.append(item)
-            size += items.size[item]
-            start += 1
-        yield chunk, None
+def read_item(plan: PreparePlan, item: int) -> bytes | DataError:
+    """The bytes of an item's file, or why they cannot be read."""
+    try:
+        return plan.sources[plan.items.source[item]].read(plan.items.entry[item])
+    except DataError as error:
+        return error
 
 
-def _feed_stream(plan: PreparePlan, mine: list[int]) -> Iterator[Chunk]:
-    items, chunk, raw, size = plan.items, list[int](), list[bytes](), 0
-    source = plan.sources[items.source[mine[0]]]
-    stream = source.stream([items.entry[i] for i in mine])
-    for item, (_, data) in zip(mine, stream, strict=True):
-        chunk.append(item)
-        raw.append(data)
-        size += len(data)
+def _chunks(plan: PreparePlan, todo: Ints) -> Iterator[Chunk]:
+    """The items in chunks of bounded bytes."""
+    chunk: Chunk = []
+    size = 0
+    for item, data in _feed(plan, todo):
+        chunk.append((item, data))
+        size += plan.items.size[item]
         if len(chunk) >= CHUNK_IMAGES or size >= CHUNK_BYTES:
-            yield chunk, raw
-            chunk, raw, size = [], [], 0
+            yield chunk
+            chunk, size = [], 0
     if chunk:
-        yield chunk, raw
+        yield chunk
+
+
+def _feed(plan: PreparePlan, todo: Ints) -> Iterator[tuple[int, bytes | None]]:
+    """Each item; all of a source that must be read in order come together, with their bytes."""
+    items, order = plan.items, todo.tolist()
+    start = 0
+    while start < len(order):
+        source = plan.sources[items.source[order[start]]]
+        if not source.sequential:
+            yield order[start], None
+            start += 1
+            continue
+        mine = [i for i in order[start:] if plan.sources[items.source[i]] is source]
+        for item, (_, data) in zip(mine, source.stream([items.entry[i] for i in mine]), strict=True):
+            yield item, data
+        start += len(mine)
 
 
 class Content:
