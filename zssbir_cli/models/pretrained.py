@@ -67,28 +67,29 @@ def timm_file(name: str, tower: str = "") -> Path:
 
 def clip_file(model: str, tag: str) -> Path:
     """The file with the weights `tag` of an open_clip model: cached, or downloaded. Raises NotDownloaded."""
-    from open_clip.pretrained import get_pretrained_cfg
-
-    config = get_pretrained_cfg(model, tag)
-    repo, _, name = config.get("hf_hub", "").rpartition("/")
-    return hub_file(repo, _names(name, CLIP_FILES)) if repo else url_file(config["url"])
+    repo, names, url = _clip_source(model, tag)
+    return hub_file(repo, names) if repo else url_file(url)
 
 
 def clip_is_cached(model: str, tag: str) -> bool:
     """Whether `clip_file` would find its file in the hub's cache."""
-    from open_clip.pretrained import get_pretrained_cfg
-
-    repo, _, name = get_pretrained_cfg(model, tag).get("hf_hub", "").rpartition("/")
-    return bool(repo) and cached_file(repo, _names(name, CLIP_FILES)) is not None
+    repo, names, _ = _clip_source(model, tag)
+    return bool(repo) and cached_file(repo, names) is not None
 
 
 def clip_place(model: str, tag: str) -> str:
     """Where `clip_file` has its file from, in words."""
+    repo, names, url = _clip_source(model, tag)
+    return f"{names[0]} of {repo}" if repo else url
+
+
+def _clip_source(model: str, tag: str) -> tuple[str, tuple[str, ...], str]:
+    """The hub's repository ("" = none) with file names to try, and the address outside of the hub."""
     from open_clip.pretrained import get_pretrained_cfg
 
     config = get_pretrained_cfg(model, tag)
     repo, _, name = config.get("hf_hub", "").rpartition("/")
-    return f"{_names(name, CLIP_FILES)[0]} of {repo}" if repo else str(config["url"])
+    return repo, _names(name, CLIP_FILES), str(config.get("url", ""))
 
 
 def _names(file: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:

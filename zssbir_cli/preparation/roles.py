@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from zssbir_cli.names import find_class, listed, readable, suggestion
 from zssbir_cli.types import Role
 
 DEFAULT_UNSEEN = "0.2"
+_NUMBER = re.compile(r"[+-]?[0-9]*[.]?[0-9]+(e-?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,6 @@ class Unseen:
 
     names: frozenset[str] = frozenset()
     draw: int = 0
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """One way to understand a value, and the spelling that means nothing else."""
-
-    what: str
-    spelling: str
-    value: Unseen
 
 
 def assign_roles(
@@ -79,56 +72,40 @@ def read_unseen(value: str | None, classes: Sequence[str]) -> Unseen:
         return _named(_names_in(Path(text[1:])), classes)
     if text.startswith("n=") and text not in classes:
         return _drawn(text[2:], text, len(classes))
-    found = (_as_class(text, classes), _as_names(text, classes), _as_number(text, classes), _as_file(text))
-    readings = [r for r in found if r]
-    if len(readings) > 1:
-        ways = "; or ".join(f"{r.spelling} for {r.what}" for r in readings)
-        raise UsageError(f"--unseen {readable(text)} has {len(readings)} meanings here: write {ways}")
-    if not readings:
-        return _named(_split(text), classes)
-    if readings[0].spelling.startswith("@"):
+    meanings = _meanings(text, classes)
+    if len(meanings) > 1:
+        ways = "; or ".join(f"{spelling} for {what}" for what, spelling in meanings.values())
+        raise UsageError(f"--unseen {readable(text)} has {len(meanings)} meanings here: write {ways}")
+    if "number" in meanings:
+        return _drawn(text, text, len(classes))
+    if "file" in meanings:
         return _named(_names_in(Path(text)), classes)
-    return readings[0].value
+    return _named([text] if "class" in meanings else _split(text), classes)
 
 
-def _as_class(text: str, classes: Sequence[str]) -> _Reading | None:
-    if "," in text and text not in classes:
-        return None
-    name = find_class(readable(text), classes)
-    if name is None:
-        return None
-    spelling = "its name in an @FILE" if "," in text else f"'{name},'"
-    return _Reading(f"the class {name!r}", spelling, Unseen(frozenset({name})))
-
-
-def _as_names(text: str, classes: Sequence[str]) -> _Reading | None:
-    """Several names, where the whole text is a class too."""
+def _meanings(text: str, classes: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """How a value may be understood (`class`, `classes`, `number`, `file`): what it means then, and the spelling that
+    means nothing else."""
+    found: dict[str, tuple[str, str]] = {}
+    several = "," in text
+    name = None if several and text not in classes else find_class(readable(text), classes)
+    if name is not None:
+        found["class"] = f"the class {name!r}", "its name in an @FILE" if several else f"'{name},'"
     names = _split(text)
-    if text not in classes or "," not in text or not all(find_class(n, classes) for n in names):
-        return None
-    return _Reading(f"the {len(names)} classes {listed(names)}", "them in an @FILE", Unseen())
+    if several and text in classes and all(find_class(n, classes) for n in names):
+        found["classes"] = f"the {len(names)} classes {listed(names)}", "them in an @FILE"
+    if text.casefold() == "all":
+        found["number"] = "all classes", f"n={text}"
+    elif _NUMBER.fullmatch(text):
+        found["number"] = f"{text} of the {len(classes)} classes", f"n={text}"
+    with suppress(OSError, ValueError):  # too long for a file's name, or holds a NUL
+        if Path(text).is_file():
+            found["file"] = "the names in that file", f"@{readable(text)}"
+    return found
 
 
 def _split(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _as_number(text: str, classes: Sequence[str]) -> _Reading | None:
-    """`all`, whole numbers and what looks like a fraction."""
-    if text.casefold() != "all" and not re.fullmatch(r"[+-]?[0-9]*[.]?[0-9]+(e-?[0-9]+)?", text):
-        return None
-    clash = find_class(text, classes) or Path(text).is_file()
-    value = Unseen() if clash else _drawn(text, text, len(classes))
-    what = "all classes" if text.casefold() == "all" else f"{text} of the {len(classes)} classes"
-    return _Reading(what, f"n={text}", value)
-
-
-def _as_file(text: str) -> _Reading | None:
-    try:
-        there = Path(text).is_file()
-    except (OSError, ValueError):  # too long for a file's name, or holds a NUL
-        return None
-    return _Reading("the names in that file", f"@{readable(text)}", Unseen()) if there else None
 
 
 def _drawn(text: str, given: str, total: int) -> Unseen:
