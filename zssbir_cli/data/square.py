@@ -3,11 +3,13 @@
 All functions take and return uint8 tensors [C, H, W].
 """
 
+import platform
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tvf
+from torch.nn import functional
 
 cv2.setNumThreads(0)  # loaders run one process per core
 
@@ -34,14 +36,14 @@ def square_sketch(image: Tensor, size: int, crop: bool = True) -> Tensor:
     below, beside = side + 2 * margin - height - y, side + 2 * margin - width - x
     cut = image[0, top:bottom, left:right].numpy()
     canvas = cv2.copyMakeBorder(cut, y, below, x, beside, cv2.BORDER_CONSTANT, value=(255,))
-    return stretch(tvf.resize(torch.from_numpy(canvas)[None], [size, size], antialias=True))
+    return stretch(resize(torch.from_numpy(canvas)[None], size))
 
 
 def resize_squared(image: Tensor, size: int) -> Tensor:
     """What `square_sketch` made at another size [1, S, S] -> [1, size, size]; at its own size the same bits."""
     if image.shape[1:] == (size, size):
         return image
-    return stretch(tvf.resize(image, [size, size], antialias=True))
+    return stretch(resize(image, size))
 
 
 def ink_box(image: Tensor) -> tuple[int, int, int, int] | None:
@@ -74,7 +76,24 @@ def stretch(image: Tensor) -> Tensor:
 
 def resize_photo(image: Tensor, size: int) -> Tensor:
     """Photo [3, H, W] -> [3, size, size]; the aspect ratio is not kept (as in the published programs)."""
-    if image.shape[1:] == (size, size):
-        return image
-    resized: Tensor = tvf.resize(image, [size, size], antialias=True)
-    return resized
+    return image if image.shape[1:] == (size, size) else resize(image, size)
+
+
+def resize(image: Tensor, size: int) -> Tensor:
+    """uint8 [C, H, W] -> [C, size, size], bilinear and antialiased.
+
+    The bits of torchvision's `resize`, whose import takes longer than a whole search.
+    """
+    # the strides say that channels come last where they do
+    pixels = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    if _IN_BYTES:
+        return functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
+    out = functional.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
+    return out.round_().to(torch.uint8)[0]
+
+
+_IN_BYTES = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in (
+    "aarch64",
+    "arm64",
+)
+"""Whether PyTorch resizes bytes as bytes, and fast, on this processor."""

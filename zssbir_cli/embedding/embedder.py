@@ -7,9 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
@@ -17,9 +16,11 @@ from zssbir_cli.compute.precision import Precision
 from zssbir_cli.compute.versions import library_versions
 from zssbir_cli.data.embeddings import EmbeddingInfo
 from zssbir_cli.embedding.passes import embed_all, embed_batches
+from zssbir_cli.embedding.ready import keep_ready, load_ready, ready_file
 from zssbir_cli.embedding.weights import Embeds, RunWeights, TowerWeights, Weights
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import printable
+from zssbir_cli.models.backbones import find_backbone
 from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
@@ -88,6 +89,8 @@ class Embedder:
 
     @cached_property
     def _loaded(self) -> tuple[Embeds, Precision]:
+        if self.device.type == "cpu" and (ready := load_ready(self._ready_file, self.device)):
+            return ready
         method = self.weights.load(self.device)
         chosen = Precision.choose(self.asked, self.device)
         chosen.apply_globally()
@@ -109,7 +112,7 @@ class Embedder:
     def made(self) -> str:
         """What embeddings depend on besides weights, images and precision, as JSON; equal texts: equal embeddings."""
         model, data = self.weights.model, self.weights.data
-        defaults = timm.get_pretrained_cfg(model.backbone)
+        defaults = find_backbone(model.backbone)
         facts = {
             "steps": STEPS_VERSION,
             "size": data.size,
@@ -149,6 +152,16 @@ class Embedder:
         """Embeddings float32 [N, D] of uint8 images [N, C, size, size], on the CPU."""
         with torch.inference_mode(), self.precision.autocast():
             return self.method.embed(images.to(self.precision.device), modality).float().cpu()
+
+    @property
+    def _ready_file(self) -> Path:
+        return ready_file(self.weights.sha256, self.made, self.asked)
+
+    def keep_ready(self) -> None:
+        """Keep the network, where it is not kept yet, for the queries of later searches (`ready.keep_ready`)."""
+        method, precision = self._loaded
+        if isinstance(method, nn.Module):
+            keep_ready(self._ready_file, method, self.size, precision)
 
     @cached_property
     def _texts(self) -> TextEncoder:

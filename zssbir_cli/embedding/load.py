@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ValidationError
@@ -12,13 +13,15 @@ from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.resume import what_differs
 from zssbir_cli.engine.runs import find_checkpoint
 from zssbir_cli.errors import CheckpointError, UsageError
-from zssbir_cli.methods.base import Method
 from zssbir_cli.methods.table import build_method
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.recipe.schema import Recipe
 
+if TYPE_CHECKING:
+    from zssbir_cli.methods.base import Method
 
-def load_run(run: Path, device: torch.device, which: str = "best") -> tuple[Recipe, Method, CheckpointInfo]:
+
+def load_run(run: Path, device: torch.device, which: str = "best") -> "tuple[Recipe, Method, CheckpointInfo]":
     """The recipe of a run and its method in eval mode, with the weights of a checkpoint (`find_checkpoint`).
 
     `CheckpointInfo.which` says which one was taken, `note` what the user should know of that. Raises
@@ -70,7 +73,7 @@ def recipe_of(run: Path, info: CheckpointInfo) -> tuple[Recipe, str]:
     )
 
 
-def load_start(recipe: Recipe, device: torch.device) -> Method:
+def load_start(recipe: Recipe, device: torch.device) -> "Method":
     """The method before training (the pretrained or random start), in eval mode: the baseline of every
     comparison."""
     torch.manual_seed(recipe.train.seed)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.v2 import functional as tvf
+
+from zssbir_cli.data.square import resize
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def crop_image(image: Tensor, crop: Crop, size: int) -> Tensor:
     top, left = round(crop.top * rows), round(crop.left * columns)
     height, width = max(1, round(crop.height * rows)), max(1, round(crop.width * columns))
     cut = image[:, top : top + height, left : left + width]
-    out: Tensor = tvf.resize(cut, [size, size], antialias=True)
+    out = cut if cut.shape[1:] == (size, size) else resize(cut, size)
     return out.flip(2) if crop.flip else out
 
 

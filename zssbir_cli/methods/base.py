@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from zssbir_cli.arrays import Ints
 from zssbir_cli.models.centring import SAMPLE, Centring
-from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.types import Modality
 
 Batch = dict[str, Tensor]
@@ -125,6 +124,8 @@ class Method(nn.Module, ABC):
 
     def param_groups(self) -> list[ParamGroup]:
         """Groups for the optimizer; default: all trainable parameters, those of encoders with their `lr_scale`."""
+        from zssbir_cli.models.encoder import Encoder  # timm with it, which only those who train need
+
         scales = {p: m.lr_scale for m in self.modules() if isinstance(m, Encoder) for p in m.parameters()}
         groups: dict[float, list[nn.Parameter]] = {}
         for parameter in self.parameters():

@@ -2,11 +2,9 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
-
-import timm
 
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.models.backbones import Backbone, find_backbone
 from zssbir_cli.models.hub import NotDownloaded, cached_file, hub_file, url_file
 from zssbir_cli.models.known import unknown_backbone
 
@@ -16,28 +14,32 @@ CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 def check_backbone(name: str, what: str = "model.backbone") -> None:
     """Raise UsageError when timm has no such model, or no such weights of it; `what` is named in the message."""
+    if find_backbone(name):
+        return
+    import timm
+
     if not timm.is_model(name):
         raise unknown_backbone(name, timm.list_models(), what)
     architecture, _, tag = name.partition(".")
-    if tag and not timm.models.is_model_pretrained(name):
-        tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
-        close = difflib.get_close_matches(tag, tags, 3, 0.5)
-        hint = f"did you mean {' or '.join(f'{architecture}.{t}' for t in close)}?" if close else ""
-        hint = hint or f"there are {', '.join(tags) or 'none'}"
-        raise UsageError(f"{what} {name!r}: timm has no weights {tag!r} of {architecture}; {hint}")
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
+    close = difflib.get_close_matches(tag, tags, 3, 0.5)
+    hint = f"did you mean {' or '.join(f'{architecture}.{t}' for t in close)}?" if close else ""
+    hint = hint or f"there are {', '.join(tags) or 'none'}"
+    raise UsageError(f"{what} {name!r}: timm has no weights {tag!r} of {architecture}; {hint}")
 
 
-def weights_config(name: str) -> Any:
+def weights_config(name: str) -> Backbone | None:
     """timm's record of a backbone's weights (input size, mean, std, where they are); None when it has none."""
-    return timm.get_pretrained_cfg(name) if timm.models.is_model_pretrained(name) else None
+    found = find_backbone(name)
+    return found if found and found.has_weights else None
 
 
 def is_cached(name: str) -> bool:
     """Whether a backbone's pretrained weights are in the hub's cache on this machine."""
     config = weights_config(name)
-    if config is None or not config.hf_hub_id:
+    if config is None or not config.hub:
         return False
-    return cached_file(config.hf_hub_id, _names(config.hf_hub_filename, TIMM_FILES)) is not None
+    return cached_file(config.hub, _names(config.hub_file, TIMM_FILES)) is not None
 
 
 def timm_file(name: str, tower: str = "") -> Path:
@@ -50,11 +52,11 @@ def timm_file(name: str, tower: str = "") -> Path:
         raise UsageError(
             f"model.backbone {name!r}: timm has no pretrained weights of it; give a file of weights"
         )
-    names = _names(config.hf_hub_filename, TIMM_FILES)
+    names = _names(config.hub_file, TIMM_FILES)
     try:
-        return hub_file(config.hf_hub_id, names) if config.hf_hub_id else url_file(config.url)
+        return hub_file(config.hub, names) if config.hub else url_file(config.url)
     except NotDownloaded as error:
-        where = f"{names[0]} of {config.hf_hub_id}" if config.hf_hub_id else config.url
+        where = f"{names[0]} of {config.hub}" if config.hub else config.url
         how = (
             f"give it as --model {tower}=FILE"
             if tower
@@ -92,7 +94,7 @@ def _clip_source(model: str, tag: str) -> tuple[str, tuple[str, ...], str]:
     return repo, _names(name, CLIP_FILES), str(config.get("url", ""))
 
 
-def _names(file: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+def _names(file: str, usual: tuple[str, ...]) -> tuple[str, ...]:
     """File names to try: a given one after its safetensors twin."""
     if not file:
         return usual

@@ -5,14 +5,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import file_sha256
-from zssbir_cli.models.encoder import build_encoder
+from zssbir_cli.models.backbones import find_backbone
 from zssbir_cli.models.known import TOWERS, WEIGHT_FILES, Tower, unknown_model
 from zssbir_cli.models.pretrained import check_backbone, is_cached, timm_file, weights_config
 from zssbir_cli.models.weights import read_state
@@ -67,6 +66,8 @@ class FrozenTower(nn.Module):
     """An encoder as it is, for sketches and photos."""
 
     def __init__(self, model: ModelConfig, size: int) -> None:
+        from zssbir_cli.models.encoder import build_encoder
+
         super().__init__()
         self.encoder = build_encoder(model, size)
 
@@ -92,7 +93,9 @@ def find_tower(name: str) -> TowerSpec:
     if Path(name).suffix.lower() in WEIGHT_FILES:
         return _of_file(Path(name), _backbone_in(Path(name)))
     architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
+    if find_backbone(architecture) is None:
+        import timm
+
         raise unknown_model(name, timm.list_models())
     check_backbone(name, "--model")
     if weights_config(name) is None:
@@ -106,7 +109,7 @@ def cached_tower() -> str | None:
 
 
 def _is_here(tower: Tower) -> bool:
-    return timm.is_model(tower.backbone.partition(".")[0]) and is_cached(tower.backbone)
+    return is_cached(tower.backbone)
 
 
 def _known(backbone: str) -> Tower:
@@ -128,7 +131,7 @@ def _configs(tower: Tower, weights: str, **options: int | str) -> tuple[ModelCon
         backbone=tower.backbone, weights=weights, options={**tower.options, **options}, mean=mean, std=std,
         tune="none",
     )  # fmt: skip
-    return model, DataConfig(size=tower.size or (found.input_size[1] if found else 224))
+    return model, DataConfig(size=tower.size or (found.size if found else 224))
 
 
 def _of_file(file: Path, backbone: str) -> TowerSpec:
@@ -151,8 +154,10 @@ def _of_file(file: Path, backbone: str) -> TowerSpec:
 def _backbone_in(file: Path) -> str:
     """The backbone that a weight file's name begins with. Errors: UsageError."""
     stem = file.name[: -len(file.suffix)]
-    if stem in TOWERS or (timm.is_model(stem) and timm.models.is_model_pretrained(stem)):
+    if stem in TOWERS or weights_config(stem):
         return stem
+    import timm
+
     names = [
         m
         for m in timm.list_models()
@@ -173,7 +178,7 @@ def _of_recipe(path: Path) -> TowerSpec:
 
 def start_of(recipe: Recipe, path: Path) -> TowerSpec:
     """A recipe's backbone before training; `path`: the recipe's file, by which it is found again."""
-    found = weights_config(recipe.model.backbone) if timm.is_model(recipe.model.backbone) else None
+    found = weights_config(recipe.model.backbone)
     default = {"mean": found.mean, "std": found.std} if found else {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     own = {key: value for key in ("mean", "std") if (value := getattr(recipe.model, key))}
     model = recipe.model.model_copy(update={**default, **own, "projection": 0, "tune": "none"})

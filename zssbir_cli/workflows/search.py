@@ -122,7 +122,9 @@ def search_sketches(
         Path(photos), choose_device(device), run=run, model=model, runs=Path(runs), which=checkpoint,
         workers=workers, text=bool(text), progress=progress,
     )  # fmt: skip
-    return _search(opened, queries, left_out, text, k, min_score, progress)
+    result = _search(opened, queries, left_out, text, k, min_score, progress)
+    opened.embedder.keep_ready()
+    return result
 
 
 def search_gallery(
