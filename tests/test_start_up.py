@@ -18,8 +18,8 @@ from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.square import resize
 from zssbir_cli.embedding.ready import KEPT, keep_ready, load_ready, ready_file
 from zssbir_cli.files import cache_folder
-from zssbir_cli.models import backbones
-from zssbir_cli.models.backbones import find_backbone
+from zssbir_cli.models import timm_records
+from zssbir_cli.models.timm_records import find_backbone
 from zssbir_cli.types import Modality
 
 LATE = ("timm", "torchvision", "torch._dynamo")
@@ -173,5 +173,5 @@ def test_the_cache_may_be_read_only(kept: Path, monkeypatch: pytest.MonkeyPatch)
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(backbones.files, "write_json", refuse)
+    monkeypatch.setattr(timm_records.files, "write_json", refuse)
     assert find_backbone("test_vit") is not None

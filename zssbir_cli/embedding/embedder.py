@@ -20,8 +20,8 @@ from zssbir_cli.embedding.ready import keep_ready, load_ready, ready_file
 from zssbir_cli.embedding.weights import Embeds, RunWeights, TowerWeights, Weights
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import printable
-from zssbir_cli.models.backbones import find_backbone
 from zssbir_cli.models.clip_text import TextEncoder
+from zssbir_cli.models.timm_records import find_backbone
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
 

@@ -4,9 +4,9 @@ import difflib
 from pathlib import Path
 
 from zssbir_cli.errors import CheckpointError, UsageError
-from zssbir_cli.models.backbones import Backbone, find_backbone
 from zssbir_cli.models.hub import NotDownloaded, cached_file, hub_file, url_file
 from zssbir_cli.models.known import unknown_backbone
+from zssbir_cli.models.timm_records import Backbone, find_backbone
 
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

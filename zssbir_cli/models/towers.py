@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import file_sha256
-from zssbir_cli.models.backbones import find_backbone
 from zssbir_cli.models.known import TOWERS, WEIGHT_FILES, Tower, unknown_model
 from zssbir_cli.models.pretrained import check_backbone, is_cached, timm_file, weights_config
+from zssbir_cli.models.timm_records import find_backbone
 from zssbir_cli.models.weights import read_state
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe

@@ -15,8 +15,8 @@ from zssbir_cli import files
 class Backbone:
     """A model of timm: its normalisation, and the weights that timm has of it."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     size: int
     """Side of the input, pixels."""
     has_weights: bool
@@ -69,7 +69,9 @@ def _ask(name: str) -> Backbone | None:
     config = timm.get_pretrained_cfg(name)
     if config is None:
         return Backbone((0.5,) * 3, (0.5,) * 3, 224, has_weights)
+    mean: Any = tuple(config.mean)
+    std: Any = tuple(config.std)
     return Backbone(
-        tuple(config.mean), tuple(config.std), int(config.input_size[-1]), has_weights,
+        mean, std, int(config.input_size[-1]), has_weights,
         config.hf_hub_id or "", str(config.hf_hub_filename or ""), str(config.url or ""),
     )  # fmt: skip
