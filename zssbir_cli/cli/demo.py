@@ -25,7 +25,7 @@ def demo(
             "--per-class",
             metavar="N",
             min=2,
-            help="Photos per class, and 3/4 as many sketches.  [default: 40; 12 with --quick]",
+            help="Photos per class, and 3/4 as many sketches.  [default: 40; 10 with --quick]",
             show_default=False,
         ),
     ] = None,

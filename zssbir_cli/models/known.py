@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -119,10 +120,15 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-@cache
 def timm_names() -> frozenset[str]:
-    """The architectures of timm, read from its source files, in a tenth of the time that importing it takes; empty
-    where these look otherwise than expected: then only timm itself can tell."""
+    """The architectures of timm. Empty where only timm itself can tell: when it is loaded, as more may be registered
+    with it, and when its files look otherwise than expected."""
+    return frozenset() if "timm" in sys.modules else _timm_files()
+
+
+@cache
+def _timm_files() -> frozenset[str]:
+    """The names that timm's source files register, in a tenth of the time that importing it takes."""
     registered = re.compile(r"^@register_model\s+def (\w+)\(", re.M)
     old = re.compile(r"^\s+'(\w+)': '[\w.]+',", re.M)
     names: set[str] = set()
