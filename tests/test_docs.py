@@ -1,5 +1,6 @@
 """README and docs: every command that they name exists, every link leads somewhere, and the quick start works."""
 
+import ast
 import os
 import re
 import shlex
@@ -88,6 +89,25 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         links = re.findall(r"\]\(([^)\s#]+)", page.read_text("utf-8"))
         todo += [(page.parent / link).resolve() for link in links if not re.match(r"[a-z]+:", link)]
     assert not {p.name for p in PAGES} - {p.name for p in seen}
+
+
+def test_equations_lead_to_code_and_keys_that_exist() -> None:
+    text = (ROOT / "docs/methods.md").read_text("utf-8")
+    found = re.findall(r"\| ((?:`\w+`(?:, )?)+) in `([\w/.]+)` \|", text)
+    assert len(found) >= 13
+    for names, file in found:
+        defined = {
+            node.name
+            for node in ast.walk(ast.parse((ROOT / "zssbir_cli" / file).read_text("utf-8")))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        assert set(re.findall(r"\w+", names)) <= defined, file
+    reference = (ROOT / "docs/recipes.md").read_text("utf-8").split("\n## ")
+    for section in text.split("\n## ")[1:]:
+        name = section.split()[0].lower()
+        (known,) = [part for part in reference if part.startswith(f"method: {name}")]
+        for key in re.findall(r"`(method\.\w+)`", section):
+            assert re.search(rf"^\| `{key}[.`]", known, re.M), f"{name}: {key}"
 
 
 SMALLER = {

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import stat
 import sys
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from retrieval_helpers import make_run
 
 from zssbir_cli.data.prepared import PreparedSet
@@ -20,7 +23,7 @@ from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.engine.bundle import BEST
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import CheckpointError, UsageError
-from zssbir_cli.inputs.datasets import EvalImages
+from zssbir_cli.inputs.datasets import EvalImages, load_image
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows import export as workflow
 from zssbir_cli.workflows.eval import evaluate_run
@@ -62,6 +65,20 @@ def test_onnx_gives_the_same_rows_for_any_batch(run: Path, tiny_demo: Path) -> N
             np.testing.assert_allclose(
                 embeddings(Path("mine.onnx"), batch[:count]), wanted[:count], atol=2e-5
             )
+
+
+def test_the_example_of_the_page_runs(run: Path, tiny_demo: Path) -> None:
+    """docs/export.md, with a photo of the set; its row is that of the run."""
+    guide = (Path(__file__).parents[1] / "docs/export.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    export(run, out="mine.onnx")
+    photos = PreparedSet.open(tiny_demo).images(Part.VAL, Modality.PHOTO)
+    Image.fromarray(load_image(photos, 0).permute(1, 2, 0).numpy()).save("photo.jpg", quality=98)
+    space: dict[str, Any] = {}
+    exec(compile(block, "export.md", "exec"), space)
+    embedder = Embedder.open(run, torch.device("cpu"), precision="fp32", workers=0)
+    wanted = embedder.embed_batch(EvalImages(photos, 32)[0][None], Modality.PHOTO)[0].numpy()
+    assert space["row"] @ wanted > 0.99
 
 
 @pytest.mark.parametrize(
