@@ -10,10 +10,9 @@ from torch.utils.data import Dataset
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
-from zssbir_cli.engine.job import Job
+from zssbir_cli.engine.job import FitResult, Job
 from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.runlog import RunDir
-from zssbir_cli.engine.state import FitResult
 from zssbir_cli.methods.base import Batch, ItemKey, Method, StepOutput, TrainData
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 from zssbir_cli.types import Modality

@@ -42,11 +42,10 @@ def test_chance_is_the_mean_of_random_orders(sizes: list[int]) -> None:
     k = (2, 15) if sum(sizes) > 15 else (2,)
     chance = chance_of(random_ranking(sizes, k, 0))
     seen = [random_ranking(sizes, k, seed) for seed in range(12)]
-    for name in chance.names:
-        for convention in Metrics.conventions_of(name) or ("voc",):
-            values = np.array([m.get(name, convention) for m in seen])
-            sure = 4 * values.std() / np.sqrt(len(values)) + 0.004
-            assert chance.get(name, convention) == pytest.approx(values.mean(), abs=sure), (name, convention)
+    for name, convention in chance.columns:
+        values = np.array([m.get(name, convention) for m in seen])
+        sure = 4 * values.std() / np.sqrt(len(values)) + 0.004
+        assert chance.get(name, convention) == pytest.approx(values.mean(), abs=sure), (name, convention)
 
 
 def test_chance_in_closed_form() -> None:

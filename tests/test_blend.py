@@ -7,9 +7,9 @@ import torch
 from engine_helpers import Toy, make_run, toy_fit, toy_method
 from torch import nn
 
-from zssbir_cli.engine.blend import SHARES, Blend
+from zssbir_cli.engine.averages import SHARES, Blend
 from zssbir_cli.engine.checkpoint import inspect, read_weights
-from zssbir_cli.engine.records import read_metrics
+from zssbir_cli.engine.runs import read_metrics
 from zssbir_cli.errors import UsageError
 
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.resume import changes
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.runs import read_metrics
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.recipe.schema import Recipe
 
@@ -220,7 +220,7 @@ def test_a_run_without_a_checkpoint_starts_from_its_beginning(tmp_path):
     run.append({"step": 1, "loss": 0.5})
     resumed, _ = toy_fit(run, epochs=1, resume=True, hooks=hooks)
     assert same_weights(straight, resumed)
-    assert hooks.notes == ["this run has no checkpoint yet: it starts from its beginning"]
+    assert hooks.notes == ["this run has no checkpoint yet: starting from the beginning"]
     assert {"step": 1, "loss": 0.5} not in read_metrics(run.path)
 
 
@@ -286,7 +286,7 @@ def test_a_kill_between_the_two_renames_of_best_is_mended_on_resume(tmp_path):
 
 def test_a_skipped_step_moves_no_average(tmp_path):
     """One batch whose loss is not finite: weights and their average stay as they were."""
-    from zssbir_cli.engine.ema import Ema
+    from zssbir_cli.engine.averages import Ema
 
     module = torch.nn.Linear(2, 2)
     ema = Ema(module, 0.5)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zssbir_cli.cli import renamed
+from zssbir_cli.cli import mistakes
 from zssbir_cli.cli.app import app
 
 ZSSBIR = [sys.executable, "-m", "zssbir_cli"]
@@ -38,7 +38,7 @@ MISTAKES = [
     (["train", "--resume", "runs/latest"], 2, "zssbir train --recipe"),
     (["train", "--recipe", "demo", "--check", "--overfit", "2"], 2, "--overfit has no effect with --check"),
     (["recipes", "pumix"], 2, "did you mean puxim"),
-    (["recipes", "--markdown"], 2, "goes with --keys"),
+    (["recipes", "--markdown"], 2, "needs --keys"),
     (["demo", "--set", "train.epoch=3"], 2, "did you mean 'train.epochs'"),
     (["demo", "--set", "model.backbone=resnet81"], 2, "did you mean resnet18"),
     (["demo", "--set", "model.weights=nowhere.pth"], 4, "nowhere.pth: no such weight file"),
@@ -134,7 +134,7 @@ def test_the_list_of_splits_is_readable_at_any_width(columns: int) -> None:
 
 
 def test_old_names_work_and_are_noted() -> None:
-    line, notes = renamed.modern(["search", "a.png", "-g", "pics", "--gallery=x", "--", "--gallery"])
+    line, notes = mistakes.modern(["search", "a.png", "-g", "pics", "--gallery=x", "--", "--gallery"])
     assert line == ["search", "a.png", "--photos", "pics", "--photos=x", "--", "--gallery"]
     assert len(notes) == 2
 
@@ -155,7 +155,7 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path, moment: float) -> None:
     assert child.wait(60) in (130, -signal.SIGINT)  # the same for a shell; Python chooses
     said = [line for line in rest.splitlines() if line.startswith("zssbir: interrupted: ")]
     assert len(said) == 1, rest
-    assert "same command continues" in said[0]
+    assert "same command to continue" in said[0]
     assert "Traceback" not in rest, rest
 
 
@@ -200,8 +200,8 @@ def test_what_libraries_log_does_not_reach_users() -> None:
     """Nor what they warn of; their errors are one line, and with --debug all of it is there."""
     code = (
         "import logging, sys, warnings\n"
-        "from zssbir_cli.cli import logs\n"
-        "logs.quiet_libraries(sys.argv[1] == 'debug')\n"
+        "from zssbir_cli.cli import streams\n"
+        "streams.quiet_libraries(sys.argv[1] == 'debug')\n"
         "logging.getLogger('timm.models').warning('raw words')\n"
         "logging.getLogger('uvicorn.error').error('broken\\nas always')\n"
         "logging.getLogger('zssbir').warning('w.pth: not used')\n"
@@ -260,7 +260,7 @@ def test_gigantic_arrays_are_a_shortage() -> None:
     import numpy as np
     import torch
 
-    from zssbir_cli.compute.shortage import out_of_memory
+    from zssbir_cli.compute.memory import out_of_memory
 
     for allocate in (
         lambda: np.empty(1 << 55, np.uint8),

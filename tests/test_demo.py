@@ -57,7 +57,7 @@ def test_a_second_demo_uses_the_finished_run(out: Path) -> None:
     said: list[str] = []
     draw(out, photos=2, workers=1)
     again = demo(out, out / "data", device="cpu", overrides=SMALL, say=said.append)
-    assert "trained already" in said[0]
+    assert "already trained" in said[0]
     assert str(again.run) == before["run"] or again.run.samefile(before["run"])
     assert [s.map_all for s in again.scores] == [s["map_all"] for s in before["scores"]]
 

@@ -13,11 +13,10 @@ from torch.nn import functional
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
-from zssbir_cli.embedding.passes import embed_all
+from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.engine.checkpoint import read_weights
-from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.engine.runlog import RunDir
-from zssbir_cli.engine.runs import latest_run
+from zssbir_cli.engine.runs import latest_run, read_metrics
 from zssbir_cli.errors import DivergedError, Interrupted, UsageError
 from zssbir_cli.methods.base import StepOutput
 from zssbir_cli.recipe.schema import OptimConfig

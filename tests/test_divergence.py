@@ -8,8 +8,7 @@ import torch
 from engine_helpers import Toy, ToyItems, make_run, same_weights, toy_data, toy_fit
 from torch import nn
 
-from zssbir_cli.engine.records import read_metrics
-from zssbir_cli.engine.runs import latest_run
+from zssbir_cli.engine.runs import latest_run, read_metrics
 from zssbir_cli.errors import DivergedError
 from zssbir_cli.methods.base import StepOutput
 from zssbir_cli.recipe.schema import OptimConfig

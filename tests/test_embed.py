@@ -25,6 +25,7 @@ from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult, PhotoFiles, follow_folder
 from zssbir_cli.embedding.gallery import open_gallery
 from zssbir_cli.embedding.listing import list_photos
+from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.embed import embed
@@ -65,7 +66,7 @@ def test_folder_of_photos_without_classes(tmp_path: Path, run: Path) -> None:
     assert set(found.label) == {-1}
     np.testing.assert_allclose(np.linalg.norm(found.embedding, axis=1), 1, atol=1e-3)
     assert [p.name for p in result.path.parent.iterdir()] == [result.path.name]
-    embedder = Embedder.open(run, CPU, workers=0)
+    embedder = Embedder(RunWeights(run), CPU, workers=0)
     alone = embedder.embed(PhotoFiles(list_photos(folder / "sub 1"), 32), Modality.PHOTO)
     np.testing.assert_allclose(found.embedding[-2:], alone.numpy(), atol=1e-6)
 
@@ -197,17 +198,17 @@ def test_two_at_once_both_end_with_a_whole_file(tmp_path: Path, run: Path) -> No
 def test_other_weights_preprocessing_or_versions_are_not_reused(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedder = Embedder.open(run, CPU)
+    embedder = Embedder(RunWeights(run), CPU)
     info = embedder.info()
     assert embedder.accepts(info)
     assert not embedder.accepts(replace(info, checkpoint="0" * 64))
     assert not embedder.accepts(replace(info, made=""))
-    assert not Embedder.open(run, CPU, precision="fp32").accepts(replace(info, precision="bf16"))
+    assert not Embedder(RunWeights(run), CPU, precision="fp32").accepts(replace(info, precision="bf16"))
     monkeypatch.setattr(embedders, "STEPS_VERSION", 0)
-    assert not Embedder.open(run, CPU).accepts(info)
+    assert not Embedder(RunWeights(run), CPU).accepts(info)
     monkeypatch.undo()
     monkeypatch.setattr(embedders, "library_versions", lambda *names: {"torch": "1.0"})
-    assert not Embedder.open(run, CPU).accepts(info)
+    assert not Embedder(RunWeights(run), CPU).accepts(info)
 
 
 def test_a_damaged_copy_of_a_set_is_refused(tmp_path: Path, run: Path, tiny_demo: Path) -> None:
@@ -261,8 +262,8 @@ def test_bf16_stays_close_to_fp32(run: Path) -> None:
     images = torch.randint(
         0, 255, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    exact = Embedder.open(run, CPU, precision="fp32").method.embed(images, Modality.PHOTO)
-    fast = Embedder.open(run, CPU, precision="bf16")
+    exact = Embedder(RunWeights(run), CPU, precision="fp32").method.embed(images, Modality.PHOTO)
+    fast = Embedder(RunWeights(run), CPU, precision="bf16")
     with torch.inference_mode(), fast.precision.autocast():
         rounded = fast.method.embed(images, Modality.PHOTO).float()
     assert torch.cosine_similarity(exact, rounded).min() >= embedders.LEAST_COSINE
@@ -271,13 +272,13 @@ def test_bf16_stays_close_to_fp32(run: Path) -> None:
 
 def test_bf16_that_strays_falls_back_to_fp32(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedders, "LEAST_COSINE", 1.1)
-    assert Embedder.open(run, CPU, precision="bf16").precision.name == "fp32"
+    assert Embedder(RunWeights(run), CPU, precision="bf16").precision.name == "fp32"
 
 
 def test_weights_that_training_replaces_meanwhile_are_not_taken_for_the_ones_that_were_found(
     tmp_path: Path, tiny_recipe: Path, run: Path
 ) -> None:
-    embedder = Embedder.open(run, CPU, workers=0)
+    embedder = Embedder(RunWeights(run), CPU, workers=0)
     other = make_run(tmp_path / "runs" / "other", tiny_recipe, seed=1)
     shutil.rmtree(run / "checkpoints" / "best")
     shutil.copytree(other / "checkpoints" / "best", run / "checkpoints" / "best")
@@ -310,7 +311,7 @@ def test_a_file_that_another_process_replaces_is_not_taken_for_ones_own(
 ) -> None:
     """Both write to one place, where models share a cache folder, or while training replaces a run's weights."""
     folder = photos(tmp_path / "photos")
-    other = Embedder.open(make_run(tmp_path / "runs" / "other", tiny_recipe, seed=1), CPU, workers=0)
+    other = Embedder(RunWeights(make_run(tmp_path / "runs" / "other", tiny_recipe, seed=1)), CPU, workers=0)
 
     def follow_and_lose(*args: object, **options: object) -> FolderResult:
         result = follow_folder(*args, **options)  # type: ignore[arg-type]

@@ -11,10 +11,9 @@ import torch
 from engine_helpers import Toy, ToyItems, make_run, same_weights, toy_data, toy_fit, toy_method
 from torch import nn
 
-from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir
-from zssbir_cli.engine.runs import latest_run
+from zssbir_cli.engine.runs import latest_run, read_metrics
 from zssbir_cli.errors import Interrupted
 from zssbir_cli.methods.base import StepOutput
 from zssbir_cli.recipe.schema import OptimConfig

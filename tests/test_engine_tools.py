@@ -15,10 +15,9 @@ from zssbir_cli.cli.train_progress import print_profile
 from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.profile import PHASES, profile_steps
-from zssbir_cli.engine.report import Silent
+from zssbir_cli.engine.report import Silent, TensorBoardHooks
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.runs import find_run
-from zssbir_cli.engine.tensorboard import TensorBoardHooks
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
@@ -84,11 +83,11 @@ def test_comparison_names_what_differs(tmp_path, two_runs):
     a, b = two_runs
     b.update_record({"versions": {"torch": "2.7"}, "command": ["zssbir", "--data", "my set"]})
     found = compare_runs(a.path, b.path)
-    assert found.recipe == [("optim.lr", "0.003", "0.5")]
-    assert ("versions.torch", "2.6", "2.7") in found.record
-    assert [new for key, _, new in found.record if key == "command"] == ["zssbir --data 'my set'"]
-    assert ("best val: mAP@all %", "40.0", "-") in found.outcome
-    assert ("eval zs: mAP@all %", "50.0", "-") in found.outcome
+    assert found["recipe"] == [("optim.lr", "0.003", "0.5")]
+    assert ("versions.torch", "2.6", "2.7") in found["record"]
+    assert [new for key, _, new in found["record"] if key == "command"] == ["zssbir --data 'my set'"]
+    assert ("best val: mAP@all %", "40.0", "-") in found["outcome"]
+    assert ("eval zs: mAP@all %", "50.0", "-") in found["outcome"]
 
 
 def test_runs_on_the_command_line(tmp_path, two_runs):

@@ -1,6 +1,7 @@
 """Protocols, intervals, comparison, user files and the eval workflow's warnings, without a trained model."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation import results
 from zssbir_cli.evaluation.bootstrap import intervals, paired_difference
 from zssbir_cli.evaluation.compare import compare_results
-from zssbir_cli.evaluation.inputs import file_inputs
-from zssbir_cli.evaluation.measure import duplicates, measure
+from zssbir_cli.evaluation.measure import Inputs, duplicates, inputs_of_file, measure
 from zssbir_cli.evaluation.report import write_report
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.retrieval.projection import confusion, pca
+
+
+def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:
+    return inputs_of_file(path, read_user_embeddings(path), classes)
 
 
 def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
@@ -231,7 +235,7 @@ def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> Non
     assert compare_results(tmp_path / "a.json", tmp_path / "a.json").rows[0][3].p == 1
     other = write_npz(tmp_path / "c.npz", query_labels=np.array(["cup"] * 24))
     results.write(measure(file_inputs(other), k=[5], device="cpu"), tmp_path / "c.json")
-    with pytest.raises(DataError, match="not of the same queries"):
+    with pytest.raises(DataError, match="do not have the same queries"):
         compare_results(tmp_path / "a.json", tmp_path / "c.json")
     with pytest.raises(DataError, match="no such file"):
         compare_results(tmp_path / "a.json", tmp_path / "nothing.json")

@@ -52,11 +52,11 @@ def test_onnx_gives_the_same_rows_for_any_batch(run: Path, tiny_demo: Path) -> N
     about = json.loads(Path("mine.json").read_text())
     assert about["files"] == {"sketch": "mine.onnx", "photo": "mine.onnx"}
     assert about["input"]["shape"] == ["batch", 3, 32, 32]
-    assert about["sha256"] == RunWeights.open(run, "best").sha256
+    assert about["sha256"] == RunWeights(run, "best").sha256
     assert about["checked_on"] == "8 photos and sketches of demo"
     assert str(tiny_demo.parent) not in json.dumps(about)  # nothing of this machine
     assert str(run.parent) not in Path("mine.json").read_text().replace(str(tiny_demo), "")
-    embedder = Embedder.open(run, torch.device("cpu"), precision="fp32", workers=0)
+    embedder = Embedder(RunWeights(run), torch.device("cpu"), precision="fp32", workers=0)
     for modality in Modality:
         images = EvalImages(PreparedSet.open(tiny_demo).images(Part.VAL, modality), 32)
         batch = torch.stack([images[i].expand(3, -1, -1) for i in range(13)])
@@ -121,7 +121,7 @@ def test_a_network_that_differs_is_not_kept(run: Path, monkeypatch: pytest.Monke
 def test_wrong_words_and_missing_extra(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="one of onnx, run"):
         export(run, format="tflite")
-    with pytest.raises(UsageError, match=r"goes into a \.zip file"):
+    with pytest.raises(UsageError, match=r"exported as a \.zip file"):
         export(run, format="run", out="x.tar")
     with pytest.raises(UsageError, match="leave out --model"):
         export(format="run", model="clip")
@@ -153,7 +153,7 @@ def test_a_run_as_one_file_serves_as_the_run(run: Path, tmp_path: Path) -> None:
 def test_without_a_best_checkpoint_the_last_one_is_packed(run: Path) -> None:
     (run / "checkpoints" / "best").rename(run / "gone")
     (bundle,) = export(run, format="run").files
-    assert RunWeights.open(find_run(bundle).path, "best").sha256 == RunWeights.open(run, "last").sha256
+    assert RunWeights(find_run(bundle).path, "best").sha256 == RunWeights(run, "last").sha256
 
 
 def hostile(name: str, data: bytes = b"x") -> Callable[[zipfile.ZipFile], None]:
@@ -221,5 +221,5 @@ def test_a_long_name_and_what_a_kill_left_in_the_cache(run: Path, tmp_path: Path
     for folder in (left, fresh):
         (folder / "eval").mkdir(parents=True)
     os.utime(left, (time.time() - 2 * 24 * 3600,) * 2)
-    assert RunWeights.open(find_run(bundle).path, "best").sha256 == RunWeights.open(run, "best").sha256
+    assert RunWeights(find_run(bundle).path, "best").sha256 == RunWeights(run, "best").sha256
     assert (left.exists(), fresh.exists()) == (False, True)

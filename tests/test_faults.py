@@ -17,10 +17,9 @@ import torch
 from engine_helpers import ToyItems, make_run, same_weights, toy_data, toy_fit, toy_method
 
 from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.runlog import RunDir
-from zssbir_cli.engine.runs import latest_run
+from zssbir_cli.engine.runs import latest_run, read_metrics
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 
 TIMES = ("images_per_s", "data_wait")

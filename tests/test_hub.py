@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from zssbir_cli.embedding.choice import choose_weights
+from zssbir_cli.embedding.weights import choose_weights
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.models.encoder import build_encoder
 from zssbir_cli.models.hub import NotDownloaded, hub_file, unreachable

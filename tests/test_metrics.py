@@ -167,7 +167,7 @@ def test_result_does_not_depend_on_the_order_of_the_gallery(seed: int, copies: i
     order = rng.permutation(len(g))
     a = evaluate(q, g, lq, lg, k=(5, 20))
     b = evaluate(q, g[order], lq, lg[order], k=(5, 20))
-    for name in a.names:
+    for name in dict(a.columns.keys()):
         for convention in CONVENTIONS:
             np.testing.assert_allclose(
                 a.per_query(name, convention), b.per_query(name, convention), rtol=0, atol=1e-14

@@ -74,7 +74,7 @@ def test_other_data_is_another_row_and_is_said(runs: Path) -> None:
     add_run(runs, "r4", 0.5, seed=7, identity="b")
     table = paper_table([], runs)
     assert [len(r.runs) for r in table.rows] == [3, 1, 1]
-    assert any("not all rows are of the same data" in n for n in table.notes)
+    assert any("not all from the same data" in n for n in table.notes)
 
 
 def test_yardsticks_stand_below_once(runs: Path) -> None:

@@ -18,9 +18,8 @@ from zssbir_cli.methods.puxim import vxl
 from zssbir_cli.methods.puxim.config import PuximConfig, VxlConfig
 from zssbir_cli.methods.puxim.losses import reconstruction_loss, triplet_loss
 from zssbir_cli.methods.puxim.masks import keep_mask
-from zssbir_cli.methods.puxim.method import Puxim
-from zssbir_cli.methods.puxim.stem import add_stem
-from zssbir_cli.methods.triplet.losses import batch_triplet
+from zssbir_cli.methods.puxim.method import Puxim, add_stem
+from zssbir_cli.methods.triplet.method import batch_triplet
 from zssbir_cli.models.encoder import build_encoder
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe, TrainConfig
 from zssbir_cli.types import Modality, Part

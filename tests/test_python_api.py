@@ -166,7 +166,7 @@ def test_progress_is_told(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         zssbir.train("tiny.yaml", settings={"train.epoch": 1})
     with pytest.raises(zssbir.DataError, match="no prepared data set"):
         zssbir.train("tiny.yaml", data="nowhere")
-    with pytest.raises(zssbir.UsageError, match="prepare what"):
+    with pytest.raises(zssbir.UsageError, match="nothing to prepare"):
         zssbir.prepare([])
 
 

@@ -42,7 +42,7 @@ def test_yaml_means_what_one_reads() -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        (GOOD + "optim:\n  lr: 1\n", ["r.yaml:7", "'optim' stands twice", "line 5"]),
+        (GOOD + "optim:\n  lr: 1\n", ["r.yaml:7", "'optim' appears twice", "line 5"]),
         (GOOD + "trian:\n  epochs: 3\n", ["r.yaml:7", "'trian'", "did you mean 'train'"]),
         (GOOD + "lr: 3\n", ["r.yaml:7", "did you mean 'optim.lr'"]),
         (GOOD + "train:\n  epoch: 3\n", ["r.yaml:8", "train.epoch", "did you mean 'train.epochs'"]),
@@ -173,8 +173,8 @@ def test_every_key_is_explained_in_the_reference() -> None:
         (GOOD, ["optim.name=adamm"], "--set: optim.name = 'adamm': expected adam / adamw / sgd; did you mean 'adam"),
         (GOOD, ["train=3"], "--set: train = 3: expected a section of keys, such as train: {epochs: ...}"),
         (GOOD, ["model.options=3"], "--set: model.options = 3: expected a mapping of options"),
-        (GOOD, ["model.options.checkpoint_path=x.pth"], "checkpoint_path is no option here; set model.weights"),
-        (GOOD, ["model.options.img_size=64"], "img_size is no option here; set data.size"),
+        (GOOD, ["model.options.checkpoint_path=x.pth"], "checkpoint_path is not an option here; set model.weights"),
+        (GOOD, ["model.options.img_size=64"], "img_size is not an option here; set data.size"),
         (GOOD, ["model.options.a=[1]"], "--set: model.options.a = [1]: expected a number, a text, true or false"),
         (GOOD, ["model.tune=some"], "--set: model.tune = 'some': expected text (Which weights of the backbone"),
         (GOOD, ["data.root=p\udce9"], r"--set data.root=p\xe9: a recipe is UTF-8 text"),

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from zssbir_cli.cli.app import app
 from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
 from zssbir_cli.embedding.load import load_run, open_checkpoint
-from zssbir_cli.embedding.own import data_of_run
+from zssbir_cli.embedding.own import data_of
+from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.runs import find_checkpoint, latest_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError, ZssbirError
@@ -72,7 +73,7 @@ def test_another_split_under_the_same_path_excludes_what_the_run_was_trained_on(
     assert [row["class"] for row in found["per_class"]] == [fresh]
     assert (found["cross"], found["subset"]) == (True, True)
     assert sorted(set(found["excluded"]) & {seen, val}) == sorted([seen, val])
-    assert any("another data set than the run learnt from" in n for n in found["notes"])
+    assert any("not the data set the run was trained on" in n for n in found["notes"])
     assert found["published"] == []
 
 
@@ -94,7 +95,7 @@ def test_every_reader_says_that_the_data_set_is_another(place: Path) -> None:
     seen, fresh = before[Role.SEEN][0], before[Role.UNSEEN][0]
     shutil.rmtree(data)
     draw_split(data, unseen=[seen, fresh])
-    words = ("another data set than the run learnt from", "the run was trained on or selected by ", seen)
+    words = ("not the data set the run was trained on", "the run was trained on or selected by ", seen)
     told = (
         embed().note, search_sketches(Path("s.png"), data).note, open_gallery(data, torch.device("cpu")).note,
         mask_viz(MaskRequest(count=1)).heading,
@@ -107,7 +108,7 @@ def test_when_nothing_unseen_is_left_the_classes_are_named(place: Path) -> None:
     seen = roles(place / "data/pics")[Role.SEEN][:2]
     shutil.rmtree("data/pics")
     draw_split(Path("data/pics"), unseen=seen)
-    with pytest.raises(DataError, match=f"nothing is left of data/pics.*{seen[0]}.*identity"):
+    with pytest.raises(DataError, match=f"no class of data/pics remains.*{seen[0]}.*identity"):
         evaluate()
 
 
@@ -156,7 +157,7 @@ def test_a_run_carries_its_own_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     fresh = roles(Path("data/pics"))[Role.UNSEEN][:2]
     other = draw_split(Path("other"), seed=4, unseen=fresh)
     found = evaluate("--data", str(other))
-    assert any("learnt from a set with 1 leaks" in w for w in found["warnings"])
+    assert any("trained on a set with 1 leaks" in w for w in found["warnings"])
     assert found["leaks"] == ["image photo/a.jpg: train, and test as b.jpg"]
 
 
@@ -258,7 +259,7 @@ def test_classes_of_another_role_are_said(place: Path) -> None:
     with pytest.raises(DataError, match=rf"{seen} \(seen\): none of these takes part in --split zs"):
         evaluate("--classes", seen)
     found = evaluate("--classes", f"{seen},{unseen}")
-    assert any(f"no part of --split zs: {seen} (seen)" in n for n in found["notes"])
+    assert any(f"not part of --split zs: {seen} (seen)" in n for n in found["notes"])
     assert any("only one class" in n for n in found["notes"])
 
 
@@ -267,17 +268,17 @@ def test_options_that_would_do_nothing_are_refused(place: Path) -> None:
         ["--embeddings", "e.npz", "--split", "val"],
         ["--compare", "a", "b", "--checkpoint", "last"],
     ):
-        with pytest.raises(UsageError, match="does nothing together with"):
+        with pytest.raises(UsageError, match="has no effect with"):
             evaluate(*mode)
 
 
 def test_a_read_only_run_can_be_evaluated_elsewhere(place: Path) -> None:
     run = latest_run()
     forget(run)
-    recipe, info = open_checkpoint(run)
+    weights = RunWeights(run)
     (run / "run.json").unlink()
     (run / "run.json").mkdir()  # cannot be written, whoever runs this
-    assert data_of_run(run, info, recipe).own
+    assert data_of(weights).own
 
 
 def test_a_checkpoint_that_is_damaged_is_named(place: Path) -> None:

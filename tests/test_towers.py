@@ -19,8 +19,7 @@ from timm.data import create_transform
 
 from zssbir_cli.data.embeddings import read_embeddings
 from zssbir_cli.data.square import resize_photo
-from zssbir_cli.embedding.choice import choose_weights
-from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.weights import TowerWeights, choose_weights
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.evaluation.compare import compare_results
 from zssbir_cli.models import towers
@@ -232,12 +231,12 @@ def test_a_recipe_stands_for_its_start(tmp_path: Path, tiny_recipe: Path) -> Non
     wanted = torch.nn.functional.normalize(start(pixels(picture(32))).embedding, dim=1)
     torch.testing.assert_close(spec.build().embed(pixels(picture(32)), Modality.PHOTO), wanted)
     assert "random" in spec.note
-    one, two = (Embedder.of_model(str(tiny_recipe), CPU).weights for _ in range(2))
+    one, two = (TowerWeights(find_tower(str(tiny_recipe))) for _ in range(2))
     assert one.sha256 == two.sha256
     tiny_recipe.write_text(tiny_recipe.read_text() + "\n")
     other = tmp_path / "other.yaml"
     other.write_text(tiny_recipe.read_text().replace("epochs: 2", "epochs: 2, seed: 1"))
-    assert Embedder.of_model(str(other), CPU).weights.sha256 != one.sha256
+    assert TowerWeights(find_tower(str(other))).sha256 != one.sha256
 
 
 def test_a_frozen_row_says_so_and_compares(
@@ -294,7 +293,7 @@ def test_the_command_line_takes_one_of_run_and_model(
         (["embed", "--model", "clip"], "name one with --data DIR"),
         (
             ["eval", "--embeddings", "a.npz", "--model", "clip"],
-            "--model does nothing together with --embeddings",
+            "--model has no effect with --embeddings",
         ),
     ):
         with pytest.raises(UsageError, match=words):

@@ -11,7 +11,7 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.table import build_method
 from zssbir_cli.methods.triplet.data import build as build_data
-from zssbir_cli.methods.triplet.losses import batch_triplet, cosine_distance, supervised_contrast
+from zssbir_cli.methods.triplet.method import batch_triplet, cosine_distance, supervised_contrast
 from zssbir_cli.recipe.loader import load_recipe, parse_recipe
 from zssbir_cli.types import Modality
 

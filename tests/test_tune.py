@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zssbir_cli.engine.optim import build_optimizer
+from zssbir_cli.engine.step import build_optimizer
 from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.base import Batch
 from zssbir_cli.methods.table import build_method

@@ -16,11 +16,11 @@ def main() -> None:
         from zssbir_cli.compute.memory import keep_freed_memory
 
         keep_freed_memory()
-        from zssbir_cli.cli import logs, streams
+        from zssbir_cli.cli import streams
         from zssbir_cli.cli.app import run
 
         streams.open_streams()
-        logs.quiet_libraries(debug)
+        streams.quiet_libraries(debug)
         code = run(argv)
         streams.flush()
     except SystemExit:
@@ -54,7 +54,7 @@ def _end(error: BaseException) -> NoReturn:
 def _of_the_system(error: BaseException) -> tuple[str, int] | None:
     """The line and the code of an error that the machine caused, not the program."""
     from zssbir_cli.cli.streams import FULL
-    from zssbir_cli.compute.shortage import ADVICE, out_of_memory
+    from zssbir_cli.compute.memory import ADVICE, out_of_memory
 
     if out_of_memory(error):
         return f"out of memory: {ADVICE}", 2

@@ -86,6 +86,18 @@ def split_names(text: str, known: Sequence[str]) -> list[str]:
     return [text.strip()]
 
 
+def named_classes(texts: Sequence[str], known: Sequence[str], place: str) -> list[int]:
+    """Numbers of the classes of `place` that texts name, alone or separated by commas, each once. Errors: UsageError."""
+    found: list[int] = []
+    for name in [name for text in texts for name in split_names(text, known)]:
+        spelt = find_class(name, known)
+        if spelt is None:
+            hint = suggestion(name, known) or f"; it has {listed(known, 8)}"
+            raise UsageError(f"--classes {name}: no such class in {place}{hint}")
+        found += [i for i, other in enumerate(known) if other == spelt]  # two where it is leaked
+    return list(dict.fromkeys(found))
+
+
 def readable(text: str) -> str:
     """A name or path as text that prints and stores anywhere: bytes that are no UTF-8 become `\\xNN`, line breaks
     and other control characters likewise."""

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from starts import start_of
 
-from zssbir_cli.embedding.load import load_run, load_start
+from zssbir_cli.embedding.load import load_run
 from zssbir_cli.methods.base import Method
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.recipe.schema import Recipe
@@ -46,7 +47,7 @@ def cell(recipe: Recipe, trained: bool, device: str) -> dict[str, float]:
             method: Method = load_run(outcome.run, where, "last")[1]
             steps = outcome.result.steps
     else:
-        method, steps = load_start(recipe, where), 0
+        method, steps = start_of(recipe, where), 0
     seconds = time.perf_counter() - start
     setup = Setup.build(recipe, where)
     method.eval()

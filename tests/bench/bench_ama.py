@@ -37,7 +37,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from zssbir_cli.compute.precision import Precision
-from zssbir_cli.embedding.passes import embed_all
+from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.engine.step import Stepper
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.ama import data as ama_data

@@ -64,9 +64,10 @@ def make_gallery(path: Path, run: Path, photos: int) -> Path:
     """An embeddings file of that many random unit rows."""
     from zssbir_cli.data.embeddings import write_embeddings
     from zssbir_cli.embedding.embedder import Embedder
+    from zssbir_cli.embedding.weights import RunWeights
     from zssbir_cli.types import Modality
 
-    embedder = Embedder.open(run, torch.device("cpu"), workers=0)
+    embedder = Embedder(RunWeights(run), torch.device("cpu"), workers=0)
     width = embedder.embed_batch(torch.zeros(1, 3, 96, 96, dtype=torch.uint8), Modality.PHOTO).shape[1]
     names = [f"{i:08d}.jpg" for i in range(photos)]
     kind = np.full(photos, int(Modality.PHOTO), np.uint8)

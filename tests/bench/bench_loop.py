@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loop import fit
-from zssbir_cli.engine.optim import build_optimizer
 from zssbir_cli.engine.report import Report
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.step import build_optimizer
 from zssbir_cli.methods.base import Batch, Method, StepOutput, TrainData
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 from zssbir_cli.types import Modality

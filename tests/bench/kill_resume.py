@@ -23,8 +23,7 @@ import faults_worker
 from engine_helpers import make_run, toy_fit
 
 from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.records import read_metrics
-from zssbir_cli.engine.runs import latest_run
+from zssbir_cli.engine.runs import latest_run, read_metrics
 
 
 def start(root: Path, what: str) -> multiprocessing.Process:

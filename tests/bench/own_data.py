@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 
 import torch
+from starts import start_of
 
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.embedding.load import load_run, load_start
+from zssbir_cli.embedding.load import load_run
 from zssbir_cli.methods.base import Method
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
@@ -77,7 +78,7 @@ def cell(args: argparse.Namespace, seed: int, row: str) -> dict[str, object]:
     )
     recipe = load_recipe(find_recipe("mobilenet.yaml"), settings)
     setup = Setup(recipe, PreparedSet.open(folder), Precision.choose("fp32", CPU))
-    start = unseen_map(setup, load_start(recipe, CPU))
+    start = unseen_map(setup, start_of(recipe, CPU))
     began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
     outcome = train(recipe, runs=args.work / "runs", device="cpu")
     wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_utime - used

@@ -24,10 +24,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from starts import start_of
 
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.scores import write_scores
-from zssbir_cli.embedding.load import load_run, load_start
+from zssbir_cli.embedding.load import load_run
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.puxim.method import Puxim
 from zssbir_cli.preparation.choices import BuildOptions, Choices
@@ -95,7 +96,7 @@ def run_cell(settings: list[str], way: str) -> Cell:
     """Train (or not) and evaluate one cell."""
     recipe = load_recipe(find_recipe("puxim-demo"), [*settings, *WAYS.get(way, [])])
     if way == "frozen":
-        method = load_start(recipe, torch.device("cpu"))
+        method = start_of(recipe, torch.device("cpu"))
     else:
         with tempfile.TemporaryDirectory() as runs:
             outcome = workflow.train(recipe, runs=Path(runs), device="cpu")

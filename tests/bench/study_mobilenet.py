@@ -25,10 +25,10 @@ from torch.nn import functional
 
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.square import resize_photo, square_sketch
-from zssbir_cli.engine.optim import build_optimizer, lr_at, set_lr
+from zssbir_cli.engine.step import build_optimizer, lr_at, set_lr
 from zssbir_cli.inputs.datasets import Augment
 from zssbir_cli.inputs.sampling import RowPlan
-from zssbir_cli.methods.triplet.losses import batch_triplet, supervised_contrast
+from zssbir_cli.methods.triplet.method import batch_triplet, supervised_contrast
 from zssbir_cli.models.centring import Centring
 from zssbir_cli.models.tune import select_trained
 from zssbir_cli.recipe.schema import DataConfig, OptimConfig

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from zssbir_cli.cli import mistakes, renamed
+from zssbir_cli.cli import mistakes
 from zssbir_cli.cli.demo import demo
 from zssbir_cli.cli.doctor import doctor
 from zssbir_cli.cli.draw import draw
@@ -25,9 +25,9 @@ from zssbir_cli.cli.train import train
 from zssbir_cli.cli.words import Command, Group
 from zssbir_cli.errors import Interrupted
 
-AGAIN = "what is finished is kept; the same command continues from there"
+AGAIN = "finished work is kept; run the same command to continue"
 INTERRUPTED = Interrupted.exit_code
-NOTHING = "nothing was changed; the same command starts again"
+NOTHING = "nothing was changed"
 
 app = typer.Typer(
     name="zssbir",
@@ -44,7 +44,7 @@ app = typer.Typer(
 def root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
     debug: bool = typer.Option(
-        False, "--debug", help="Show a traceback on errors (works anywhere on the line)."
+        False, "--debug", help="Show a traceback on errors (anywhere on the command line)."
     ),
 ) -> None:
     """Zero-shot sketch-based image retrieval: search photos by drawing."""
@@ -69,21 +69,21 @@ def interruptible(command: Callable[..., None], kept: str) -> Callable[..., None
 
 
 COMMANDS: tuple[tuple[str, str, Callable[..., None], str], ...] = (
-    ("demo", "Draw a data set, train, evaluate and show: offline.", demo, AGAIN),
+    ("demo", "Draw a data set, train, evaluate and show, offline.", demo, AGAIN),
     ("prepare", "Turn sketches and photos into a prepared data set.", prepare, AGAIN),
     ("info", "Show what a prepared data set contains.", info, NOTHING),
     ("recipes", "List the shipped recipes, or explain every key.", recipes, NOTHING),
-    ("train", "Train a method as a recipe says.", train,
+    ("train", "Train a model from a recipe.", train,
      "training had not begun, or its last checkpoint is kept: see `zssbir runs`, continue with --resume RUN"),
     ("embed", "Compute embeddings of a data set or of photos.", embed, AGAIN),
     ("eval", "Measure retrieval on unseen classes.", evaluate,
-     "no result was written; embeddings that were finished are kept and used by the same command"),
-    ("search", "Find the photos that a drawing shows.", search,
-     "no result was written; embeddings that were finished are kept and used by the same command"),
-    ("draw", "Open a page to draw on; the photos answer.", draw,
-     "the server has stopped; embeddings that were finished are kept"),
-    ("export", "Write a run as ONNX, or as one file for a colleague.", export, NOTHING),
-    ("doctor", "Examine the installation, a data set or a run.", doctor, NOTHING),
+     "no result was written; finished embeddings are kept and reused"),
+    ("search", "Find photos that match a drawing.", search,
+     "no result was written; finished embeddings are kept and reused"),
+    ("draw", "Open a page to draw on and see matching photos.", draw,
+     "the server has stopped; finished embeddings are kept"),
+    ("export", "Export a run as ONNX, or as one file to share.", export, NOTHING),
+    ("doctor", "Check the installation, a data set or a run.", doctor, NOTHING),
     ("mask-viz", "Show which patches of photos PuXIM's masks keep.", mask_viz, NOTHING),
 )  # fmt: skip
 """Name, summary (one line of 80 columns beside the name), function, and what is kept after Ctrl-C."""
@@ -105,7 +105,7 @@ def show_help(
 
 def run(argv: Sequence[str]) -> int:
     """Run a command line and return its exit code. Raises ZssbirError, also for a wrong command line."""
-    line, notes = renamed.modern(argv or ["--help"])
+    line, notes = mistakes.modern(argv or ["--help"])
     for text in notes:
         from zssbir_cli.cli.console import note
 

@@ -2,36 +2,24 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from zssbir_cli.cli import options
+from zssbir_cli.cli.options import flag, option
 
 if TYPE_CHECKING:
     from zssbir_cli.workflows.demo import DemoResult
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything the demo makes.")
-    ] = Path("zssbir-demo"),
+    out: Path = option(Path("zssbir-demo"), "DIR", "Folder for everything the demo makes.", "--out", "-o"),
     seed: options.Seed = 0,
     device: options.Device = "auto",
     set_: options.Set = None,
-    per_class: Annotated[
-        int | None,
-        typer.Option(
-            "--per-class",
-            metavar="N",
-            min=2,
-            help="Photos per class, and 3/4 as many sketches.  [default: 40; 10 with --quick]",
-            show_default=False,
-        ),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer pictures and steps: about a minute, with lower numbers.")
-    ] = False,
+    per_class: int | None = option(
+        None, "N", "Photos per class, and 3/4 as many sketches.  [default: 40; 10 with --quick]", min=2
+    ),
+    quick: bool = flag("Fewer pictures and steps: about a minute, with lower numbers.", "--quick"),
     as_json: options.Json = False,
 ) -> None:
     """See everything in minutes, offline: draw a data set, train on it, and search it by unseen classes.

@@ -1,28 +1,19 @@
 """`zssbir doctor`."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.cli.options import flag, option
 
 
 def doctor(
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Also examine a prepared data set.")
-    ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option("--run", metavar="RUN", help="Also examine a run: its folder, its name, or latest."),
-    ] = None,
+    data: Path | None = option(None, "DIR", "Also check a prepared data set."),
+    run: str | None = option(None, "RUN", "Also check a run: its folder, its name, or latest."),
     runs: options.Runs = Path("runs"),
-    network: Annotated[
-        bool, typer.Option("--network/--no-network", help="Try whether weights can be downloaded.")
-    ] = True,
+    network: bool = flag("Test whether weights can be downloaded.", "--network/--no-network", default=True),
     as_json: options.Json = False,
 ) -> None:
-    """Examine the installation, the machine, a data set or a run, and say how to mend what is wrong.
+    """Check the installation, the machine, a data set or a run, and say how to fix what is wrong.
 
     Example: zssbir doctor --data data/mine --run latest
     """
@@ -33,7 +24,7 @@ def doctor(
     from zssbir_cli.names import counted
     from zssbir_cli.workflows.doctor import PROBLEM, WARNING, diagnose
 
-    with progress("doctor: looking at versions first") as display:
+    with progress("doctor: checking versions") as display:
         found = diagnose(data=data, run=run, runs=runs, network=network, progress=display)
     if as_json:
         keys = ("what", "state", "found", "mend")
@@ -43,7 +34,7 @@ def doctor(
         table(("state", "what", "found -> what to do"), rows)
     bad, warned = ([f for f in found if f.state == state] for state in (PROBLEM, WARNING))
     if not bad and not as_json:
-        print(counted(len(warned), "warning") if warned else "all is well")
+        print(counted(len(warned), "warning") if warned else "no problems found")
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise bad[0].error(

@@ -5,37 +5,22 @@ from pathlib import Path
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.cli.options import flag, option
 
 
 def draw(
     context: typer.Context,
-    gallery: Path = typer.Option(
-        ...,
-        "--photos",
-        metavar="PATH",
-        help="An embeddings file, a folder of photos, or a prepared data set.",
-    ),
+    gallery: Path = option(..., "PATH", options.PHOTOS, "--photos"),
     run: options.Run = None,
     model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
-    host: str = typer.Option(
-        "127.0.0.1",
-        "--host",
-        metavar="HOST",
-        help="Where to listen; beyond this machine a token is required.",
+    host: str = option("127.0.0.1", "HOST", "Where to listen; beyond this machine a token is required."),
+    port: int = option(8765, "N", "Port to listen on; 0 picks a free one.", min=0, max=65535),
+    token: str = option(
+        "", "TEXT", "Token that clients must send.  [default: none on this machine, otherwise generated]"
     ),
-    port: int = typer.Option(
-        8765, "--port", metavar="N", min=0, max=65535, help="0 takes a free one.", show_default=True
-    ),
-    token: str = typer.Option(
-        "",
-        "--token",
-        metavar="TEXT",
-        help="What clients must send.  [default: none on this machine, else made up]",
-        show_default=False,
-    ),
-    page: bool = typer.Option(True, "--page/--no-page", help="Serve the drawing page, or the API alone."),
-    k: int = typer.Option(24, "-k", metavar="N", min=1, max=1000, help="Photos per answer."),
+    page: bool = flag("Serve the drawing page, or the API alone.", "--page/--no-page", default=True),
+    k: int = option(24, "N", "Photos per answer.", "-k", min=1, max=1000),
     device: options.Device = "auto",
     workers: options.Workers = None,
     runs: options.Runs = Path("runs"),

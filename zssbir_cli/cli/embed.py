@@ -5,36 +5,29 @@ from pathlib import Path
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.cli.options import flag, option
 from zssbir_cli.types import Part
 
 
 def embed(
     context: typer.Context,
-    images: Path | None = typer.Option(
-        None,
-        "--photos",
-        metavar="DIR",
-        help="Any folder of photos, no classes needed; default: the run's own data set.",
+    images: Path | None = option(
+        None, "DIR", "Any folder of photos, no classes needed.  [default: the run's own data set]", "--photos"
     ),
-    part: list[str] = typer.Option(
-        [],
-        "--part",
-        metavar="PART",
-        help="Parts of the data set: test, val, holdout, train; default: all but train.",
+    part: list[str] = option(
+        [], "PART", "Parts of the data set: test, val, holdout, train.  [default: all but train]"
     ),
     run: options.Run = None,
     model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
     data: options.Data = None,
-    out: Path | None = typer.Option(
-        None, "--out", "-o", metavar="PATH", help="The embeddings file of --photos."
-    ),
-    half: bool = typer.Option(False, "--half", help="Store float16 (half the size) instead of float32."),
+    out: Path | None = option(None, "PATH", "The embeddings file of --photos.", "--out", "-o"),
+    half: bool = flag("Store float16 (half the size) instead of float32.", "--half"),
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     workers: options.Workers = None,
-    batch: int = typer.Option(128, "--batch", metavar="N", min=1, help="Images per forward pass."),
-    force: bool = typer.Option(False, "--force", help="Embed again even if a fresh file is there."),
+    batch: int = option(128, "N", "Images per forward pass.", min=1),
+    force: bool = flag("Embed again even if the file is up to date.", "--force"),
     runs: options.Runs = Path("runs"),
 ) -> None:
     """Compute embeddings of a data set or a folder of photos, for eval and search; a killed pass continues.

@@ -1,11 +1,12 @@
 """`zssbir eval`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.cli.options import flag, option
 from zssbir_cli.errors import UsageError
 from zssbir_cli.types import ROWS_FILES, TREC_FORMS
 
@@ -21,32 +22,6 @@ MODES = {
 }
 """Options that stand in for a run, and the other options that mean something together with each."""
 
-GalleryExtra = Annotated[
-    Path | None,
-    typer.Option(
-        "--gallery-extra",
-        metavar="PATH",
-        help="More photos for the gallery, relevant to no query: a folder, an embeddings file, a data set.",
-    ),
-]
-Baselines = Annotated[
-    bool,
-    typer.Option(
-        "--baselines/--no-baselines",
-        help="Show chance and the run's frozen start beside the result (embedded once, then kept).",
-    ),
-]
-Qrels = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="Judgements in TREC format: evaluates the ranking that --run FILE holds."
-    ),
-]
-Ties = Annotated[
-    str,
-    typer.Option(metavar="RULE", help="Equal scores with --qrels: expected (all orders) or trec (by name)."),
-]
-
 
 def evaluate(
     context: typer.Context,
@@ -55,39 +30,45 @@ def evaluate(
     model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
     data: options.Data = None,
-    embeddings: Path | None = typer.Option(
-        None,
-        "--embeddings",
-        metavar="FILE",
-        help="Evaluate a .npz, .h5 or .csv file of any model instead of a run.",
+    embeddings: Path | None = option(
+        None, "FILE", "Evaluate a .npz, .h5 or .csv file of any model instead of a run."
     ),
-    qrels: Qrels = None,
-    ties: Ties = "expected",
-    compare: tuple[str, str] | None = typer.Option(
-        None, "--compare", metavar="A B", help="Compare two results (runs or result files), paired by query."
+    qrels: Path | None = option(
+        None, "FILE", "Relevance judgements in TREC format: evaluates the ranking in --run FILE."
+    ),
+    ties: str = option(
+        "expected", "RULE", "How --qrels ranks equal scores: expected (random order) or trec (by name)."
+    ),
+    compare: tuple[str, str] | None = option(
+        None, "A B", "Compare two results (runs or result files), paired by query."
     ),
     classes: options.Classes = None,
-    gallery_extra: GalleryExtra = None,
-    baselines: Baselines = True,
-    per_class: options.PerClass = None,
-    seed: int = typer.Option(0, "--seed", metavar="N", help="For what a protocol or --per-class draws."),
-    k: list[int] = typer.Option(
-        [100, 200], "-k", metavar="N", min=1, help="Cut of mAP@k, P@k and recall@k (repeatable)."
-    ),
-    report: bool = typer.Option(
-        True, "--report/--no-report", help="Write the HTML page, Markdown and figures."
-    ),
-    out: Path | None = typer.Option(
+    gallery_extra: Path | None = option(
         None,
+        "PATH",
+        "More photos for the gallery, relevant to no query: a folder, an embeddings file, a data set.",
+    ),
+    baselines: bool = flag(
+        "Show chance and the run's frozen start beside the result (embedded once, then kept).",
+        "--baselines/--no-baselines",
+        default=True,
+    ),
+    per_class: options.PerClass = None,
+    seed: int = option(0, "N", "Seed of the images that a protocol or --per-class draws."),
+    k: list[int] = option([100, 200], "N", "Cut-off of mAP@k, P@k and recall@k (repeatable).", "-k", min=1),
+    report: bool = flag("Write the HTML page, Markdown and figures.", "--report/--no-report", default=True),
+    out: Path | None = option(
+        None,
+        "PATH",
+        "Folder of the result.  [default: the run's eval folder, RUNS/frozen/... for --model]",
         "--out",
         "-o",
-        metavar="PATH",
-        help="Folder of the result; default: the run's eval folder, RUNS/frozen/... for --model.",
     ),
-    export: str = typer.Option(
+    export: str = option(
         "",
-        metavar="FORM",
-        help="trec: also as TREC files, the first 1,000 photos of a query; trec-all: all photos.",
+        "FORM",
+        "trec: also write TREC files, the first 1,000 photos of each query; trec-all: all photos.",
+        show_default=False,
     ),
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -135,19 +116,18 @@ def _check_files(export: str, embeddings: Path | None, qrels: Path | None, extra
         options.one_of("--export", export, TREC_FORMS)
     if embeddings is not None:
         options.one_of("--embeddings", str(embeddings), ROWS_FILES, embeddings.suffix.lower())
-    for flag, place in (("--embeddings", embeddings), ("--qrels", qrels), ("--gallery-extra", extra)):
+    for name, place in (("--embeddings", embeddings), ("--qrels", qrels), ("--gallery-extra", extra)):
         if place is not None:
-            options.exists(place, flag)
+            options.exists(place, name)
 
 
 def _print_outcome(outcome: "EvalOutcome", json_: bool) -> None:
     import json
 
     from zssbir_cli.cli.console import note
-    from zssbir_cli.evaluation import results
 
     if json_:
-        print(json.dumps(results.as_json(outcome.evaluation), indent=1))
+        print(json.dumps(outcome.as_json(), indent=1))
     else:
         _print_result(outcome.evaluation)
     if outcome.result is None:
@@ -168,58 +148,25 @@ def _compare(names: tuple[str, str], split: str, runs: Path, json_: bool) -> Non
 
 def _refuse_idle(context: typer.Context) -> None:
     """Refuse options that would do nothing. Errors: UsageError."""
-
-    flags = {str(p.name): p.opts[0] for p in context.command.params}
-    given = [name for name in flags if _was_given(context, name)]
-    mode = next((mode for mode in MODES if mode in given), None)
-    if mode is None and "ties" in given:
+    given = options.given(context)
+    mode = next((name for name in MODES if name in given), None)
+    if mode is not None:
+        options.allow_only(context, given[mode], mode, *MODES[mode])
+    elif "ties" in given:
         raise UsageError("--ties is for a ranking in TREC format (--qrels FILE --run FILE)")
-    for name in given if mode else ():
-        if name != mode and name not in MODES[str(mode)]:
-            raise UsageError(
-                f"{flags[name]} does nothing together with {flags[str(mode)]}: leave one of them out"
-            )
-
-
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print_result(found: "Evaluation") -> None:
     from zssbir_cli.cli.console import note, table
-    from zssbir_cli.evaluation import results
+    from zssbir_cli.evaluation.measure import context, groups_of, table_of
 
-    for line in results.context(found):
+    for line in context(found):
         note(line)
-    rows = []
-    for m in found.measures:
-        q, c = m.over_queries, m.over_classes
-        rows.append(
-            (m.name, m.convention or "-", f"{100 * m.value:6.2f}",
-             *(f"{100 * b.values[m.name, m.convention]:.2f}" for b in found.baselines),
-             f"{100 * q.low:.2f} - {100 * q.high:.2f}",
-             f"{100 * c.low:.2f} - {100 * c.high:.2f}")
-        )  # fmt: skip
-    for p in results.comparable(found):
-        rows.append(
-            (
-                f"{p.measure}, {p.method} {p.year}, published",
-                p.convention or "-",
-                f"{p.value:6.1f}",
-                *[""] * (2 + len(found.baselines)),
-            )
-        )
     gallery = f"{found.metrics.queries:,} queries, gallery of {found.metrics.gallery:,}"
-    title = f"{results.headline(found)}: {gallery} (percent)"
-    yardsticks = [b.name for b in found.baselines]
-    table(("measure", "convention", "%", *yardsticks, "95 % over queries", "95 % over classes"), rows, title)
-    if found.groups:
-        columns = ("seen", "unseen", "harmonic")
-        body = [
-            (name, *(f"{100 * found.groups[g][name]:6.2f}" for g in columns)) for name in found.groups["seen"]
-        ]
-        table(("measure", "seen", "unseen", "harmonic mean"), body)
+    head, *rows = table_of(found)
+    table(head, rows, f"{found.inputs.about.headline}: {gallery} (percent)")
+    if groups := groups_of(found):
+        table(groups[0], groups[1:])
 
 
 def _print_comparison(compared: "Compared") -> None:

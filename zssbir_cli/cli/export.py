@@ -1,11 +1,11 @@
 """`zssbir export`."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.cli.options import option
 from zssbir_cli.types import EXPORT_FORMS
 
 
@@ -14,24 +14,13 @@ def export(
     run: options.Run = None,
     checkpoint: options.Checkpoint = "best",
     model: options.Model = None,
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORM",
-            help="onnx: the encoder and its preprocessing; run: one file that every --run takes.",
-        ),
-    ] = "onnx",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="The file to write.  [default: the run's name]",
-            show_default=False,
-        ),
-    ] = None,
+    format_: str = option(
+        "onnx",
+        "FORM",
+        "onnx: the encoder and its preprocessing; run: one file that every --run takes.",
+        "--format",
+    ),
+    out: Path | None = option(None, "FILE", "The file to write.  [default: the run's name]", "--out", "-o"),
     runs: options.Runs = Path("runs"),
 ) -> None:
     """Write a run for use elsewhere: its encoder as ONNX, or all that a colleague needs as one file.

@@ -1,33 +1,23 @@
 """`zssbir info`."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from zssbir_cli.cli import complete, options
+from zssbir_cli.cli.options import flag, option
 
 INTERNAL = ("plan", "ground")
 """Options of a set that nobody gives: what the bytes were made by."""
 
 
 def info(
-    root: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR", autocompletion=complete.data_sets, help="Folder of a prepared data set."
-        ),
-    ],
+    root: Path = typer.Argument(
+        metavar="DIR", autocompletion=complete.data_sets, help="Folder of a prepared data set."
+    ),
     as_json: options.Json = False,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(
-            "--sheet", metavar="FILE.png", help="Also draw a contact sheet: a row of images per class."
-        ),
-    ] = None,
-    classes: Annotated[
-        bool, typer.Option("--list-classes", help="Also list every class with its counts.")
-    ] = False,
+    sheet: Path | None = option(None, "FILE.png", "Also draw a contact sheet: a row of images per class."),
+    classes: bool = flag("Also list every class with its counts.", "--list-classes"),
 ) -> None:
     """Show what a prepared data set contains.
 

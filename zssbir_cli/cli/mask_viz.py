@@ -2,47 +2,33 @@
 
 from pathlib import Path
 
-import typer
-
 from zssbir_cli.cli import options
+from zssbir_cli.cli.options import option
 
 
 def mask_viz(
-    images: list[Path] = typer.Option(
-        [], "--photos", metavar="PATH", help="Your own photos: files or folders (repeatable)."
-    ),
-    classes: list[str] = typer.Option(
-        [], "--classes", metavar="NAMES", help="Classes of the data set to show (repeatable)."
-    ),
-    text: list[str] = typer.Option(
-        [], "--text", metavar="WORDS", help="Words to look for instead of the class's name (repeatable)."
-    ),
+    images: list[Path] = option([], "PATH", "Your own photos: files or folders (repeatable).", "--photos"),
+    classes: list[str] = option([], "NAMES", "Classes of the data set to show (repeatable)."),
+    text: list[str] = option([], "WORDS", "Words to look for instead of the class name (repeatable)."),
     run: options.Run = None,
     data: options.Data = None,
-    model: str | None = typer.Option(
+    model: str | None = option(
         None,
+        "MODEL",
+        "An open_clip model, or `offline` (for drawn pictures).  [default: the recipe's]",
         "--vxl",
-        metavar="MODEL",
-        help="An open_clip model, or `offline` (for drawn pictures).  [default: the recipe's]",
     ),
-    weights: str | None = typer.Option(
-        None, "--vxl-weights", metavar="FILE|TAG", help="An open_clip tag or a weight file."
+    weights: str | None = option(None, "FILE|TAG", "An open_clip tag or a weight file.", "--vxl-weights"),
+    ratio: float | None = option(
+        None, "0-0.99", "Share of patches to mask.  [default: the recipe's]", "--mask-ratio", min=0, max=0.99
     ),
-    ratio: float | None = typer.Option(
+    count: int = option(8, "N", "Photos to show.", min=1, max=200),
+    out: Path | None = option(
         None,
-        "--mask-ratio",
-        metavar="0-0.99",
-        min=0,
-        max=0.99,
-        help="Share of patches to mask.  [default: the recipe's]",
-    ),
-    count: int = typer.Option(8, "--count", metavar="N", min=1, max=200, help="Photos to show."),
-    out: Path | None = typer.Option(
-        None,
+        "PATH",
+        "Folder for masks.png and masks.html.  [default: the run's, otherwise mask-viz]",
         "--out",
         "-o",
-        metavar="PATH",
-        help="Folder for masks.png and masks.html.  [default: the run's, else mask-viz]",
     ),
     device: options.Device = "auto",
     runs: options.Runs = Path("runs"),

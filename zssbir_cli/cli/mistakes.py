@@ -1,4 +1,6 @@
-"""A wrong command line as one line, with the nearest right word."""
+"""A wrong command line as one line, with the nearest right word; options by the names that they had in 0.1."""
+
+from collections.abc import Sequence
 
 import typer
 
@@ -36,3 +38,36 @@ def nearest(word: str, known: list[str]) -> str:
     """`; did you mean ...?` for a misspelt word or a beginning of one; empty when nothing is near."""
     begins = [k for k in known if len(word.strip("-")) >= 2 and k.startswith(word)]
     return f"; did you mean {' or '.join(begins[:2])}?" if begins else suggestion(word, known)
+
+
+OLD: dict[tuple[str, str], str] = {
+    ("search", "--gallery"): "--photos",
+    ("search", "-g"): "--photos",
+    ("draw", "--gallery"): "--photos",
+    ("embed", "--images"): "--photos",
+    ("mask-viz", "--images"): "--photos",
+    ("demo", "--photos"): "--per-class",
+    ("prepare", "--subset"): "--per-class",
+    ("info", "--classes"): "--list-classes",
+}
+"""(command, old option) -> new option."""
+
+
+def modern(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command line in today's names, and a note for each old name in it.
+
+    >>> modern(["search", "a.png", "--gallery=pics"])
+    (['search', 'a.png', '--photos=pics'], ['--gallery is now --photos; the old name goes away in 0.3'])
+    """
+    command = next((word for word in argv if not word.startswith("-")), "")
+    line, notes, options = [], [], True
+    for word in argv:
+        options &= word != "--"
+        name, equals, value = word.partition("=")
+        new = OLD.get((command, name)) if options else None
+        if new is None:
+            line.append(word)
+            continue
+        line.append(new + equals + value)
+        notes.append(f"{name} is now {new}; the old name goes away in 0.3")
+    return line, notes

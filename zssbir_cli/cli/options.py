@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from zssbir_cli.names import suggestion
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 CHECKPOINT = re.compile(r"best|last|epoch-\d+")
 PRECISIONS = ("auto", "fp32", "bf16")
+PHOTOS = "An embeddings file, a folder of photos, or a prepared data set."
 
 
 def _device(value: str) -> str:
@@ -61,110 +62,78 @@ def _not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
     return value
 
 
+def shared(metavar: str, help: str, *names: str, **more: Any) -> Any:
+    """An option for `Annotated`; `names` where they are not that of the parameter. A help with `[default: ...]` says
+    itself what happens without the option."""
+    return typer.Option(
+        *names, metavar=metavar, help=help, **{"show_default": "[default: " not in help, **more}
+    )
+
+
+def option(default: Any, metavar: str, help: str, *names: str, **more: Any) -> Any:
+    """An option of one command, as the default of its parameter; the rest as for `shared`."""
+    return shared(metavar, help, default, *names, **more)
+
+
+def flag(help: str, *names: str, default: bool = False) -> Any:
+    """An option without a value."""
+    return typer.Option(default, *names, help=help)
+
+
 Split = Annotated[
     str,
-    typer.Option(
-        "--split",
-        "-s",
-        metavar="NAME",
-        callback=_split,
-        autocompletion=complete.splits,
-        help="zs (unseen classes), val (held-out seen classes), or a generalised protocol: gzs-sem-pcyc, gzs-ocean, "
+    shared(
+        "NAME",
+        "zs (unseen classes), val (held-out seen classes), or a generalised protocol: gzs-sem-pcyc, gzs-ocean, "
         "gzs-dr-clip, gzs-distractors, gzs-distractors-equal.",
+        "--split", "-s", callback=_split, autocompletion=complete.splits,
     ),
-]
+]  # fmt: skip
 Run = Annotated[
     str | None,
-    typer.Option(
-        "--run",
-        "-R",
-        metavar="RUN",
-        autocompletion=complete.runs,
-        help="A run: its folder, its name or a part of it.  [default: the latest; under torchrun write -R]",
-        show_default=False,
+    shared(
+        "RUN", "A run: its folder, its name or a part of it.  [default: the latest; under torchrun write -R]",
+        "--run", "-R", autocompletion=complete.runs,
     ),
-]
+]  # fmt: skip
 Model = Annotated[
     str | None,
-    typer.Option(
-        "--model",
-        "-M",
-        metavar="MODEL",
-        help="A frozen model instead of a run, nothing trained: siglip, siglip2, dfn, eva02-clip, clip, dinov2, dinov3, "
+    shared(
+        "MODEL",
+        "A frozen model instead of a run, nothing trained: siglip, siglip2, dfn, eva02-clip, clip, dinov2, dinov3, "
         "mobilenet, a timm model, a weight file (or BACKBONE=FILE), or a recipe's start (NAME.yaml).",
-        show_default=False,
+        "--model", "-M", show_default=False,
     ),
-]
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")]
-Checkpoint = Annotated[
-    str,
-    typer.Option("--checkpoint", metavar="NAME", callback=_checkpoint, help="best, last or epoch-NNNN."),
-]
+]  # fmt: skip
+Runs = Annotated[Path, shared("DIR", "Folder of the runs.", "--runs")]
+Checkpoint = Annotated[str, shared("NAME", "best, last or epoch-NNNN.", "--checkpoint", callback=_checkpoint)]
 Data = Annotated[
     Path | None,
-    typer.Option(
-        "--data",
-        metavar="DIR",
-        callback=_data,
+    shared(
+        "DIR", "A prepared data set.  [default: the run's own]", "--data", callback=_data,
         autocompletion=complete.data_sets,
-        help="A prepared data set.  [default: the run's own]",
-        show_default=False,
     ),
-]
-Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", callback=_device, help="auto, cpu, cuda or cuda:N.")
-]
+]  # fmt: skip
+Device = Annotated[str, shared("DEVICE", "auto, cpu, cuda or cuda:N.", "--device", callback=_device)]
 Precision = Annotated[
     str,
-    typer.Option(
-        "--precision",
-        metavar="NAME",
-        callback=_precision,
-        help="Number format of the network: auto, fp32, bf16.",
-    ),
+    shared("NAME", "Number format of the network: auto, fp32, bf16.", "--precision", callback=_precision),
 ]
 Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        min=0,
-        help="Image-loading processes.  [default: the recipe's]",
-        show_default=False,
-    ),
+    int | None, shared("N", "Image-loading processes.  [default: the recipe's]", "--workers", min=0)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of every random choice.")]
+Seed = Annotated[int, shared("N", "Seed of every random choice.", "--seed", min=0)]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a key of the recipe, e.g. --set optim.lr=1e-4 (repeatable).",
-        show_default=False,
-    ),
+    shared("KEY=VALUE", "Override a key of the recipe, e.g. --set optim.lr=1e-4 (repeatable).", "--set"),
 ]
 PerClass = Annotated[
-    int | None,
-    typer.Option(
-        "--per-class",
-        metavar="N",
-        min=1,
-        help="At most N sketches and N photos per class.",
-        show_default=False,
-    ),
+    int | None, shared("N", "At most N sketches and N photos per class.", "--per-class", min=1)
 ]
-
-
 Classes = Annotated[
     str | None,
-    typer.Option(
-        "--classes",
-        metavar="NAMES",
-        callback=_not_empty,
-        help="Only these classes, separated by commas.",
-        show_default=False,
-    ),
+    shared("NAMES", "Only these classes, separated by commas.", "--classes", callback=_not_empty),
 ]
 
 

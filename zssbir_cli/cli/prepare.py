@@ -1,65 +1,17 @@
 """`zssbir prepare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from zssbir_cli.cli import complete, options
+from zssbir_cli.cli.options import flag, option
 
 if TYPE_CHECKING:
     from zssbir_cli.preparation.carry import Prepared
 
 
-Unseen = Annotated[
-    str | None,
-    typer.Option(
-        "--unseen",
-        metavar="NAMES|@FILE|N|FRACTION|all",
-        help="Own data: test classes as names with commas, @FILE of names, a number (also n=3), a fraction, or all.  "
-        "[default: 0.2]",
-    ),
-]
-ValClasses = Annotated[
-    int | None,
-    typer.Option(
-        "--val-classes",
-        metavar="N",
-        help="Seen classes held out for model selection.  [default: a tenth; benchmarks: 0]",
-    ),
-]
-Holdout = Annotated[
-    int | None,
-    typer.Option(
-        "--holdout",
-        metavar="N",
-        help="Sketches per seen class kept out of training.  [default: 0; benchmarks: as published]",
-    ),
-]
-Ambiguity = Annotated[
-    float | None,
-    typer.Option(
-        "--ambiguity",
-        metavar="0-1",
-        min=0,
-        max=1,
-        help="demo: how many and how large other things in the photos are.  [default: 0.2]",
-    ),
-]
-From = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--from",
-        metavar="DIR|ARCHIVE",
-        help="Benchmarks: what you have already; may be given several times.",
-    ),
-]
-Lists = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--lists", metavar="DIR", help="Benchmarks: published file lists; they decide which images belong."
-    ),
-]
 OF_THE_DEMO = (
     "source", "out", "name", "unseen", "val_classes", "holdout", "subset", "ambiguity", "seed", "size", "square",
     "workers",
@@ -76,40 +28,48 @@ def prepare(
         help="demo, sketchy, tuberlin, quickdraw, or your own folder or archive with sketch/<class>/* and "
         "photo/<class>/*.",
     ),
-    out: Path = typer.Option(None, "--out", "-o", metavar="DIR", help="Output folder.  [default: data/NAME]"),
-    name: str = typer.Option(
-        None, metavar="NAME", help="Name of the prepared set.  [default: from the source]"
+    out: Path | None = option(None, "DIR", "Output folder.  [default: data/NAME]", "--out", "-o"),
+    name: str | None = option(None, "NAME", "Name of the prepared set.  [default: from the source]"),
+    unseen: str | None = option(
+        None,
+        "NAMES|@FILE|N|FRACTION|all",
+        "Own data: test classes as names with commas, @FILE of names, a number (also n=3), a fraction, or all.  "
+        "[default: 0.2]",
     ),
-    unseen: Unseen = None,
-    split: str = typer.Option(None, metavar="NAME", help="Benchmarks: the named split; see --list."),
-    given: From = None,
-    lists: Lists = None,
-    val_classes: ValClasses = None,
-    holdout: Holdout = None,
+    split: str | None = option(None, "NAME", "Benchmarks: the named split; see --list."),
+    given: list[Path] | None = option(
+        None, "DIR|ARCHIVE", "Benchmarks: files you already have (repeatable).", "--from"
+    ),
+    lists: list[Path] | None = option(
+        None, "DIR", "Benchmarks: published file lists; they decide which images belong."
+    ),
+    val_classes: int | None = option(
+        None, "N", "Seen classes held out for model selection.  [default: a tenth; benchmarks: 0]"
+    ),
+    holdout: int | None = option(
+        None, "N", "Sketches per seen class kept out of training.  [default: 0; benchmarks: as published]"
+    ),
     subset: options.PerClass = None,
-    ambiguity: Ambiguity = None,
-    seed: int = typer.Option(0, metavar="N", help="Seed of every random choice."),
-    size: int = typer.Option(
-        None, metavar="N", help="Bring the shorter side down to N pixels.  [default: keep]"
+    ambiguity: float | None = option(
+        None,
+        "0-1",
+        "demo: how many and how large other things in the photos are.  [default: 0.2]",
+        min=0,
+        max=1,
     ),
-    square: bool = typer.Option(
-        False,
-        "--square",
-        help="With --size N: store the N x N network inputs themselves (sketches cropped to their ink, photos "
+    seed: int = option(0, "N", "Seed of every random choice."),
+    size: int | None = option(None, "N", "Resize pictures to N pixels on the shorter side.  [default: keep]"),
+    square: bool = flag(
+        "With --size N: store the N x N network inputs themselves (sketches cropped to their ink, photos "
         "squashed); fastest to train on at data.size N.",
+        "--square",
     ),
-    workers: int = typer.Option(0, metavar="N", help="Threads; 0 = one per core."),
-    strict: bool = typer.Option(False, "--strict", help="An unusable image is an error."),
-    dedup: bool = typer.Option(
-        False, "--dedup", help="Leave out repeated images (EXTEND repeats originals)."
-    ),
-    allow_leak: bool = typer.Option(False, "--allow-leak", help="Record leaks instead of refusing them."),
-    show_list: bool = typer.Option(
-        False, "--list", help="Show data sets, splits, counts and papers, and exit."
-    ),
-    verify: Path = typer.Option(
-        None, metavar="DIR", help="Read a prepared set completely and report problems."
-    ),
+    workers: int = option(0, "N", "Threads; 0 = one per core."),
+    strict: bool = flag("Treat an unusable image as an error.", "--strict"),
+    dedup: bool = flag("Leave out repeated images (EXTEND repeats originals).", "--dedup"),
+    allow_leak: bool = flag("Record leaks instead of refusing them.", "--allow-leak"),
+    show_list: bool = flag("Show data sets, splits, counts and papers, and exit.", "--list"),
+    verify: Path | None = option(None, "DIR", "Check every byte of a prepared set and report problems."),
 ) -> None:
     """Turn sketches and photos into a prepared data set: shards and a manifest.
 
@@ -162,7 +122,10 @@ def _show(result: "Prepared", recipe: str) -> None:
         print(f"leak ({leak['kind']}): {leak['what']} is in {leak['where']}")
     if len(found["leaks"]) > 5:
         print(f"... {len(found['leaks'])} leaks in all, recorded in the manifest")
-    for role, meaning in ((Role.VAL, "for choosing the checkpoint"), (Role.UNSEEN, "unseen, for the test")):
+    for role, meaning in (
+        (Role.VAL, "validation, for model selection"),
+        (Role.UNSEEN, "unseen, for the test"),
+    ):
         names = [c.name for c in result.manifest.classes_of(role)]
         if names:
             print(f"{meaning}: {listed(names)}")
@@ -217,5 +180,5 @@ def _verify(root: Path, workers: int) -> None:
     if verdict.problems:
         raise DataError(f"{root}: {len(verdict.problems)} problems; delete the folder and prepare it again")
     print(
-        f"{root} is sound: {verdict.images:,} images in {verdict.shards} shards, {verdict.leaks} recorded leaks"
+        f"{root} is intact: {verdict.images:,} images in {verdict.shards} shards, {verdict.leaks} recorded leaks"
     )

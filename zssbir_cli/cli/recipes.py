@@ -1,22 +1,18 @@
 """`zssbir recipes`."""
 
-from typing import Annotated
-
 import typer
 
 from zssbir_cli.cli import complete, options
+from zssbir_cli.cli.options import flag
 
 
 def recipes(
     context: typer.Context,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="RECIPE", autocompletion=complete.recipes, help="Print this recipe."),
-    ] = None,
-    keys: Annotated[bool, typer.Option("--keys", help="List every key a recipe can have.")] = False,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="With --keys: as Markdown (docs/recipes.md).")
-    ] = False,
+    name: str | None = typer.Argument(
+        None, metavar="RECIPE", autocompletion=complete.recipes, help="Print this recipe."
+    ),
+    keys: bool = flag("List every key a recipe can have.", "--keys"),
+    markdown: bool = flag("With --keys: as Markdown (docs/recipes.md).", "--markdown"),
 ) -> None:
     """List the shipped recipes, print one, or explain every key.
 
@@ -30,7 +26,7 @@ def recipes(
     if keys:
         options.allow_only(context, "--keys", "keys", "markdown")
     if markdown and not keys:
-        raise UsageError("--markdown goes with --keys")
+        raise UsageError("--markdown needs --keys")
     if markdown:
         print(reference_markdown())
     elif keys:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from zssbir_cli.cli import complete, options
+from zssbir_cli.cli.options import option, shared
 from zssbir_cli.cli.words import Command, Group
 
 app = typer.Typer(
@@ -16,15 +17,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-OwnRuns = Annotated[
-    Path | None, typer.Option("--runs", metavar="DIR", help="Folder of the runs.  [default: runs]")
-]
+OwnRuns = Annotated[Path | None, shared("DIR", "Folder of the runs.  [default: runs]", "--runs")]
 
 
 @app.callback()
 def runs(
     context: typer.Context,
-    root: Path = typer.Option(Path("runs"), "--runs", metavar="DIR", help="Folder of the runs."),
+    root: options.Runs = Path("runs"),
     json_: options.Json = False,
 ) -> None:
     """List runs: where they are, loss, best value on held-out seen classes, results of evaluations.
@@ -44,12 +43,12 @@ def runs(
         print(json.dumps([{**vars(r), "path": str(r.path)} for r in found], indent=1))
         return
     if not found:
-        note(f"{root}: no run here yet; start one with `zssbir train --recipe ...`")
+        note(f"{root}: no runs yet; start one with `zssbir train --recipe ...`")
         return
 
     newest = newest_of(root)
 
-    columns = [
+    columns = (
         "run",
         "method",
         "data",
@@ -59,23 +58,15 @@ def runs(
         "loss",
         "best val %",
         "mAP@all % of each evaluation",
-    ]
+    )
     rows = [
         (
-            *(
-                f"{r.path.name} (latest)" if r.path.name == newest else r.path.name,
-                r.method,
-                r.data,
-                r.state,
-                r.step,
-                f"{r.epoch:g}",
-                "-" if r.loss is None else f"{r.loss:.4f}",
-                percent(r.best_val),
-            ),
+            f"{r.path.name} (latest)" if r.path.name == newest else r.path.name, r.method, r.data, r.state, r.step,
+            f"{r.epoch:g}", "-" if r.loss is None else f"{r.loss:.4f}", percent(r.best_val),
             ", ".join(f"{name} {percent(value)}" for name, value in r.results.items()) or "-",
         )
         for r in found
-    ]
+    ]  # fmt: skip
     table(columns, rows)
     note(
         "percent; best val: mAP@all (voc) on held-out seen classes; evaluations: mAP@all (voc), by name in eval/"
@@ -106,14 +97,11 @@ def compare(
     a, b = (find_run(name, root or context.obj).path for name in (first, second))
     found = compare_runs(a, b)
     if json_:
-        print(json.dumps({"a": str(a), "b": str(b), **vars(found)}, indent=1))
+        print(json.dumps({"a": str(a), "b": str(b), **found}, indent=1))
         return
-    for title, rows in (
-        ("recipe", found.recipe),
-        ("circumstances", found.record),
-        ("outcome", found.outcome),
-    ):
-        table([title, a.name, b.name], rows or [("(no difference)", "", "")])
+    titles = {"recipe": "recipe", "record": "circumstances", "outcome": "outcome"}
+    for key, title in titles.items():
+        table([title, a.name, b.name], found[key] or [("(no difference)", "", "")])
 
 
 @app.command("export", cls=Command, short_help="Show results as a table for a paper.")
@@ -125,20 +113,15 @@ def table_of_runs(
         autocompletion=complete.runs,
         help="Runs, in the order of the rows; default: all.",
     ),
-    form: str = typer.Option("markdown", "--format", metavar="FORM", help="markdown, latex or csv."),
-    result: str = typer.Option(
-        "zs",
-        "--result",
-        metavar="NAME",
-        help="Which result: a name in the runs' eval folders, as `runs` lists them.",
+    form: str = option("markdown", "FORM", "markdown, latex or csv.", "--format"),
+    result: str = option(
+        "zs", "NAME", "Which result: a name in the runs' eval folders, as `runs` lists them."
     ),
-    convention: str = typer.Option("voc", metavar="NAME", help="Of mAP: voc, plain, hits or trec."),
-    measure: list[str] = typer.Option(
-        [], metavar="NAME", help="A column, e.g. mAP@200 (repeatable).  [default: mAP, P]"
+    convention: str = option("voc", "NAME", "Of mAP: voc, plain, hits or trec."),
+    measure: list[str] = option(
+        [], "NAME", "A column, e.g. mAP@200 (repeatable).  [default: mAP and P at every cut-off]"
     ),
-    out: Path | None = typer.Option(
-        None, "--out", "-o", metavar="FILE", help="Write to a file, not to stdout."
-    ),
+    out: Path | None = option(None, "FILE", "Write to a file, not to stdout.", "--out", "-o"),
     root: OwnRuns = None,
 ) -> None:
     """Show results of runs as a table for a paper; runs that differ only in the seed are one row, mean ± sd.

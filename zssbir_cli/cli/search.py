@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from zssbir_cli.cli import options
+from zssbir_cli.cli.options import option
 from zssbir_cli.types import FOUND_FILES
 
 if TYPE_CHECKING:
@@ -17,45 +18,32 @@ def search(
     sketches: list[Path] = typer.Argument(
         None, metavar="SKETCH", help="Drawings: PNG, JPEG, SVG, ..., or folders of them."
     ),
-    gallery: Path = typer.Option(
-        ...,
-        "--photos",
-        metavar="PATH",
-        help="An embeddings file, a folder of photos, or a prepared data set.",
-    ),
-    k: int = typer.Option(20, "-k", metavar="N", min=1, help="Photos per sketch."),
-    out: Path | None = typer.Option(
-        None,
-        "--out",
-        "-o",
-        metavar="FILE",
-        help="Write pictures with scores (.html, .png), or a list (.json, .csv).",
+    gallery: Path = option(..., "PATH", options.PHOTOS, "--photos"),
+    k: int = option(20, "N", "Photos per sketch.", "-k", min=1),
+    out: Path | None = option(
+        None, "FILE", "Write pictures with scores (.html, .png), or a list (.json, .csv).", "--out", "-o"
     ),
     run: options.Run = None,
     model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
-    like: list[Path] = typer.Option(
-        [], "--like", metavar="PHOTO", help="A photo to find more like, instead of a drawing, or beside it."
+    like: list[Path] = option(
+        [], "PHOTO", "Find photos similar to this one, instead of or beside a drawing."
     ),
-    text: str = typer.Option(
+    text: str = option(
         "",
-        "--text",
-        metavar="WORDS",
-        help="Words to look for, alone or added to each picture; for --model siglip, clip and others with a text side.",
-    ),
-    min_score: float = typer.Option(
-        -1.0,
-        "--min-score",
-        metavar="X",
+        "WORDS",
+        "Words to look for, alone or added to each picture; for --model siglip, clip and others with a text side.",
         show_default=False,
-        help="Show no photo with a cosine below X (-1 to 1).",
+    ),
+    min_score: float = option(
+        -1.0, "X", "Show no photo with a cosine below X (-1 to 1).", show_default=False
     ),
     device: options.Device = "auto",
     workers: options.Workers = None,
     runs: options.Runs = Path("runs"),
     json_: options.Json = False,
 ) -> None:
-    """Find the photos that a drawing shows: exact search, best first.
+    """Find the photos that match a drawing: exact search, best first.
 
     Example: zssbir search boat.png --photos holiday --out found.html
 
@@ -97,10 +85,11 @@ def _say(result: "SearchResult", gallery: Path) -> None:
 
     for path, reason in result.left_out:
         note(f"left out: {path}: {reason}")
-    for name, reason in result.skipped:
-        note(f"skipped {name}: {reason}")
-    if (done := result.folder) is not None and (done.new or done.changed or done.gone or done.others):
-        note(f"{gallery}: {result.folder}")
+    if (done := result.folder) is not None:
+        for name, reason in done.skipped:
+            note(f"skipped {name}: {reason}")
+        if done.new or done.changed or done.gone or done.others:
+            note(f"{gallery}: {done}")
     note(result.weights)
     if result.note:
         note(result.note)

@@ -1,77 +1,54 @@
 """`zssbir train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from zssbir_cli.cli import complete, options
+from zssbir_cli.cli.options import flag, option
 
 if TYPE_CHECKING:
     from zssbir_cli.recipe.schema import Recipe
     from zssbir_cli.workflows.check import CheckOutcome
     from zssbir_cli.workflows.train import TrainOutcome
 
-RecipeName = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        "-r",
-        metavar="RECIPE",
-        autocompletion=complete.recipes,
-        help="A recipe file, or a shipped recipe (see `zssbir recipes`).",
-    ),
-]
-
 
 def train(
     context: typer.Context,
-    recipe: RecipeName = None,
+    recipe: str | None = option(
+        None,
+        "RECIPE",
+        "A recipe file, or a shipped recipe (see `zssbir recipes`).",
+        "--recipe",
+        "-r",
+        autocompletion=complete.recipes,
+    ),
     set_: options.Set = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            autocompletion=complete.data_sets,
-            help="The prepared data set; the same as --set data.root=DIR.",
-        ),
-    ] = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            "--resume",
-            metavar="RUN",
-            autocompletion=complete.runs,
-            help="Continue a run (folder, name or a part of it), or from one of its checkpoints.",
-        ),
-    ] = None,
+    data: Path | None = option(
+        None,
+        "DIR",
+        "The prepared data set; the same as --set data.root=DIR.",
+        autocompletion=complete.data_sets,
+    ),
+    resume: str | None = option(
+        None,
+        "RUN",
+        "Continue a run (folder, name or a part of it), or from one of its checkpoints.",
+        autocompletion=complete.runs,
+    ),
     runs: options.Runs = Path("runs"),
     device: options.Device = "auto",
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Do everything but train; makes no run (missing mask scores are kept)."),
-    ] = False,
-    overfit: Annotated[
-        int | None,
-        typer.Option(
-            "--overfit", metavar="N", min=1, help="For debugging: train on the first N batches only."
-        ),
-    ] = None,
-    profile: Annotated[
-        int | None,
-        typer.Option(
-            "--profile", metavar="N", min=1, help="Time N steps by phase and operator instead of training."
-        ),
-    ] = None,
-    tensorboard: Annotated[
-        bool,
-        typer.Option(
-            "--tensorboard", help="Also write TensorBoard files (python -m pip install '.[tensorboard]')."
-        ),
-    ] = False,
+    check: bool = flag(
+        "Do everything but train, without creating a run (computed mask scores are kept).", "--check"
+    ),
+    overfit: int | None = option(None, "N", "For debugging: train on the first N batches only.", min=1),
+    profile: int | None = option(None, "N", "Time N steps by phase and operator instead of training.", min=1),
+    tensorboard: bool = flag(
+        "Also write TensorBoard files (python -m pip install '.[tensorboard]').", "--tensorboard"
+    ),
 ) -> None:
-    """Train a method as a recipe says; the run's folder keeps weights, metrics and curves.
+    """Train a model from a recipe; weights, metrics and curves go into the run's folder.
 
     Example: zssbir train --recipe mobilenet --data data/mine
     """
@@ -128,11 +105,11 @@ def _show_check(recipe: "Recipe", found: "CheckOutcome") -> None:
         f"{found.loss:.4g}, {memory(found.memory_mb)}"
     )
     print(
-        f"the whole training takes about {rough_time(found.seconds)} and {rough_size(found.disk)} of disk "
+        f"the full training will take about {rough_time(found.seconds)} and {rough_size(found.disk)} of disk "
         f"({rough_size(found.free)} free)"
     )
     if found.free < found.disk:
-        note("warning: the disk is too small for it: make room, or name another folder with --runs")
+        note("warning: not enough disk space: free some, or choose another folder with --runs")
 
 
 def _show_outcome(outcome: "TrainOutcome") -> None:

@@ -86,7 +86,7 @@ def session(device: torch.device) -> Iterator[None]:
             raise SystemExit(getattr(error, "exit_code", 1)) from error
         if _is_lost_peer(error):
             raise RankLost(
-                f"rank {my_rank} of {world} lost another rank, which ended without a word (killed, or out of "
+                f"rank {my_rank} of {world} lost another rank, which ended without a message (killed, or out of "
                 "memory?); the last checkpoint is intact: start the same torchrun line again with --resume"
             ) from error
         raise

@@ -1,23 +1,24 @@
-"""Weights, ready to embed, and a description of all that embeddings made with them depend on."""
+"""Weights, ready to embed, a description of all that their embeddings depend on, and the pass over many images."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.compute.versions import library_versions
 from zssbir_cli.data.embeddings import EmbeddingInfo
-from zssbir_cli.embedding.passes import embed_all, embed_batches
 from zssbir_cli.embedding.ready import keep_ready, load_ready, ready_file
-from zssbir_cli.embedding.weights import Embeds, RunWeights, TowerWeights, Weights
+from zssbir_cli.embedding.weights import Embeds, Weights
+from zssbir_cli.engine.loader import Stream
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import printable
 from zssbir_cli.models.clip_text import TextEncoder
@@ -33,66 +34,31 @@ STEPS_VERSION = 4
 LIBRARIES = ("torch", "torchvision", "timm", "opencv-python-headless", "pillow")
 
 
-@dataclass(frozen=True)
 class Embedder:
     """The weights of a run or of a frozen tower; they are loaded on first use."""
 
-    weights: Weights
-    device: torch.device
-    asked: str
-    """The precision that was asked for: auto, fp32, bf16, ..."""
-    workers: int
-    batch: int = BATCH
-
-    @classmethod
-    def open(
-        cls,
-        run: Path,
-        device: torch.device,
-        *,
-        which: str = "best",
-        precision: str = "auto",
-        workers: int | None = None,
-        batch: int = BATCH,
-    ) -> "Embedder":
-        """Find a run's checkpoint. Errors: CheckpointError, UsageError."""
-        return cls.of(RunWeights.open(run, which), device, precision=precision, workers=workers, batch=batch)
-
-    @classmethod
-    def of_model(cls, name: str, device: torch.device, **how: Any) -> "Embedder":
-        """Find a frozen tower (`models.towers.find_tower`); `how` as in `of`. Errors: UsageError, CheckpointError."""
-        return cls.of(TowerWeights.find(name), device, **how)
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         weights: Weights,
         device: torch.device,
         *,
         precision: str = "auto",
         workers: int | None = None,
         batch: int = BATCH,
-    ) -> "Embedder":
-        """Embed with these weights. Errors: UsageError."""
-        Precision.choose(precision, device)
-        return cls(weights, device, precision, weights.data.workers if workers is None else workers, batch)
-
-    @property
-    def size(self) -> int:
-        """Side of the network input, pixels."""
-        return self.weights.data.size
-
-    @property
-    def sketch_crop(self) -> bool:
-        """Whether drawings are cropped to their ink."""
-        return self.weights.data.sketch_crop
+    ) -> None:
+        """workers: image-loading processes (default: the recipe's). Errors: UsageError."""
+        self.weights, self.device, self.batch = weights, device, batch
+        self.asked = Precision.choose(precision, device)
+        """What was asked for; the weights may bear fp32 only."""
+        self.workers = weights.data.workers if workers is None else workers
+        self.size, self.sketch_crop = weights.data.size, weights.data.sketch_crop
 
     @cached_property
     def _loaded(self) -> tuple[Embeds, Precision]:
         if self.device.type == "cpu" and (ready := load_ready(self._ready_file, self.device)):
             return ready
         method = self.weights.load(self.device)
-        chosen = Precision.choose(self.asked, self.device)
+        chosen = self.asked
         chosen.apply_globally()
         if chosen.name == "bf16" and not _agree(method, chosen, self.size):
             chosen = Precision.choose("fp32", self.device)
@@ -127,7 +93,7 @@ class Embedder:
 
     def accepts(self, found: EmbeddingInfo) -> bool:
         """Whether embeddings were made with these weights in this way, and in at least the precision asked for."""
-        precise = found.precision in ("fp32", Precision.choose(self.asked, self.device).name)
+        precise = found.precision in ("fp32", self.asked.name)
         return precise and (found.checkpoint, found.made) == (self.weights.sha256, self.made)
 
     def info(self, **about: object) -> EmbeddingInfo:
@@ -155,7 +121,7 @@ class Embedder:
 
     @property
     def _ready_file(self) -> Path:
-        return ready_file(self.weights.sha256, self.made, self.asked)
+        return ready_file(self.weights.sha256, self.made, self.asked.name)
 
     def keep_ready(self) -> None:
         """Keep the network, where it is not kept yet, for the queries of later searches (`ready.keep_ready`)."""
@@ -197,10 +163,73 @@ def _agree(method: Embeds, precision: Precision, size: int) -> bool:
     """Whether embeddings of a few structured pictures in `precision` and in fp32 agree to `LEAST_COSINE`."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(4, 3, 8, 8, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+    smooth = functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
     images = (smooth * 255).to(torch.uint8).to(precision.device)
     exact = method.embed(images, Modality.PHOTO).float()
     with precision.autocast():
         rounded = method.embed(images, Modality.PHOTO).float()
-    cosine = torch.nn.functional.cosine_similarity(exact, rounded, dim=1)
+    cosine = functional.cosine_similarity(exact, rounded, dim=1)
     return bool(torch.isfinite(cosine).all() and cosine.min() >= LEAST_COSINE)
+
+
+def embed_all(
+    embed: Callable[[Tensor], Tensor],
+    images: Dataset[Tensor],
+    *,
+    batch_size: int,
+    workers: int,
+    precision: Precision,
+    progress: Progress = silent,
+) -> Tensor:
+    """Apply `embed` (images [B, C, H, W] on the device -> [B, D]) to every item of a map-style data set of tensors.
+
+    Returns float32 [N, D] on the CPU, in data-set order. Under several ranks each embeds a contiguous share,
+    and all of them return the whole: complete, without duplicates, the same bits everywhere. `progress` is
+    told the number of images done after each batch. Raises the data set's DataError.
+    """
+    total = len(images)  # type: ignore[arg-type]
+    world, rank = distributed.world_size(), distributed.rank()
+    bounds = [total * r // world for r in range(world + 1)]
+    share = range(bounds[rank], bounds[rank + 1])
+    batches = [share[i : i + batch_size] for i in range(0, len(share), batch_size)]
+    parts: list[Tensor] = []
+    progress("embedding", 0, total)
+    for rows in embed_batches(embed, images, batches, workers=workers, precision=precision):
+        parts.append(rows)
+        progress("embedding", min(total, len(parts) * batch_size * world), total)
+    local = torch.cat(parts) if parts else torch.empty(0, 0, device=precision.device)
+    return _all_rows(local, bounds).cpu()
+
+
+def embed_batches(
+    embed: Callable[[Tensor], Tensor],
+    images: Dataset[Tensor],
+    batches: Sequence[Sequence[int]],
+    *,
+    workers: int,
+    precision: Precision,
+) -> Iterator[Tensor]:
+    """Apply `embed` to batches of item numbers, one after the other; float32 [len(batch), D] on the device.
+
+    Every rank embeds the batches that it is given. Raises the data set's DataError.
+    """
+    pin = precision.device.type == "cuda"
+    stream = Stream(images, [list(b) for b in batches], workers=min(workers, len(batches)), pin=pin)
+    with closing(stream):
+        for batch in stream:
+            with torch.inference_mode(), precision.autocast():
+                rows = embed(batch.to(precision.device, non_blocking=True)).float()
+            yield rows
+
+
+def _all_rows(local: Tensor, bounds: list[int]) -> Tensor:
+    """Concatenate the ranks' rows, `bounds[r + 1] - bounds[r]` of rank r."""
+    if distributed.world_size() == 1:
+        return local
+    counts = [b - a for a, b in pairwise(bounds)]
+    width = int(distributed.all_max_(torch.tensor([local.shape[1]], device=local.device)).item())
+    padded = local.new_zeros(max(counts), width)
+    if len(local):
+        padded[: len(local)] = local
+    parts = distributed.gather(padded).split(max(counts))  # type: ignore[no-untyped-call]
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

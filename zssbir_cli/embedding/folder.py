@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from zssbir_cli.arrays import Array
+from zssbir_cli.arrays import Array, Ints
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.embeddings import (
     CONTENT_BYTES,
     Embeddings,
@@ -99,20 +98,15 @@ def _follow(
     survey = _survey(embedder, folder, path, half=half, force=force) if distributed.is_main() else None
     shared = distributed.from_main(survey and survey[:2])
     assert shared is not None
-    listing, plan = shared
-    precision = Precision.choose(embedder.asked, embedder.device).name  # `auto` differs between devices
-    stage = Stage(path, {"weights": embedder.weights.sha256, "made": embedder.made, "precision": precision})
-    if plan.todo:
-        _embed(embedder, listing, plan, stage, progress)
+    key = {"weights": embedder.weights.sha256, "made": embedder.made, "precision": embedder.asked.name}
+    job = _Job(embedder, path, half, Stage(path, key), *shared, survey[2] if survey else None)
+    if job.plan.todo:
+        job.embed(progress)
     distributed.barrier()
-    if survey is not None:
-        old = survey[2]
-        retyped = old is not None and (old.embedding.dtype == np.float16) != half
-        if old is None or retyped or plan.todo or plan.moved or plan.gone or plan.touched > MAX_TOUCHED:
-            _write(embedder, listing, plan, old, stage, path, half)
-        stage.remove()
+    if distributed.is_main():
+        job.write()
     distributed.barrier()
-    return _result(path, plan, listing.others)
+    return job.result()
 
 
 def folder_file(home: Path, which: str, images: Path) -> Path:
@@ -138,28 +132,6 @@ def _survey(
         old = None  # what was rounded away cannot be had back
     damaged = differing_rows(old.embedding, old.checksum) if old is not None else np.empty(0, np.int64)
     return listing, what_to_embed(listing, old, damaged), old
-
-
-def _embed(embedder: Embedder, listing: PhotoListing, plan: Update, stage: Stage, progress: Progress) -> None:
-    """Put this rank's share of the photos to embed on the stage, a batch at a time."""
-    have = _Staged(stage)
-    todo = [i for i in plan.todo if not have.holds(listing, i)]
-    share = todo[distributed.rank() :: distributed.world_size()]
-    batches = [share[a : a + embedder.batch] for a in range(0, len(share), embedder.batch)]
-    label, done = f"embedding {listing.root.name or listing.root}", len(plan.todo) - len(todo)
-    progress(label, done, len(plan.todo))
-    images = PhotoFiles(listing, embedder.size)
-    for batch, rows in zip(batches, embedder.batches(images, Modality.PHOTO, batches), strict=True):
-        stage.put(
-            f"{time.time_ns():020d}-{distributed.rank()}-{os.getpid()}",
-            rows=rows.cpu().numpy(),
-            content=images.content[batch].numpy(),
-            failed=images.failed[batch].numpy(),
-            stamps=listing.stamps[batch],
-            names=np.array([os.fsencode(listing.names[i]) for i in batch]),
-        )
-        done += distributed.world_size() * len(batch)
-        progress(label, min(done, len(plan.todo)), len(plan.todo))
 
 
 class PhotoFiles(Dataset[Tensor]):
@@ -244,52 +216,104 @@ class _Staged:
         return self._open[name]
 
 
-def _write(
-    embedder: Embedder,
-    listing: PhotoListing,
-    plan: Update,
-    old: Embeddings | None,
-    stage: Stage,
-    path: Path,
-    half: bool,
-) -> None:
-    """Write the file anew: kept rows are copied, new ones come from the stage."""
-    staged = _Staged(stage)
-    content = np.zeros((len(listing), CONTENT_BYTES), np.uint8)
-    if old is not None and old.stamps is not None:
-        content[plan.row >= 0] = old.stamps.content[plan.row[plan.row >= 0]]
-    for i in plan.todo:
-        row, content[i], failed = staged.read(listing, i)
-        good = not failed and bool(np.isfinite(row).all() and row.any())
-        if not good:
-            plan.lost[i] = _skipped(listing, i, failed)
-    keep = np.ones(len(listing), bool)
-    keep[list(plan.lost)] = False
-    if not keep.any():
-        first = plan.lost[0]
-        raise DataError(
-            f"{listing.root}: none of the {len(listing)} images can be read (the first: {first.name}: {first.reason})"
+@dataclass(frozen=True)
+class _Job:
+    """What is to become of an embeddings file; `old`: the file as it is, on rank 0, if its rows can be kept."""
+
+    embedder: Embedder
+    path: Path
+    half: bool
+    stage: Stage
+    listing: PhotoListing
+    plan: Update
+    old: Embeddings | None
+
+    def embed(self, progress: Progress) -> None:
+        """Put this rank's share of the photos to embed on the stage, a batch at a time."""
+        listing, have, size = self.listing, _Staged(self.stage), self.embedder.batch
+        todo = [i for i in self.plan.todo if not have.holds(listing, i)]
+        share = todo[distributed.rank() :: distributed.world_size()]
+        batches = [share[a : a + size] for a in range(0, len(share), size)]
+        label, total = f"embedding {listing.root.name or listing.root}", len(self.plan.todo)
+        done = total - len(todo)
+        progress(label, done, total)
+        images = PhotoFiles(listing, self.embedder.size)
+        for batch, rows in zip(batches, self.embedder.batches(images, Modality.PHOTO, batches), strict=True):
+            self.stage.put(
+                f"{time.time_ns():020d}-{distributed.rank()}-{os.getpid()}",
+                rows=rows.cpu().numpy(),
+                content=images.content[batch].numpy(),
+                failed=images.failed[batch].numpy(),
+                stamps=listing.stamps[batch],
+                names=np.array([os.fsencode(listing.names[i]) for i in batch]),
+            )
+            done += distributed.world_size() * len(batch)
+            progress(label, min(done, total), total)
+
+    def write(self) -> None:
+        """Write the file anew, unless it is up to date: kept rows are copied, new ones come from the stage."""
+        plan, old = self.plan, self.old
+        retyped = old is not None and (old.embedding.dtype == np.float16) != self.half
+        if old is None or retyped or plan.todo or plan.moved or plan.gone or plan.touched > MAX_TOUCHED:
+            self._write_rows()
+        self.stage.remove()
+
+    def _write_rows(self) -> None:
+        listing, plan, old, staged = self.listing, self.plan, self.old, _Staged(self.stage)
+        content = np.zeros((len(listing), CONTENT_BYTES), np.uint8)
+        if old is not None and old.stamps is not None:
+            content[plan.row >= 0] = old.stamps.content[plan.row[plan.row >= 0]]
+        for i in plan.todo:
+            row, content[i], failed = staged.read(listing, i)
+            if failed or not (np.isfinite(row).all() and row.any()):
+                plan.lost[i] = _skipped(listing, i, failed)
+        chosen = np.array([i for i in range(len(listing)) if i not in plan.lost], np.int64)
+        if not len(chosen):
+            first = plan.lost[0]
+            raise DataError(
+                f"{listing.root}: none of the {len(listing)} images can be read (the first: {first.name}: {first.reason})"
+            )
+        size, mtime_ns, ctime_ns = listing.stamps[chosen].T
+        used = {old.info.precision if old else "", self.embedder.precision.name if plan.todo else ""}
+        folder = listing.root.resolve()
+        precision = min(used - {"", "fp32"}, default="fp32")
+        info = self.embedder.info(data_name=folder.name, data_root=str(folder), precision=precision)
+        write_embeddings(
+            self.path,
+            self._blocks(staged, chosen),
+            np.full(len(chosen), -1, np.int32),
+            np.full(len(chosen), int(Modality.PHOTO), np.uint8),
+            [listing.names[i] for i in chosen],
+            info,
+            dtype=np.float16 if self.half else np.float32,
+            stamps=FileStamps(size, mtime_ns, ctime_ns, content[chosen]),
+            skipped=[plan.lost[i] for i in sorted(plan.lost)],
         )
-    chosen = np.flatnonzero(keep)
-    size, mtime_ns, ctime_ns = listing.stamps[chosen].T
-    rounded = {
-        p for p in ((old.info.precision if old else ""), embedder.precision.name if plan.todo else "") if p
-    }
-    info = embedder.info(
-        data_name=listing.root.resolve().name, data_root=str(listing.root.resolve()),
-        precision=min(rounded - {"fp32"}, default="fp32"),
-    )  # fmt: skip
-    write_embeddings(
-        path,
-        _blocks(listing, plan, old, staged, chosen),
-        np.full(len(chosen), -1, np.int32),
-        np.full(len(chosen), int(Modality.PHOTO), np.uint8),
-        [listing.names[i] for i in chosen],
-        info,
-        dtype=np.float16 if half else np.float32,
-        stamps=FileStamps(size, mtime_ns, ctime_ns, content[chosen]),
-        skipped=[plan.lost[i] for i in sorted(plan.lost)],
-    )
+
+    def _blocks(self, staged: "_Staged", chosen: Ints) -> Iterator[Rows]:
+        """Rows of the `chosen` photos, some thousand at a time."""
+        plan, old = self.plan, self.old
+        for a in range(0, len(chosen), BLOCK):
+            part = chosen[a : a + BLOCK]
+            kept = plan.row[part] >= 0
+            fresh = {j: staged.read(self.listing, int(part[j]))[0] for j in np.flatnonzero(~kept)}
+            width = old.embedding.shape[1] if old is not None else len(next(iter(fresh.values())))
+            block = np.empty((len(part), width), np.float32)
+            if old is not None:
+                block[kept] = old.embedding[plan.row[part[kept]]]
+            for j, row in fresh.items():
+                block[j] = row
+            yield block
+
+    def result(self) -> FolderResult:
+        """What was done."""
+        plan, known = self.plan, int((self.plan.row >= 0).sum())
+        skipped = tuple((plan.lost[i].name, plan.lost[i].reason) for i in sorted(plan.lost))
+        images = known + sum(i not in plan.lost for i in plan.todo)
+        return FolderResult(
+            self.path, images, plan.new, plan.changed, plan.moved, plan.gone, known - plan.moved, skipped,
+            self.listing.others,
+        )  # fmt: skip
 
 
 def _skipped(listing: PhotoListing, i: int, failed: bool) -> Skipped:
@@ -298,45 +322,7 @@ def _skipped(listing: PhotoListing, i: int, failed: bool) -> Skipped:
         path = listing.root / name
         try:
             photo_of(path.read_bytes(), path)
-            reason = "it could not be read when it was its turn"
+            reason = "it could not be read during the pass"
         except (DataError, OSError) as error:
             reason = str(error).removeprefix(f"{path}: ")
     return Skipped(name, reason, *(int(x) for x in listing.stamps[i]))
-
-
-def _blocks(
-    listing: PhotoListing,
-    plan: Update,
-    old: Embeddings | None,
-    staged: _Staged,
-    chosen: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> Iterator[Rows]:
-    for a in range(0, len(chosen), BLOCK):
-        part = chosen[a : a + BLOCK]
-        kept = plan.row[part] >= 0
-        fresh = {j: staged.read(listing, int(part[j]))[0] for j in np.flatnonzero(~kept)}
-        width = old.embedding.shape[1] if old is not None else len(next(iter(fresh.values())))
-        block = np.empty((len(part), width), np.float32)
-        if old is not None:
-            block[kept] = old.embedding[plan.row[part[kept]]]
-        for j, row in fresh.items():
-            block[j] = row
-        yield block
-
-
-def _result(path: Path, plan: Update, others: str) -> FolderResult:
-    lost = [plan.lost[i] for i in sorted(plan.lost)]
-    kept = int((plan.row >= 0).sum()) - plan.moved
-    unread = sum(i in plan.lost for i in plan.todo)
-    images = int((plan.row >= 0).sum()) + len(plan.todo) - unread
-    return FolderResult(
-        path,
-        images,
-        plan.new,
-        plan.changed,
-        plan.moved,
-        plan.gone,
-        kept,
-        tuple((s.name, s.reason) for s in lost),
-        others,
-    )

@@ -2,21 +2,40 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, Rows, read_embeddings
-from zssbir_cli.embedding.choice import open_embedder
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
 from zssbir_cli.embedding.own import data_of, remark
 from zssbir_cli.embedding.parts import embed_part
-from zssbir_cli.embedding.weights import RunWeights, TowerWeights
+from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights, choose_weights
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
+from zssbir_cli.files import printable
+from zssbir_cli.models.towers import find_tower
 from zssbir_cli.progress import Progress, silent
+from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality, Part
+
+PRODUCTS = Precision.choose("auto", torch.device("cpu")).dtype
+"""What the scan of a search computes in; its results do not depend on it."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A photo that was found: place from 1, cosine, row of the gallery's file, its name and class ("" if not known)."""
+
+    rank: int
+    score: float
+    row: int
+    source: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -29,11 +48,9 @@ class Gallery:
     """What following the folder did, when it is one."""
     note: str = ""
 
-    def photos(self) -> tuple[Rows, int]:
-        """The photos' rows (a slice: no copy of a memory map) and the first one's number.
-
-        Errors: DataError when there is none.
-        """
+    @cached_property
+    def rows(self) -> range:
+        """Rows of the photos in the file. Errors: DataError when there is none."""
         rows = self.stored.rows_of(Modality.PHOTO)
         if not len(rows):
             raise DataError(f"{self.stored.path}: holds no photos")
@@ -41,7 +58,25 @@ class Gallery:
             raise DataError(
                 f"{self.stored.path}: sketches and photos are mixed; write it with `zssbir embed`"
             )
-        return self.stored.embedding[rows[0] : rows[-1] + 1], int(rows[0])
+        return range(int(rows[0]), int(rows[-1]) + 1)
+
+    @property
+    def photos(self) -> Rows:
+        """The photos' embeddings [N, D]: a slice, no copy of a memory map."""
+        return self.stored.embedding[self.rows.start : self.rows.stop]
+
+    def nearest(self, queries: Tensor, k: int, progress: Progress = silent) -> list[list[Hit]]:
+        """The `k` photos nearest to each query [Q, D], best first; exact. Errors: see `retrieval.search`."""
+        found = search(queries, self.photos, k, products=PRODUCTS, progress=progress)
+        names, classes = self.stored.sources, self.stored.info.classes
+        answers = []
+        for rows, scores in zip((found.rows + self.rows.start).tolist(), found.scores.tolist(), strict=True):
+            labels = self.stored.label[rows].tolist()
+            answers.append([
+                Hit(rank, score, row, printable(names[row]), classes[c] if 0 <= c < len(classes) else "")
+                for rank, (row, score, c) in enumerate(zip(rows, scores, labels, strict=True), 1)
+            ])  # fmt: skip
+        return answers
 
 
 def open_gallery(
@@ -67,29 +102,34 @@ def open_gallery(
 
     Errors: UsageError (no such gallery), DataError (damaged, of other weights), CheckpointError.
     """
-    if gallery.is_file():
-        stored = read_embeddings(gallery)
-        embedder = _owner(stored, gallery, device, run, model, runs, workers, embedder)
-        if text:
-            embedder.weights.check_text()
-        notes = (_differing(stored, embedder, gallery), embedder.weights.note)
-        return Gallery(embedder, stored, note="; ".join(filter(None, notes)))
-    if not gallery.is_dir():
+    stored = read_embeddings(gallery) if gallery.is_file() else None
+    if stored is None and not gallery.is_dir():
         raise UsageError(f"--photos {gallery}: no such file or folder")
+    if stored is not None and (embedder is None or embedder.weights.sha256 != stored.info.checkpoint):
+        if embedder is not None and isinstance(embedder.weights, RunWeights):
+            run = embedder.weights.home
+        elif embedder is not None:
+            raise _other_weights(stored.info, gallery, embedder.weights.label)
+        embedder = Embedder(_weights_of(stored.info, gallery, run, model, runs), device, workers=workers)
     if embedder is None:
-        embedder = open_embedder(device, run=run, model=model, runs=runs, which=which, workers=workers)
+        embedder = Embedder(choose_weights(run, model, runs, which), device, workers=workers)
     if text:
         embedder.weights.check_text()
-    note = embedder.weights.note
-    if (gallery / "manifest.json").is_file():
+    notes, followed = [embedder.weights.note], None
+    if stored is not None:
+        notes.insert(0, _differing(stored, embedder, gallery))
+    elif (gallery / "manifest.json").is_file():
         data = data_of(embedder.weights, gallery)
         stored = embed_part(embedder, data.prepared, Part.TEST, progress=progress)
-        return Gallery(embedder, stored, note="; ".join(filter(None, (note, remark(data)))))
-    followed = follow_folder(embedder, gallery, progress=progress)
-    stored = read_embeddings(followed.path)
-    if not embedder.accepts(stored.info):
-        raise DataError(f"{followed.path}: replaced by another process meanwhile; run the same command again")
-    return Gallery(embedder, stored, followed, note)
+        notes.append(remark(data))
+    else:
+        followed = follow_folder(embedder, gallery, progress=progress)
+        stored = read_embeddings(followed.path)
+        if not embedder.accepts(stored.info):
+            raise DataError(
+                f"{followed.path}: replaced by another process meanwhile; run the same command again"
+            )
+    return Gallery(embedder, stored, followed, "; ".join(filter(None, notes)))
 
 
 def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:
@@ -100,63 +140,46 @@ def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:
     other = [key for key in ours if key != "versions" and ours[key] != theirs.get(key)]
     if other:
         raise DataError(
-            f"{path}: made with another {', '.join(other)} than these weights have now; embed the photos again with "
+            f"{path}: made with a different {', '.join(other)} than these weights use now; embed the photos again with "
             "`zssbir embed --photos`"
         )
     names = sorted(n for n in ours["versions"] if ours["versions"][n] != theirs["versions"].get(n))
     return f"{path} was made with another version of {', '.join(names)}; scores may differ slightly"
 
 
-def _owner(
-    stored: Embeddings,
-    path: Path,
-    device: torch.device,
-    run: str | Path | None,
-    model: str | None,
-    runs: Path,
-    workers: int | None,
-    have: Embedder | None,
-) -> Embedder:
-    """An embedder of the very weights that made an embeddings file: the one that is open, or one of its own.
+def _weights_of(
+    info: EmbeddingInfo, path: Path, run: str | Path | None, model: str | None, runs: Path
+) -> Weights:
+    """The very weights that made an embeddings file, among those of the run or model that the user named, else of the
+    one that the file names.
 
-    Errors: DataError when neither what the user named nor what the file names has those weights: a sketch embedded by
-    another model would be compared with nonsense.
+    Errors: DataError when they are not there: a sketch embedded by another model would be compared with nonsense.
     """
-    info = stored.info
     if not info.checkpoint:
         raise DataError(f"{path}: does not say which weights made it; embed the photos with `zssbir embed`")
-    if have is not None and have.weights.sha256 == info.checkpoint:
-        return have
-    if have is not None and isinstance(have.weights, RunWeights):
-        run = have.weights.home
-    elif have is not None:
-        raise DataError(_other_weights(info, path, have.weights.label))
     if model is not None or (info.model and run is None):
-        weights = TowerWeights.find(model or info.model)
-        if weights.sha256 == info.checkpoint:
-            return Embedder.of(weights, device, workers=workers)
-        raise DataError(_other_weights(info, path, weights.label))
+        tower = TowerWeights(find_tower(model or info.model))
+        if tower.sha256 == info.checkpoint:
+            return tower
+        raise _other_weights(info, path, tower.label)
     home = Path(info.run)
     candidate = home if run is None and home.is_dir() else find_run(run, runs).path
     for meta in sorted((candidate / "checkpoints").glob("*/meta.json")):
-        if _weights_of(meta) == info.checkpoint:
-            return Embedder.open(candidate, device, which=meta.parent.name, workers=workers)
-    raise DataError(_other_weights(info, path, str(candidate)))
+        try:
+            found = json.loads(meta.read_text("utf-8"))["sha256"]["model.safetensors"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{meta}: damaged ({error})") from error
+        if found == info.checkpoint:
+            return RunWeights(candidate, meta.parent.name)
+    raise _other_weights(info, path, str(candidate))
 
 
-def _other_weights(info: EmbeddingInfo, path: Path, tried: str) -> str:
+def _other_weights(info: EmbeddingInfo, path: Path, tried: str) -> DataError:
     if info.model:
         made, how = f"model {info.model}", "name them with --model"
     else:
         made, how = f"run {info.run or '?'} (recipe {info.recipe or '?'})", "name their run with --run"
-    return (
+    return DataError(
         f"{path}: made with the weights {info.checkpoint[:12]} of {made}, which {tried} does not have; {how}, or embed "
         "the photos again with `zssbir embed --photos`"
     )
-
-
-def _weights_of(meta: Path) -> str:
-    try:
-        return str(json.loads(meta.read_text("utf-8"))["sha256"]["model.safetensors"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{meta}: damaged ({error})") from error

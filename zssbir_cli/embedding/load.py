@@ -57,7 +57,7 @@ def recipe_of(run: Path, info: CheckpointInfo) -> tuple[Recipe, str]:
     except ValidationError:
         if written is None:
             raise CheckpointError(
-                f"{info.path}: its recipe is not one of this zssbir, and {file} cannot be read"
+                f"{info.path}: its recipe is from an incompatible zssbir version, and {file} cannot be read"
             ) from None
         return written, ""
     if written is None:
@@ -71,10 +71,3 @@ def recipe_of(run: Path, info: CheckpointInfo) -> tuple[Recipe, str]:
         recipe,
         f"{file} was changed after training ({'; '.join(map(str, edited[:3]))}): the checkpoint's values are used",
     )
-
-
-def load_start(recipe: Recipe, device: torch.device) -> "Method":
-    """The method before training (the pretrained or random start), in eval mode: the baseline of every
-    comparison."""
-    torch.manual_seed(recipe.train.seed)
-    return build_method(recipe).to(device).eval()

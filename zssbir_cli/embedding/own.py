@@ -1,19 +1,17 @@
-"""A prepared data set as a run sees it: its own, or another one of which it may know some classes."""
+"""A prepared data set as weights see it: the one their run was trained on, or another whose classes it may know."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from zssbir_cli.data.manifest import Manifest
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.weights import RunWeights, Weights
-from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.provenance import Learnt
-from zssbir_cli.engine.records import read_record
 from zssbir_cli.engine.runlog import RunDir
+from zssbir_cli.engine.runs import read_record
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.names import listed
 from zssbir_cli.recipe.schema import Recipe
@@ -45,99 +43,63 @@ def preprocessing(recipe: Recipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Knows(Protocol):
-    """A prepared set, and what the weights that are used know of it."""
-
-    @property
-    def prepared(self) -> PreparedSet: ...
-
-    @property
-    def learnt(self) -> Learnt:
-        """What they were trained on by this program."""
-        ...
-
-    @property
-    def own(self) -> bool:
-        """Whether this is the very set that they learnt from."""
-        ...
-
-    @property
-    def used(self) -> frozenset[int]:
-        """Labels of classes that they were trained on or selected by, in another set than their own."""
-        ...
-
-    @property
-    def note(self) -> str: ...
-
-
 @dataclass(frozen=True)
-class DataOfTower:
-    """A prepared set and a frozen tower, which this program trained on nothing."""
+class KnownData:
+    """A prepared set, and what weights know of it: nothing, where this program has not trained them."""
 
     prepared: PreparedSet
     learnt: Learnt = field(default_factory=Learnt)
-    own: bool = False
-    used: frozenset[int] = frozenset()
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class DataOfRun:
-    """A prepared set, and what a run with this checkpoint knows of it."""
-
-    run: Path
-    prepared: PreparedSet
-    learnt: Learnt
-    recipe: Recipe
+    """What they were trained on by this program."""
+    weights: RunWeights | None = None
+    """None for a frozen tower."""
 
     @property
     def own(self) -> bool:
-        """Whether this is the very set that the run learnt from, wherever it lies."""
+        """Whether this is the very set that the run was trained on, wherever it lies."""
         return bool(self.learnt.identity) and self.prepared.identity == self.learnt.identity
 
     @property
     def note(self) -> str:
         """What to say when it is not, else an empty text."""
-        if self.own:
+        if self.own or self.weights is None:
             return ""
         here, then = self.prepared, self.learnt
         trained = f"{then.name} ({then.identity})" if then.identity else "an unknown data set"
-        return (
-            f"{here.root} holds {here.manifest.name} ({here.identity}), another data set than the run learnt "
-            f"from: {trained}"
-        )
+        return f"{here.root} holds {here.manifest.name} ({here.identity}), not the data set the run was trained on: {trained}"
 
     @cached_property
     def used(self) -> frozenset[int]:
         """Labels of another set's classes that the run was trained on or selected by; empty for its own set.
 
-        Raises DataError when the run is too old to know its classes and its data set is not to be found.
+        Raises DataError when the run is too old to know its classes and its data set cannot be found.
         """
-        if self.own:
+        if self.own or self.weights is None:
             return frozenset()
-        learnt = self.learnt if self.learnt.knows_classes else self._recovered()
-        names = self.prepared.classes
-        used = set(learnt.used(names))
-        return frozenset(i for i, name in enumerate(names) if name in used)
-
-    def _recovered(self) -> Learnt:
-        """The classes of an older run, from its data set; kept in run.json for the next time."""
-        for root in data_roots(self.run, self.recipe):
-            with suppress(ZssbirError):
-                found = learnt_from(PreparedSet.open(root).manifest)
-                if found.identity == self.learnt.identity:
-                    keep_classes(self.run, found, root)
-                    return found
-        raise DataError(
-            f"{self.run}: made by an older zssbir, the run does not say which classes it was trained on, so nothing can be "
-            f"called unseen in {self.prepared.root}; run `zssbir eval --run {self.run} --data FOLDER` once with the set "
-            f"that it learnt from ({self.learnt.name or '?'}, identity {self.learnt.identity or 'unknown'})"
+        learnt = (
+            self.learnt if self.learnt.knows_classes else _recovered(self.weights, self.learnt, self.prepared)
         )
+        used = set(learnt.used(self.prepared.classes))
+        return frozenset(i for i, name in enumerate(self.prepared.classes) if name in used)
 
 
-def remark(data: Knows) -> str:
-    """What users of a data set should know when it is not the one that a run learnt from, else an empty text: which it
-    is, and which of its classes the run has learnt."""
+def _recovered(weights: RunWeights, learnt: Learnt, other: PreparedSet) -> Learnt:
+    """The classes of an older run, from its data set; kept in run.json for the next time."""
+    for root in data_roots(weights):
+        with suppress(ZssbirError):
+            prepared = PreparedSet.open(root)
+            if prepared.identity == learnt.identity:
+                return _keep_classes(weights.home, prepared)
+    run = weights.home
+    raise DataError(
+        f"{run}: made by an older zssbir, the run does not say which classes it was trained on, so nothing can be "
+        f"called unseen in {other.root}; run `zssbir eval --run {run} --data FOLDER` once with the set "
+        f"it was trained on ({learnt.name or '?'}, identity {learnt.identity or 'unknown'})"
+    )
+
+
+def remark(data: KnownData) -> str:
+    """What users should know when a data set is not the one a run was trained on, else an empty text: which it
+    is, and which of its classes the run has seen."""
     if not data.note:
         return ""
     try:
@@ -147,73 +109,63 @@ def remark(data: Knows) -> str:
     return data.note + (f"; the run was trained on or selected by {listed(known, 5)}" if known else "")
 
 
-def keep_classes(run: Path, learnt: Learnt, root: Path) -> None:
-    """Write the classes of an older run into its run.json, where that can be written."""
-    RunDir(run).update_record({"data": {"root": str(root.resolve()), **learnt.as_json()}})
+def _keep_classes(run: Path, prepared: PreparedSet) -> Learnt:
+    """Write the classes of an older run, found in its data set, into its run.json, where that can be written."""
+    learnt = learnt_from(prepared.manifest)
+    RunDir(run).update_record({"data": {"root": str(prepared.root.resolve()), **learnt.as_json()}})
+    return learnt
 
 
-def data_of(weights: Weights, data: Path | None = None) -> Knows:
-    """Open `data` for weights, or the set that their run learnt from.
+def data_of(weights: Weights, data: Path | None = None) -> KnownData:
+    """Open `data` for weights, or the set that their run was trained on: where the recipe and run.json say, from here
+    or from beside the folder of runs. A set of the run's identity wins over another one that lies there now.
 
     Raises DataError when there is no prepared set, UsageError when a tower is given none.
     """
-    if isinstance(weights, RunWeights):
-        return data_of_run(weights.home, weights.checkpoint, weights.recipe, data)
-    if data is None:
-        raise UsageError("a frozen model has no data set of its own; name one with --data DIR")
-    return DataOfTower(PreparedSet.open(data))
-
-
-def data_of_run(run: Path, info: CheckpointInfo, recipe: Recipe, data: Path | None = None) -> DataOfRun:
-    """Open `data`, or the set that the run learnt from: where the recipe and run.json say, from here or from beside
-    the folder of runs. A set of the run's identity wins over another one that lies there now.
-
-    Raises DataError when there is no prepared set.
-    """
-    learnt = info.learnt
+    if not isinstance(weights, RunWeights):
+        if data is None:
+            raise UsageError("a frozen model has no data set of its own; name one with --data DIR")
+        return KnownData(PreparedSet.open(data))
+    learnt = weights.checkpoint.learnt
     if not learnt.knows_classes:
         with suppress(TypeError, ValueError, AttributeError):
-            kept = Learnt.read((read_record(run) or {}).get("data", {}))
+            kept = Learnt.read((read_record(weights.home) or {}).get("data", {}))
             learnt = kept if kept.identity == learnt.identity and kept.knows_classes else learnt
-    if data is not None:
-        found = DataOfRun(run, PreparedSet.open(data), learnt, recipe)
-    else:
-        found = _first(run, learnt, recipe)
+    prepared = PreparedSet.open(data) if data is not None else _first(weights, learnt)
+    found = KnownData(prepared, learnt, weights)
     if found.own and not learnt.knows_classes:
-        known = learnt_from(found.prepared.manifest)
-        keep_classes(run, known, found.prepared.root)
-        found = replace(found, learnt=known)
+        found = replace(found, learnt=_keep_classes(weights.home, prepared))
     return found
 
 
-def _first(run: Path, learnt: Learnt, recipe: Recipe) -> DataOfRun:
-    first: DataOfRun | None = None
-    problem: DataError | None = None
-    for root in data_roots(run, recipe):
+def _first(weights: RunWeights, learnt: Learnt) -> PreparedSet:
+    """The run's own set, else the first that lies where it should be. Raises DataError."""
+    others: list[PreparedSet] = []
+    problems: list[DataError] = []
+    for root in data_roots(weights):
         try:
-            found = DataOfRun(run, PreparedSet.open(root), learnt, recipe)
+            found = PreparedSet.open(root)
         except DataError as error:
-            problem = problem or error
+            problems.append(error)
             continue
-        if found.own:
+        if learnt.identity and found.identity == learnt.identity:
             return found
-        first = first or found
-    if first is None:
-        raise DataError(f"{problem}; or name the run's data set with --data") from None
-    return first
+        others.append(found)
+    if not others:
+        raise DataError(f"{problems[0]}; or name the run's data set with --data") from None
+    return others[0]
 
 
-def data_roots(run: Path, recipe: Recipe) -> Iterator[Path]:
+def data_roots(weights: RunWeights) -> list[Path]:
     """Where a run's data set may lie, the likeliest first, each once."""
-    given = Path(recipe.data.root).expanduser()
+    given = Path(weights.data.root).expanduser()
     places = [given]
-    recorded = (read_record(run) or {}).get("data")
+    recorded = (read_record(weights.home) or {}).get("data")
     if isinstance(recorded, dict) and recorded.get("root"):
         places.append(Path(str(recorded["root"])))
     if not given.is_absolute():
-        places += [folder / given for folder in run.resolve().parents[1:3]]
-    seen: set[Path] = set()
+        places += [folder / given for folder in weights.home.resolve().parents[1:3]]
+    found: dict[Path, Path] = {}
     for place in places:
-        if (whole := place.resolve()) not in seen:
-            seen.add(whole)
-            yield place
+        found.setdefault(place.resolve(), place)
+    return list(found.values())

@@ -31,7 +31,7 @@ ALLOWED = re.compile(
 def pack_run(run: Path, checkpoint: Path, out: Path) -> Path:
     """Write a run with one checkpoint (as its best) into the file `out`. Errors: UsageError, CheckpointError."""
     if out.suffix.lower() != SUFFIX:
-        raise UsageError(f"--out {out}: a run goes into a {SUFFIX} file")
+        raise UsageError(f"--out {out}: a run is exported as a {SUFFIX} file")
     try:
         meta = json.loads((checkpoint / META).read_text("utf-8"))
         meta["sha256"] = {MODEL: meta["sha256"][MODEL]}  # without the state that resuming needs
@@ -99,7 +99,7 @@ def _check(bundle: Path, entries: list[zipfile.ZipInfo]) -> None:
         raise ValueError(f"it holds {len(entries)} files")
     for entry in entries:
         if not ALLOWED.fullmatch(entry.filename) or ".." in PurePosixPath(entry.filename).parts:
-            raise ValueError(f"it holds {entry.filename[:80]!r}, which is no part of a run")
+            raise ValueError(f"it holds {entry.filename[:80]!r}, which is not part of a run")
     total = sum(entry.file_size for entry in entries)
     if total > GROWTH * bundle.stat().st_size + ALLOWANCE:
         raise ValueError(f"its files would take {total >> 20} MiB")

@@ -16,8 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.memory import keep_freed_memory
-from zssbir_cli.compute.shortage import ADVICE, out_of_shared_memory
+from zssbir_cli.compute.memory import ADVICE, keep_freed_memory, out_of_shared_memory
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.methods.base import ItemKey, TrainData
 

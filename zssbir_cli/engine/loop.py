@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.shortage import out_of_memory
-from zssbir_cli.engine.blend import first_share
-from zssbir_cli.engine.job import Job
+from zssbir_cli.compute.memory import out_of_memory
+from zssbir_cli.engine.averages import first_share
+from zssbir_cli.engine.job import FitResult, Job, State
 from zssbir_cli.engine.loader import Stream, training_stream
-from zssbir_cli.engine.optim import lr_at
 from zssbir_cli.engine.report import Hooks, Reporter, Silent
 from zssbir_cli.engine.resume import Saver
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.selection import Selection
-from zssbir_cli.engine.state import FitResult, State
-from zssbir_cli.engine.step import Stepper, seed_all
+from zssbir_cli.engine.step import Stepper, lr_at, seed_all
 from zssbir_cli.engine.stop import StopRequest, on_signals
 from zssbir_cli.errors import CheckpointError, DataError, Interrupted, UsageError
 from zssbir_cli.methods.base import Batch, Position
@@ -67,7 +65,7 @@ class _Fit:
             self.state = State(**saved) if saved else self.state
             where = f"resumed at step {self.state.step} of {self.total}"
             self.reporter.note(
-                where if saved else "this run has no checkpoint yet: it starts from its beginning"
+                where if saved else "this run has no checkpoint yet: starting from the beginning"
             )
         self.selection = Selection(self.job, self.stepper, self.saver, self.state)
         self.run_dir.trim(self.state.rows)

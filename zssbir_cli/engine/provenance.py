@@ -1,4 +1,4 @@
-"""What a run learnt from, and what a result is about: typed facts, made in one place and never parsed back."""
+"""What a run was trained on, and what a result is about: typed facts, made in one place and never parsed back."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -90,7 +90,7 @@ class Provenance:
     """Where more photos of the gallery are from, relevant to no query; `extra_photos`: how many."""
     extra_photos: int = 0
     cross: bool = False
-    """Another data set than the one that the run learnt from."""
+    """Another data set than the one the run was trained on."""
     excluded: tuple[str, ...] = ()
     """Classes left out because the run was trained on them or selected by them."""
     leaks: tuple[str, ...] = ()
@@ -122,7 +122,7 @@ class Provenance:
                 f"run {self.run} ({self.recipe}, method {self.method}), checkpoint {self.which} (epoch {self.epoch}, "
                 f"step {self.step}, weights {self.checkpoint[:12]}), embedded in {self.precision}"
             )
-            whose = "not the set it learnt from" if self.cross else "the set it learnt from"
+            whose = "not the set it was trained on" if self.cross else "the set it was trained on"
             lines.append(f"data set {self.data} ({self.split}), identity {self.identity}: {whose}")
         if self.model:
             lines.append(
@@ -130,7 +130,7 @@ class Provenance:
                 "frozen: nothing was trained"
             )
             lines.append(
-                f"data set {self.data} ({self.split}), identity {self.identity}: classes are unseen by this program alone; "
-                "what the model's makers trained it on may include them"
+                f"data set {self.data} ({self.split}), identity {self.identity}: unseen means unseen by this program only; "
+                "the model's own training data may include these classes"
             )
         return lines

@@ -196,7 +196,7 @@ class Saver:
         bad += [torch.isnan(b).any() for b in self.method.buffers()]  # a mask may well hold infinities
         if bool(torch.stack(bad).any()):
             raise DivergedError(
-                "weights or buffers are not a number, though the loss was one: a gradient overflowed; the "
+                "weights or buffers are NaN although the loss was finite: a gradient overflowed; the "
                 "last checkpoint is from before: lower optim.lr or set optim.clip_norm"
             )
 

@@ -1,13 +1,15 @@
-"""Which run, and which of its checkpoints: the one place that turns what a user names into folders."""
+"""Which run, and which of its checkpoints: the one place that turns what a user names into folders; what their text
+files hold. Imports no torch."""
 
 import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import reason
@@ -65,11 +67,9 @@ def find_run(name: str | Path | None = None, runs: Path = Path("runs"), which: s
         return RunChoice(matches[0], which)
     if matches:
         some = ", ".join(p.name for p in matches[-5:])
-        raise UsageError(
-            f"{name}: several runs under {runs} have this in their name ({some}); give more of it"
-        )
+        raise UsageError(f"{name}: several runs under {runs} match this name ({some}); be more specific")
     some = ", ".join(p.name for p in known[-5:]) or "there is none"
-    raise UsageError(f"{name}: not a run, and no run under {runs} is called so ({some}); see `zssbir runs`")
+    raise UsageError(f"{name}: not a run, and no run under {runs} has that name ({some}); see `zssbir runs`")
 
 
 def is_run(path: Path) -> bool:
@@ -107,7 +107,7 @@ def latest_run(runs: Path = Path("runs")) -> Path:
     reached = [p for p in run_folders(runs) if has_checkpoint(p)]
     if not reached:
         raise UsageError(
-            f"{runs}: no run with a checkpoint here yet; start one with `zssbir train --recipe ...`, or name a run"
+            f"{runs}: no run with a checkpoint yet; start one with `zssbir train --recipe ...`, or name a run"
         )
     return max(reached, key=_last_saved).resolve()
 
@@ -188,3 +188,37 @@ def _had_best(folder: Path) -> bool:
             meta = json.loads((folder / name / META).read_text("utf-8"))
             return bool(meta.get("metrics")) or meta.get("best_step", -1) >= 0
     return False
+
+
+def read_record(run: Path) -> dict[str, Any] | None:
+    """What a run's run.json holds; None when it is missing or damaged."""
+    try:
+        found = json.loads((run / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics.jsonl, one a step (older versions wrote several), [] when there is none; what follows a
+    damaged line is ignored."""
+    file = run / "metrics.jsonl"
+    rows: list[dict[str, Any]] = []
+    for row in rows_of(file.read_bytes().splitlines() if file.is_file() else []):
+        if rows and "step" in row and rows[-1].get("step") == row["step"]:
+            rows[-1] |= row
+        else:
+            rows.append(row)
+    return rows
+
+
+def rows_of(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """The rows of a metrics.jsonl up to its first damaged line."""
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(row, dict):
+            return
+        yield row

@@ -7,10 +7,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.engine.blend import SHARES
-from zssbir_cli.engine.job import Job, Validate
+from zssbir_cli.engine.averages import SHARES
+from zssbir_cli.engine.job import Job, State, Validate
 from zssbir_cli.engine.resume import Saver
-from zssbir_cli.engine.state import State
 from zssbir_cli.engine.step import Stepper
 
 SELECT = "val/mAP@all"

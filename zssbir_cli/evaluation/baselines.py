@@ -1,8 +1,6 @@
 """The yardsticks beside a result: a random order of the gallery, and the run's own backbone before training."""
 
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
 
 from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
 from zssbir_cli.errors import ZssbirError
@@ -20,16 +18,12 @@ JUDGED = "plain"
 """Convention in which gains are judged: a maximum over later places, as in voc, lifts chance most."""
 
 
-@dataclass(frozen=True)
 class StartWeights(TowerWeights):
     """A run's backbone as it was before training; embeddings made with it are kept in the run's folder."""
 
-    run: Path
-
-    @cached_property
-    def home(self) -> Path:
-        """The run's folder."""
-        return self.run
+    def __init__(self, run: RunWeights) -> None:
+        super().__init__(start_of(run.recipe, run.home / "recipe.yaml"))
+        self.home = run.home
 
 
 def with_chance(found: Evaluation) -> Evaluation:
@@ -61,7 +55,7 @@ def with_start(
         inputs = same_images(found.inputs, start, options, shown)
         other = measure(inputs, k=found.metrics.k, device=options.device, progress=shown)
     except (ZssbirError, OSError) as error:
-        note = f"no row of the frozen start ({error}); --no-baselines leaves it out"
+        note = f"the frozen start could not be evaluated ({error}); --no-baselines skips it"
         return replace(found, inputs=replace(found.inputs, notes=(*found.inputs.notes, note)))
     size = start.spec.data.size
     about = f"{weights.model.backbone} at {size} px before training, weights {start.sha256[:12]}"
@@ -75,10 +69,9 @@ class _NotHere(ZssbirError):
 
 
 def _start_of(weights: RunWeights) -> StartWeights:
-    recipe = weights.recipe
-    if recipe.model.weights == "pretrained" and not is_cached(recipe.model.backbone):
-        raise _NotHere(f"the pretrained weights of {recipe.model.backbone} are not on this machine")
-    return StartWeights(start_of(recipe, weights.home / "recipe.yaml"), weights.home)
+    if weights.model.weights == "pretrained" and not is_cached(weights.model.backbone):
+        raise _NotHere(f"the pretrained weights of {weights.model.backbone} are not on this machine")
+    return StartWeights(weights)
 
 
 def _gain(trained: Metrics, start: Metrics) -> list[str]:
@@ -91,5 +84,5 @@ def _gain(trained: Metrics, start: Metrics) -> list[str]:
         return [f"training did not help: {told}"]
     if gain.over_queries.low <= 0:
         low, high = (100 * x for x in (gain.over_queries.low, gain.over_queries.high))
-        return [f"training gained nothing that is sure: {told}, 95 % over queries {low:+.2f} ... {high:+.2f}"]
+        return [f"no significant gain from training: {told}, 95 % over queries {low:+.2f} ... {high:+.2f}"]
     return []

@@ -35,7 +35,7 @@ def compare_results(a: Path, b: Path) -> Compared:
     same = len(left["labels"]) == len(right["labels"]) and bool((left["labels"] == right["labels"]).all())
     if not same or left["sources"].tolist() != right["sources"].tolist():
         raise DataError(
-            f"{a} and {b} are not of the same queries: evaluate both on the same data set and split"
+            f"{a} and {b} do not have the same queries: evaluate both on the same data set and split"
         )
     facts = [_facts(x) for x in (left, right)]
     differ = {
@@ -44,7 +44,7 @@ def compare_results(a: Path, b: Path) -> Compared:
         if facts[0].get(key) != facts[1].get(key)
     }
     if any(key in differ for key in DECIDING):
-        raise DataError(f"{a} and {b} do not compare: {'; '.join(differ.values())}")
+        raise DataError(f"{a} and {b} cannot be compared: {'; '.join(differ.values())}")
     notes = tuple(differ.values())
     rows = []
     names = right["names"].tolist()

@@ -1,59 +1,27 @@
-"""What is evaluated: queries and gallery of a protocol with the weights of a run or of a frozen tower, or of a file of embeddings."""
+"""What is evaluated: the queries and the gallery of a protocol, embedded with the weights of a run or of a frozen tower."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from zssbir_cli.arrays import Ints
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.data.embeddings import Embeddings, Rows
-from zssbir_cli.data.embeddings_user import Pair, read_user_embeddings
+from zssbir_cli.data.embeddings import Embeddings
 from zssbir_cli.data.prepared import ImageRows, PreparedSet
 from zssbir_cli.embedding.embedder import Embedder
-from zssbir_cli.embedding.own import Knows, data_of, leak_lines
+from zssbir_cli.embedding.gallery import open_gallery
+from zssbir_cli.embedding.own import KnownData, data_of, leak_lines
 from zssbir_cli.embedding.parts import embed_choice, embed_part
 from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
 from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.evaluation.extra import Distractors, find_distractors
+from zssbir_cli.evaluation.measure import Distractors, Inputs, Side
 from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
-from zssbir_cli.names import counted, find_class, listed, split_names, suggestion
+from zssbir_cli.names import class_key, counted, listed, named_classes
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
-
-
-@dataclass(frozen=True)
-class Side:
-    """Queries or gallery: rows [N, D], labels int64 [N], names of the images, and where pictures of them are."""
-
-    rows: Rows
-    labels: Ints
-    sources: tuple[str, ...] = ()
-    pictures: tuple[tuple[Part, Modality, int], ...] = ()
-    """Place of each image in `Inputs.prepared` (empty when there are no pictures; extra photos have none)."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """All that an evaluation needs, and what it must say."""
-
-    query: Side
-    gallery: Side
-    classes: tuple[str, ...]
-    about: Provenance
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    seen: frozenset[int] = frozenset()
-    """Labels of seen classes that take part (generalised protocols)."""
-    prepared: PreparedSet | None = None
-    task: Task | None = None
-    """Whose images these are, of `prepared`."""
-    extra: Distractors | None = None
-    """Photos of elsewhere; they come last in the gallery, with label -1."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +30,7 @@ class Options:
 
     data: Path | None = None
     extra: Path | None = None
-    """More photos for the gallery (`extra.find_distractors`)."""
+    """More photos for the gallery (`find_distractors`)."""
     classes: tuple[str, ...] = ()
     """Names of classes, or texts that separate them by commas."""
     per_class: int | None = None
@@ -75,42 +43,38 @@ class Options:
 def inputs_of(weights: Weights, split: str, options: Options, progress: Progress = silent) -> Inputs:
     """Queries and gallery of a protocol with the weights of a run or of a frozen tower; embeds what is missing or stale.
 
-    On another data set than the one that a run learnt from (whatever its path), classes that it was
+    On another data set than the one a run was trained on (whatever its path), classes that it was
     trained on or selected by are left out and named. Errors: UsageError, DataError, CheckpointError.
     """
     data = data_of(weights, options.data)
-    prepared = data.prepared
-    stock = {
-        (part, modality): prepared.images(part, modality).labels
-        for part, modality in prepared.manifest.counts
-    }
-    wanted = _class_ids(prepared, options.classes)
-    task = _restricted(build_task(split, stock, options.seed), stock, wanted, data, weights, options)
-    images = _Images(weights, prepared, options, progress)
-    query, gallery = images.side(task.queries), images.side(task.gallery)
-    extra = None
-    if options.extra is not None:
-        searched = [prepared.classes[c] for c in np.unique(query.labels)]
-        extra = find_distractors(options.extra, images.embedder, searched, progress)
-        gallery = _with(gallery, extra)
+    prepared, manifest = data.prepared, data.prepared.manifest
+    stock = {(part, modality): prepared.images(part, modality).labels for part, modality in manifest.counts}
+    wanted = named_classes(options.classes, prepared.classes, str(prepared.root)) if options.classes else None
+    task = build_task(split, stock, options.seed)
+    inside, outside = _taking_part(prepared, task, wanted or ())
+    task = _restricted(task, stock, wanted, data, weights, options, outside)
+    query, gallery, extra, precision = _embedded(weights, prepared, task, options, progress)
     excluded = tuple(sorted(prepared.classes[c] for c in data.used))
     about = Provenance(
         protocol=task.name, protocol_description=task.description, **_about(weights),
-        precision=images.precision, data=prepared.manifest.name, split=prepared.manifest.split,
+        precision=precision, data=manifest.name, split=manifest.split,
         identity=prepared.identity, seed=options.seed, cross=not data.own, excluded=excluded,
-        subset=bool(options.classes or options.per_class or excluded), leaks=_leaks(data),
+        subset=bool(options.classes or options.per_class or excluded),
+        leaks=tuple(dict.fromkeys((*data.learnt.leaks, *leak_lines(manifest)))),
         chosen=tuple(prepared.classes[c] for c in wanted or ()), most_per_class=options.per_class or 0,
         extra=str(options.extra or ""), extra_photos=len(extra.index) if extra else 0,
     )  # fmt: skip
-    seen = frozenset(c.id for c in prepared.manifest.classes if c.role is Role.SEEN)
-    notes = (
-        *_notes(weights, data, task, excluded),
-        *_class_notes(prepared, task, wanted),
-        *(extra.notes if extra else ()),
-    )
+    notes = _notes(weights, data, task, excluded)
+    if wanted is not None:
+        notes.append(
+            f"only {len(inside)} classes" if len(inside) != 1 else "only one class: every photo is relevant"
+        )
+    if outside:
+        notes.append(f"asked for, but not part of --split {task.name}: {', '.join(outside)}")
+    seen = {c.id for c in manifest.classes if c.role is Role.SEEN and split.startswith("gzs")}
     return Inputs(
-        query, gallery, tuple(prepared.classes), about, notes, _warnings(data),
-        seen if split.startswith("gzs") else frozenset(), prepared, task, extra,
+        query, gallery, tuple(prepared.classes), about, (*notes, *(extra.notes if extra else ())),
+        _warnings(data), frozenset(seen), prepared, task, extra,
     )  # fmt: skip
 
 
@@ -118,21 +82,47 @@ def same_images(inputs: Inputs, weights: Weights, options: Options, progress: Pr
     """The same queries and gallery with other weights. Errors: DataError, CheckpointError."""
     assert inputs.prepared is not None
     assert inputs.task is not None
-    images = _Images(weights, inputs.prepared, options, progress)
-    query, gallery = images.side(inputs.task.queries), images.side(inputs.task.gallery)
-    extra = None
-    if options.extra is not None:
-        searched = [inputs.classes[c] for c in np.unique(query.labels)]
-        extra = find_distractors(options.extra, images.embedder, searched, progress)
-        gallery = _with(gallery, extra)
+    query, gallery, extra, _ = _embedded(weights, inputs.prepared, inputs.task, options, progress)
     return replace(inputs, query=query, gallery=gallery, extra=extra, notes=(), warnings=())
 
 
-def _with(gallery: Side, extra: Distractors) -> Side:
-    """The gallery with extra photos, which have no label."""
-    labels = np.concatenate([gallery.labels, np.full(len(extra.index), -1, np.int64)])
-    rows = np.concatenate([gallery.rows, extra.rows])
-    return Side(rows, labels, (*gallery.sources, *extra.sources), gallery.pictures)
+def _embedded(
+    weights: Weights, prepared: PreparedSet, task: Task, options: Options, progress: Progress
+) -> tuple[Side, Side, Distractors | None, str]:
+    """Queries, gallery with its extra photos, these photos, and the precision in which all were embedded."""
+    device = choose_device(options.device)
+    embedder = Embedder(weights, device, precision=options.precision, workers=options.workers)
+    whole: dict[Part, Embeddings] = {}
+    precisions = set[str]()
+
+    def side(choices: Sequence[ImageRows]) -> Side:
+        """The images of several choices, one after the other. Parts of the test protocols are kept whole."""
+        rows, labels, sources, places = [], [], [], []
+        for choice in (c for c in choices if len(c.index)):
+            if choice.part in (Part.TEST, Part.VAL):
+                if choice.part not in whole:
+                    whole[choice.part] = embed_part(embedder, prepared, choice.part, progress=progress)
+                stored = whole[choice.part]
+                index = stored.rows_of(choice.modality)[choice.index]
+            else:
+                stored = embed_choice(embedder, prepared, choice, progress=progress)
+                index = stored.rows_of(choice.modality)
+            rows.append(stored.embedding[index])
+            labels.append(stored.label[index].astype(np.int64))
+            sources += [stored.sources[i] for i in index]
+            places += [(choice.part, choice.modality, int(i)) for i in choice.index]
+            precisions.add(stored.info.precision)
+        return Side(np.concatenate(rows), np.concatenate(labels), tuple(sources), tuple(places))
+
+    query, gallery, extra = side(task.queries), side(task.gallery), None
+    if options.extra is not None:
+        searched = [prepared.classes[c] for c in np.unique(query.labels)]
+        extra = find_distractors(options.extra, embedder, searched, progress)
+        labels = np.concatenate([gallery.labels, np.full(len(extra.index), -1, np.int64)])
+        rows = np.concatenate([gallery.rows, extra.stored.embedding[extra.index]])
+        sources = (extra.stored.sources[row] for row in extra.index.tolist())
+        gallery = Side(rows, labels, (*gallery.sources, *sources), gallery.pictures)
+    return query, gallery, extra, " and ".join(sorted(precisions))
 
 
 def _about(weights: Weights) -> dict[str, Any]:
@@ -145,66 +135,41 @@ def _about(weights: Weights) -> dict[str, Any]:
     return {**facts, "model": weights.spec.label, "preprocessing": weights.spec.preprocessing}
 
 
+def _taking_part(prepared: PreparedSet, task: Task, labels: Sequence[int]) -> tuple[set[str], list[str]]:
+    """Names of the classes that the protocol evaluates, and those of another role, with that role."""
+    roles = {ROLE_OF_PART[choice.part] for choice in (*task.queries, *task.gallery)}
+    classes = [prepared.manifest.classes[label] for label in labels]
+    inside = {c.name for c in classes if c.role in roles}
+    return inside, [f"{c.name} ({c.role})" for c in classes if c.name not in inside]
+
+
 def _restricted(
-    task: Task, stock: Stock, wanted: list[int] | None, data: Knows, weights: Weights, options: Options
-) -> Task:
+    task: Task, stock: Stock, wanted: list[int] | None, data: KnownData, weights: Weights, options: Options,
+    outside: Sequence[str],
+) -> Task:  # fmt: skip
     """The task without the classes that the run was trained on, and for the classes that were asked for.
 
-    Errors: DataError that says why nothing is left.
+    Errors: DataError that says why nothing remains.
     """
-    prepared, used, parts = data.prepared, data.used, _parts(task)
-    if wanted is not None and len(other := _outside(prepared, task, wanted)) == len(wanted):
-        raise DataError(f"--classes: {', '.join(other)}: none of these takes part in --split {task.name}")
-    pool = wanted if wanted is not None else range(len(prepared.classes))
-    kept = [c for c in pool if c not in used]
-    found = restrict(
-        task, stock, kept if used or wanted is not None else None, options.per_class, options.seed
-    )
+    prepared, used = data.prepared, data.used
+    if wanted is not None and len(outside) == len(wanted):
+        raise DataError(f"--classes: {', '.join(outside)}: none of these takes part in --split {task.name}")
+    pool = list(range(len(prepared.classes))) if wanted is None else wanted
+    kept = [c for c in pool if c not in used] if used or wanted is not None else None
+    found = restrict(task, stock, kept, options.per_class, options.seed)
     if all(sum(len(c.index) for c in side) for side in (found.queries, found.gallery)):
         return found
     if used:
-        names = ", ".join(prepared.classes[c] for c in pool if c in used and _takes_part(prepared, c, parts))
+        names, _ = _taking_part(prepared, task, [c for c in pool if c in used])
         raise DataError(
-            f"--split {task.name}: nothing is left of {prepared.root}: {weights.label} was trained on or selected by {names}; "
-            f"evaluate on the set that it learnt from ({data.learnt.name}, identity {data.learnt.identity})"
+            f"--split {task.name}: no class of {prepared.root} remains: {weights.label} was trained on or selected by "
+            f"{', '.join(sorted(names))}; evaluate on the set it was trained on ({data.learnt.name}, identity "
+            f"{data.learnt.identity})"
         )
     raise DataError(f"--split {task.name}: no sketches or no photos of these classes")
 
 
-def _parts(task: Task) -> set[Part]:
-    return {c.part for c in (*task.queries, *task.gallery)}
-
-
-def _takes_part(prepared: PreparedSet, label: int, parts: set[Part]) -> bool:
-    return prepared.manifest.classes[label].role in {ROLE_OF_PART[p] for p in parts}
-
-
-def _outside(prepared: PreparedSet, task: Task, wanted: Sequence[int]) -> list[str]:
-    """Classes that were asked for and have another role than the protocol evaluates, with that role."""
-    classes, inside = prepared.manifest.classes, _inside(prepared, task, wanted)
-    return [f"{classes[c].name} ({classes[c].role})" for c in wanted if classes[c].name not in inside]
-
-
-def _inside(prepared: PreparedSet, task: Task, wanted: Sequence[int]) -> set[str]:
-    parts = _parts(task)
-    return {prepared.classes[c] for c in wanted if _takes_part(prepared, c, parts)}
-
-
-def _class_notes(prepared: PreparedSet, task: Task, wanted: Sequence[int] | None) -> list[str]:
-    if wanted is None:
-        return []
-    count = len(_inside(prepared, task, wanted))
-    notes = [f"only {count} classes" if count != 1 else "only one class: every photo is relevant"]
-    if other := _outside(prepared, task, wanted):
-        notes.append(f"asked for, but no part of --split {task.name}: {', '.join(other)}")
-    return notes
-
-
-def _leaks(data: Knows) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*data.learnt.leaks, *leak_lines(data.prepared.manifest))))
-
-
-def _notes(weights: Weights, data: Knows, task: Task, excluded: Sequence[str]) -> tuple[str, ...]:
+def _notes(weights: Weights, data: KnownData, task: Task, excluded: Sequence[str]) -> list[str]:
     notes = [weights.note, data.note, *task.notes]
     if excluded:
         names = ", ".join(excluded)
@@ -215,123 +180,56 @@ def _notes(weights: Weights, data: Knows, task: Task, excluded: Sequence[str]) -
         notes.append(
             f"the {len(val)} validation classes of the data set are neither queries nor in the gallery"
         )
-    return tuple(n for n in notes if n)
+    return [note for note in notes if note]
 
 
-def _warnings(data: Knows) -> tuple[str, ...]:
+def _warnings(data: KnownData) -> tuple[str, ...]:
     own, here = data.learnt.leaks, leak_lines(data.prepared.manifest)
     warnings = [f"prepare warned: {w}" for w in data.prepared.manifest.warnings]
     if own and own != here:
         warnings.append(
-            f"the run learnt from a set with {len(own)} leaks between training and test, first: {own[0]}"
+            f"the run was trained on a set with {len(own)} leaks between training and test, first: {own[0]}"
         )
     if here:
         warnings.append(f"{len(here)} leaks between training and test are on record, first: {here[0]}")
     return tuple(warnings)
 
 
-def _class_ids(prepared: PreparedSet, names: Sequence[str]) -> list[int] | None:
-    """Labels of the classes that the user named, each once. Errors: UsageError."""
-    if not names:
-        return None
-    found = []
-    for name in [name for given in names for name in split_names(given, prepared.classes)]:
-        known = find_class(name, prepared.classes)
-        if known is None:
-            near = suggestion(name, prepared.classes)
-            raise UsageError(f"--classes {name}: no such class in {prepared.root}{near}")
-        found += [i for i, other in enumerate(prepared.classes) if other == known]  # two where it is leaked
-    return list(dict.fromkeys(found))
+def find_distractors(
+    place: Path, embedder: Embedder, classes: Iterable[str], progress: Progress = silent
+) -> Distractors:
+    """Photos of a folder, of an embeddings file of the same weights, or of a prepared set's unseen classes.
 
-
-class _Images:
-    """Embeddings of choices, from files that are fresh, else computed."""
-
-    def __init__(self, weights: Weights, prepared: PreparedSet, options: Options, progress: Progress) -> None:
-        self.prepared, self.progress = prepared, progress
-        self.embedder = Embedder.of(
-            weights, choose_device(options.device), precision=options.precision, workers=options.workers
+    Photos that are known to show one of the `classes` that are searched for are left out and counted: they would be
+    relevant. Errors: DataError (none left, other weights), UsageError (no such place).
+    """
+    if not place.exists():
+        raise UsageError(f"--gallery-extra {place}: no such file or folder")
+    opened = open_gallery(place, embedder.device, embedder=embedder, progress=progress)
+    stored = opened.stored
+    if stored.info.checkpoint != embedder.weights.sha256:
+        raise DataError(f"--gallery-extra {place}: made with other weights than {embedder.weights.label}")
+    index = stored.rows_of(Modality.PHOTO)
+    shown = [_class_of(stored, i) for i in index.tolist()]
+    wanted = {class_key(name): name for name in classes}
+    relevant = np.array([key in wanted for key in shown])
+    notes = [
+        f"{counted(int((~relevant).sum()), 'photo')} of {place} added to the gallery, relevant to no query"
+    ]
+    if relevant.any():
+        names = listed(sorted({wanted[key] for key in shown if key in wanted}))
+        notes.append(
+            f"{counted(int(relevant.sum()), 'photo')} of {place} left out: of classes that are queried ({names})"
         )
-        self._precisions: set[str] = set()
-        self._open: dict[Part, Embeddings] = {}
-
-    def side(self, choices: Sequence[ImageRows]) -> Side:
-        """The images of several choices, one after the other."""
-        rows, labels, sources, places = [], [], [], []
-        for choice in choices:
-            if not len(choice.index):
-                continue
-            stored, index = self._rows(choice)
-            rows.append(stored.embedding[index])
-            labels.append(stored.label[index].astype(np.int64))
-            sources += [stored.sources[i] for i in index]
-            places += [(choice.part, choice.modality, int(i)) for i in choice.index]
-            self._precisions.add(stored.info.precision)
-        return Side(np.concatenate(rows), np.concatenate(labels), tuple(sources), tuple(places))
-
-    @property
-    def precision(self) -> str:
-        """In which precision the images were embedded; all of them where files differ."""
-        return " and ".join(sorted(self._precisions))
-
-    def _rows(self, choice: ImageRows) -> tuple[Embeddings, Ints]:
-        """Embeddings that hold a choice, and its rows in them. Parts of the test protocols are kept whole."""
-        if choice.part not in (Part.TEST, Part.VAL):
-            found = embed_choice(self.embedder, self.prepared, choice, progress=self.progress)
-            return found, found.rows_of(choice.modality)
-        if choice.part not in self._open:
-            self._open[choice.part] = embed_part(
-                self.embedder, self.prepared, choice.part, progress=self.progress
-            )
-        found = self._open[choice.part]
-        return found, found.rows_of(choice.modality)[choice.index]
+    if opened.folder and opened.folder.skipped:
+        notes.append(f"{counted(len(opened.folder.skipped), 'file')} of {place} cannot be read")
+    if relevant.all():
+        raise DataError(f"--gallery-extra {place}: every photo is of a queried class")
+    return Distractors(stored, index[~relevant], tuple(notes))
 
 
-def file_inputs(path: Path, classes: Sequence[str] = ()) -> Inputs:
-    """Queries and gallery from a file of embeddings of any model. Errors: DataError, UsageError."""
-    pair = read_user_embeddings(path)
-    q, g = pair.query_labels >= 0, np.ones(len(pair.gallery_labels), bool)
-    notes, wanted = (*filter(None, [pair.note]), *_unlabelled(path, pair)), list[int]()
-    if classes:
-        wanted = [
-            _in_file(path, n, pair.classes) for text in classes for n in split_names(text, pair.classes)
-        ]
-        q, g = np.isin(pair.query_labels, wanted), np.isin(pair.gallery_labels, wanted)
-        notes += (f"only {counted(len(set(wanted)), 'class')}",)
-        if not q.any() or not g.any():
-            raise DataError(f"{path}: no queries or no photos of these classes")
-    about = Provenance(
-        "file",
-        "queries and gallery of a file",
-        embeddings=str(path),
-        subset=bool(classes),
-        chosen=tuple(dict.fromkeys(pair.classes[i] for i in wanted)),
-    )
-    query = Side(pair.query[q], pair.query_labels[q], _some(pair.query_sources, q))
-    gallery = Side(pair.gallery[g], pair.gallery_labels[g], _some(pair.gallery_sources, g))
-    return Inputs(query, gallery, pair.classes, about, notes)
-
-
-def _unlabelled(path: Path, pair: Pair) -> tuple[str, ...]:
-    """What to say of images without a label. DataError when no query has one."""
-    queries, photos = int((pair.query_labels < 0).sum()), int((pair.gallery_labels < 0).sum())
-    if queries == len(pair.query_labels):
-        raise DataError(
-            f"{path}: no query has a label; an evaluation needs the classes of queries and photos"
-        )
-    left_out = (f"{counted(queries, 'query')} without a label (-1): not counted",) if queries else ()
-    beside = f"{counted(photos, 'photo')} without a label (-1): in the gallery, relevant to no query"
-    odd = [name for name in pair.classes if name.casefold() in ("nan", "none", "null", "<na>", "n/a")]
-    missing = f"{listed(odd)}: taken for a class; where that is a missing label, write -1 or an empty name"
-    return (*left_out, *((beside,) if photos else ()), *((missing,) if odd else ()))
-
-
-def _in_file(path: Path, name: str, known: Sequence[str]) -> int:
-    found = find_class(name, known)
-    if found is None:
-        raise UsageError(f"--classes {name}: no such class in {path}{suggestion(name, known)}")
-    return known.index(found)
-
-
-def _some(names: tuple[str, ...], keep: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-    return tuple(n for n, k in zip(names, keep, strict=True) if k) if names else ()
+def _class_of(stored: Embeddings, row: int) -> str:
+    """The key of the class that a photo is known to show: by its label, else by its folder's name; "" if neither."""
+    label = int(stored.label[row])
+    name = stored.info.classes[label] if label >= 0 else PurePosixPath(stored.sources[row]).parent.name
+    return class_key(name) if name else ""

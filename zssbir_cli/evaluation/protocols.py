@@ -20,11 +20,11 @@ SHARE = 0.2
 PROTOCOLS: dict[str, str] = {
     "zs": "zero-shot: sketches of unseen classes against photos of unseen classes",
     "val": "validation: sketches of held-out seen classes against their photos",
-    "gzs-sem-pcyc": "generalised (SEM-PCYC): seen sketches and photos join, 20 % of the number of unseen ones each",
-    "gzs-ocean": "generalised (OCEAN): whole seen classes join, 20 % of the number of unseen classes",
-    "gzs-dr-clip": "generalised (Dr. CLIP): whole seen classes join, 20 % of the seen classes",
-    "gzs-distractors": "generalised (distractors): unseen sketches only; all seen photos join the gallery",
-    "gzs-distractors-equal": "generalised (distractors): as many seen photos join as there are unseen ones",
+    "gzs-sem-pcyc": "generalised (SEM-PCYC): seen sketches and photos are added, 20 % of the number of unseen ones each",
+    "gzs-ocean": "generalised (OCEAN): whole seen classes are added, 20 % of the number of unseen classes",
+    "gzs-dr-clip": "generalised (Dr. CLIP): whole seen classes are added, 20 % of the seen classes",
+    "gzs-distractors": "generalised (distractors): unseen sketches only; all seen photos are added to the gallery",
+    "gzs-distractors-equal": "generalised (distractors): as many seen photos are added as there are unseen ones",
 }
 
 
@@ -92,7 +92,7 @@ def _seen(
     unseen = np.unique(stock[gallery.part, gallery.modality])
     count = max(1, round(SHARE * (len(unseen) if name == "gzs-ocean" else len(seen))))
     classes = np.sort(rng.choice(seen, min(count, len(seen)), replace=False))
-    notes.append(f"{len(classes)} of {len(seen)} seen classes join")
+    notes.append(f"{len(classes)} of {len(seen)} seen classes are added")
     return [_of(stock, sketches, classes)], [_of(stock, photos, classes)], tuple(notes)
 
 

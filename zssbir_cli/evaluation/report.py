@@ -1,6 +1,7 @@
 """The report of an evaluation: a self-contained HTML page, Markdown, and the figures as PNG."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,8 @@ from zssbir_cli import files
 from zssbir_cli.arrays import Ints, UInt8
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation import pictures
-from zssbir_cli.evaluation.inputs import Inputs
-from zssbir_cli.evaluation.measure import Evaluation
-from zssbir_cli.evaluation.results import comparable, context, headline, markdown
+from zssbir_cli.evaluation.measure import Evaluation, Inputs, comparable, context, groups_of, table_of
+from zssbir_cli.evaluation.results import markdown
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.projection import confusion, pca
 from zssbir_cli.retrieval.search import Neighbours, search
@@ -55,13 +55,13 @@ def _values(evaluation: Evaluation, drawn: dict[str, Figure]) -> dict[str, objec
     said = {*inputs.warnings, *inputs.notes}
     lines = [x for x in context(evaluation) if x.removeprefix("WARNING: ").removeprefix("note: ") not in said]
     return {
-        "title": headline(evaluation),
+        "title": inputs.about.headline,
         "lines": lines,
         "cards": [{"name": name, "value": f"{100 * value:.1f}"} for name, value in cards],
         "warnings": inputs.warnings,
         "notes": inputs.notes,
         "measures": _measures(evaluation),
-        "groups": _groups(evaluation) if evaluation.groups else None,
+        "groups": Table(groups[0], groups[1:]) if (groups := groups_of(evaluation)) else None,
         "figures": drawn,
         "strips": _extremes(evaluation) if inputs.prepared is not None else (),
         "facts": inputs.about.describe()[1:],
@@ -69,32 +69,9 @@ def _values(evaluation: Evaluation, drawn: dict[str, Figure]) -> dict[str, objec
 
 
 def _measures(evaluation: Evaluation) -> Table:
-    rows, styles = [], []
-    for m in evaluation.measures:
-        q, c = m.over_queries, m.over_classes
-        rows.append(
-            (m.name, m.convention or "–", f"{100 * m.value:.2f}",
-             *(f"{100 * b.values[m.name, m.convention]:.2f}" for b in evaluation.baselines),
-             f"{100 * q.low:.2f} – {100 * q.high:.2f}",
-             f"{100 * c.low:.2f} – {100 * c.high:.2f}")
-        )  # fmt: skip
-        styles.append("first" if m.convention in ("voc", "") else "")
-    for p in comparable(evaluation):
-        name = f"{p.measure}, {p.method} {p.year}, {p.backbone} (published)"
-        rows.append((name, p.convention or "–", f"{p.value:.1f}", *[""] * (2 + len(evaluation.baselines))))
-        styles.append("published")
-    yardsticks = [b.name for b in evaluation.baselines]
-    columns = ("measure", "convention", "%", *yardsticks, "95 % over queries", "95 % over classes")
-    return Table(columns, rows, styles)
-
-
-def _groups(evaluation: Evaluation) -> Table:
-    sides = ("seen", "unseen", "harmonic")
-    rows = [
-        (name, *(f"{100 * evaluation.groups[g][name]:.2f}" for g in sides))
-        for name in evaluation.groups["seen"]
-    ]
-    return Table(("measure", "seen", "unseen", "harmonic mean"), rows)
+    head, *rows = table_of(evaluation)
+    styles = ["first" if m.convention in ("voc", "") else "" for m in evaluation.measures]
+    return Table(head, rows, styles + ["published"] * len(comparable(evaluation)))
 
 
 def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[str, Figure]:
@@ -173,17 +150,37 @@ def _extremes(evaluation: Evaluation) -> list[dict[str, object]]:
     metrics = evaluation.metrics
     ap = metrics.per_query("mAP@all")
     order = np.flatnonzero(metrics.counted)[np.argsort(ap[metrics.counted], kind="stable")]
-    best, worst = (_of_different_classes(o, metrics.query_labels) for o in (order[::-1], order))
-    chosen = best + worst
-    top = _top(evaluation, np.array(chosen), 10)
-    strips = [
-        _strip(evaluation, query, rows.tolist(), scores.tolist(), float(ap[query]))
-        for query, rows, scores in zip(chosen, top.rows, top.scores, strict=True)
-    ]
+    ends = {"Best": order[::-1], "Worst": order}
     return [
-        {"heading": "Best", "strips": strips[: len(best)]},
-        {"heading": "Worst", "strips": strips[len(best) :]},
+        {"heading": heading, "strips": strips(evaluation, _of_different_classes(end, metrics.query_labels))}
+        for heading, end in ends.items()
     ]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A query and its best photos, best first."""
+
+    query: Tile
+    results: list[Tile]
+
+
+def strips(evaluation: Evaluation, queries: Sequence[int], k: int = 10) -> list[Strip]:
+    """Some queries of a prepared set with their first `k` photos; marks say which are of the query's class."""
+    inputs = evaluation.inputs
+    assert inputs.prepared is not None
+    ap, top, found = evaluation.metrics.per_query("mAP@all"), _top(evaluation, np.array(queries), k), []
+    for query, rows, scores in zip(queries, top.rows.tolist(), top.scores.tolist(), strict=True):
+        wanted, results = int(inputs.query.labels[query]), []
+        for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1):
+            label = int(inputs.gallery.labels[row])
+            mark: Mark = "hit" if label == wanted else "miss"
+            name = _name(evaluation, label).replace("_", " ")
+            results.append(Tile(_photo(inputs, row), name, f"{score:.3f}", rank, mark))
+        sketch = pictures.from_prepared(inputs.prepared, inputs.query.pictures[query])
+        name = _name(evaluation, wanted).replace("_", " ")
+        found.append(Strip(Tile(sketch, name, f"AP {100 * ap[query]:.1f}", mark="query"), results))
+    return found
 
 
 def _of_different_classes(order: Ints, labels: Ints) -> list[int]:
@@ -194,25 +191,6 @@ def _of_different_classes(order: Ints, labels: Ints) -> list[int]:
         if len(taken) == SHOWN:
             break
     return list(taken.values())
-
-
-def _strip(
-    evaluation: Evaluation, query: int, rows: Sequence[int], scores: Sequence[float], ap: float
-) -> dict[str, object]:
-    inputs = evaluation.inputs
-    assert inputs.prepared is not None
-    wanted = int(inputs.query.labels[query])
-    results = []
-    for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1):
-        label = int(inputs.gallery.labels[row])
-        image = _photo(inputs, row)
-        mark: Mark = "hit" if label == wanted else "miss"
-        results.append(Tile(image, _name(evaluation, label), f"{score:.3f}", rank, mark))
-    sketch = pictures.from_prepared(inputs.prepared, inputs.query.pictures[query])
-    return {
-        "query": Tile(sketch, _name(evaluation, wanted), f"AP {100 * ap:.1f}", mark="query"),
-        "results": results,
-    }
 
 
 def _photo(inputs: Inputs, row: int) -> UInt8 | None:

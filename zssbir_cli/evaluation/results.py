@@ -11,24 +11,15 @@ import numpy as np
 
 from zssbir_cli import __version__
 from zssbir_cli.errors import DataError
-from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation
-from zssbir_cli.evaluation.published import Published, published
+from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, comparable, context, groups_of, table_of
 from zssbir_cli.files import reason, write_bytes, write_json
-from zssbir_cli.names import counted, file_part
+from zssbir_cli.names import file_part
 
 FORMAT_VERSION = 1
 TIE_RULES = {
     "expected": "expectation over random order of equal scores (voc: expected precision, interpolated)",
     "trec": "scores rounded to float32, equal ones by document name, the last one first (as trec_eval)",
 }
-
-
-def comparable(evaluation: Evaluation) -> list[Published]:
-    """Published numbers of the same split, protocol, queries and gallery ([] for most data sets)."""
-    about, metrics = evaluation.inputs.about, evaluation.metrics
-    if not about.of_weights or about.subset or about.extra or about.leaks:
-        return []
-    return published(about.split, about.protocol, metrics.queries, metrics.gallery)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -82,15 +73,10 @@ def _per_class(evaluation: Evaluation) -> list[dict[str, Any]]:
     values = {name: metrics.per_class(name) for name in names}
     rows = []
     for c in np.unique(metrics.query_labels).tolist():
-        value = {name: values[name][c] for name in names}
-        rows.append(
-            {
-                "class": inputs.classes[c] if c < len(inputs.classes) else str(c),
-                "queries": int((metrics.query_labels == c).sum()),
-                "photos": int(metrics.relevant[metrics.query_labels == c][0]),
-                **{name: None if math.isnan(v) else v for name, v in value.items()},
-            }
-        )
+        own = metrics.query_labels == c
+        name = inputs.classes[c] if c < len(inputs.classes) else str(c)
+        about = {"class": name, "queries": int(own.sum()), "photos": int(metrics.relevant[own][0])}
+        rows.append(about | {n: None if math.isnan(v[c]) else v[c] for n, v in values.items()})
     return rows
 
 
@@ -100,7 +86,7 @@ def write(evaluation: Evaluation, path: Path) -> None:
     Errors: DataError when they cannot be written.
     """
     metrics = evaluation.metrics
-    values = np.stack([metrics.per_query(m.name, m.convention or "voc") for m in evaluation.measures])
+    values = np.stack(list(metrics.columns.values()))
     try:
         block = io.BytesIO()  # see `Stage`
         np.savez_compressed(
@@ -125,57 +111,11 @@ def queries_file(path: Path) -> Path:
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The result as a Markdown table with what one must know to read it."""
-    lines = [f"# {headline(evaluation)}", "", *(f"- {line}" for line in context(evaluation)), ""]
-    rows = evaluation.baselines
-    lines += [
-        f"| measure | convention | % |{''.join(f' {b.name} |' for b in rows)} 95 % over queries | 95 % over classes |"
-    ]
-    lines += ["|---|---|---|---|---|" + "---|" * len(rows)]
-    for m in evaluation.measures:
-        q, c = m.over_queries, m.over_classes
-        lines.append(
-            f"| {m.name} | {m.convention or '-'} | {100 * m.value:.2f} |"
-            + "".join(f" {100 * b.values[m.name, m.convention]:.2f} |" for b in rows)
-            + f" {100 * q.low:.2f} - {100 * q.high:.2f} "
-            f"| {100 * c.low:.2f} - {100 * c.high:.2f} |"
-        )
-    for p in comparable(evaluation):
-        rule = p.convention or "-"
-        lines.append(
-            f"| {p.measure}, {p.method} {p.year} (published) | {rule} | {p.value:.1f} |{' |' * len(rows)} | |"
-        )
-    if evaluation.groups:
-        lines += ["", "| measure | seen | unseen | harmonic mean |", "|---|---|---|---|"]
-        for name in evaluation.groups["seen"]:
-            cells = " | ".join(
-                f"{100 * evaluation.groups[g][name]:.2f}" for g in ("seen", "unseen", "harmonic")
-            )
-            lines.append(f"| {name} | {cells} |")
+    """The result as Markdown tables with what one must know to read them."""
+    lines = [f"# {evaluation.inputs.about.headline}", "", *(f"- {line}" for line in context(evaluation))]
+    for head, *rows in filter(None, (table_of(evaluation), groups_of(evaluation))):
+        lines += ["", *(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))]
     return "\n".join(lines) + "\n"
-
-
-def headline(evaluation: Evaluation) -> str:
-    """What was evaluated, in one line."""
-    return evaluation.inputs.about.headline
-
-
-def context(evaluation: Evaluation) -> list[str]:
-    """What one must know beside the numbers: protocol, sizes, weights, notes and warnings, one line each."""
-    inputs, metrics = evaluation.inputs, evaluation.metrics
-    relevant = metrics.relevant[metrics.counted]
-    least, most = int(relevant.min()), int(relevant.max())
-    count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    protocol, *about = inputs.about.describe()
-    lines = [
-        protocol,
-        f"{counted(metrics.queries, 'query')} of {counted(len(np.unique(metrics.query_labels)), 'class')} against a gallery of "
-        f"{counted(metrics.gallery, 'photo')} ({count} relevant to each)",
-        *about,
-    ]
-    lines += [f"{b.name}: {b.about}" for b in evaluation.baselines if b.checkpoint]
-    lines += [f"note: {n}" for n in inputs.notes]
-    return lines + [f"WARNING: {w}" for w in inputs.warnings]
 
 
 def target(evaluation: Evaluation, out: Path | None) -> Path | None:
@@ -212,7 +152,7 @@ def _name_parts(evaluation: Evaluation) -> list[str]:
 def _key(evaluation: Evaluation) -> dict[str, Any]:
     """What makes a result another one than that of the same name."""
     about = evaluation.inputs.about.as_json()
-    names = (
+    names = [
         "model",
         "embeddings",
         "ranking",
@@ -225,7 +165,7 @@ def _key(evaluation: Evaluation) -> dict[str, Any]:
         "chosen",
         "most_per_class",
         "extra",
-    )
+    ]
     return {name: list(v) if isinstance(v := about.get(name), tuple) else v for name in names}
 
 

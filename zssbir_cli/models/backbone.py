@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from zssbir_cli.compute.shortage import out_of_memory
+from zssbir_cli.compute.memory import out_of_memory
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import reason
 from zssbir_cli.models.pretrained import timm_file

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zssbir_cli.compute.batchnorm import BATCH_NORMS
-from zssbir_cli.compute.shortage import out_of_memory
+from zssbir_cli.compute.memory import out_of_memory
 from zssbir_cli.models.backbone import create_backbone, unfit
 from zssbir_cli.models.contours import contours
 from zssbir_cli.models.folding import fold_batchnorm

@@ -139,7 +139,7 @@ def _walk(node: yaml.Node | None, path: tuple[str, ...], lines: Lines, source: s
     for key, value in node.value:
         name, line = str(getattr(key, "value", "?")), key.start_mark.line + 1
         if name in seen:
-            raise UsageError(f"{source}:{line}: the key {name!r} stands twice (first in line {seen[name]})")
+            raise UsageError(f"{source}:{line}: the key {name!r} appears twice (first on line {seen[name]})")
         seen[name] = lines[(*path, name)] = line
         _walk(value, (*path, name), lines, source)
 

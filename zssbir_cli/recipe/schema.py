@@ -94,7 +94,7 @@ class ModelConfig(Section):
     ) -> dict[str, bool | int | float | str]:
         for name in sorted(options.keys() & NO_OPTIONS.keys()):
             raise ValueError(
-                f"{name} is no option here" + (f"; set {key}" if (key := NO_OPTIONS[name]) else "")
+                f"{name} is not an option here" + (f"; set {key}" if (key := NO_OPTIONS[name]) else "")
             )
         return options
 
@@ -125,7 +125,7 @@ class TrainConfig(Section):
     batch_size: int = Field(
         32, ge=2, description="Global batch (sketch-photo items), whatever the number of ranks."
     )
-    seed: int = Field(0, ge=0, description="Everything random follows from it.")
+    seed: int = Field(0, ge=0, description="Seed of all random numbers.")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device has fast bf16, else fp32. fp16 is for CUDA only."
     )

@@ -24,7 +24,7 @@ rows; sums are float64.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -69,44 +69,36 @@ class Metrics:
         """bool [Q]: queries that enter the means (at least one relevant photo)."""
         return self.relevant > 0
 
-    @property
-    def names(self) -> list[str]:
-        """All measures: mAP@all, mAP@k, P@k, P@min(k,R), recall@k, R-precision."""
-        per_k = [f"{m}{k}" for m in ("mAP@", "P@") for k in self.k]
-        per_k += [f"P@min({k},R)" for k in self.k] + [f"recall@{k}" for k in self.k]
-        return ["mAP@all", *per_k, "R-precision"]
-
-    @staticmethod
-    def conventions_of(name: str) -> tuple[str, ...]:
-        """Conventions in which a measure differs: all four for mAP, none for the others."""
-        return CONVENTIONS if name.startswith("mAP@") else ()
+    @cached_property
+    def columns(self) -> dict[tuple[str, str], Floats]:
+        """Every measure by name and convention ("" where it plays no role): float64 [Q], 0-1, NaN where nothing is
+        relevant. In order: mAP@all, mAP@k, P@k, P@min(k,R), recall@k, R-precision."""
+        total = self._values[:, -1]
+        r_precision = self._values[:, -2] / total
+        mean_ap, first, first_r, recall = (dict[tuple[str, str], Floats]() for _ in range(4))
+        for i, k in enumerate((None, *self.k)):
+            voc, plain, by_hits, hits = self._values[:, VALUES_PER_CUT * i : VALUES_PER_CUT * (i + 1)].T
+            trec = plain if k is None else plain * np.minimum(k / total, 1)
+            of_map = zip(CONVENTIONS, (voc, plain, by_hits, trec), strict=True)
+            mean_ap |= {(f"mAP@{k or 'all'}", c): value for c, value in of_map}
+            if k is not None:
+                first[f"P@{k}", ""] = hits / k
+                first_r[f"P@min({k},R)", ""] = np.where(total < k, r_precision, hits / k)
+                recall[f"recall@{k}", ""] = hits / total
+        return mean_ap | first | first_r | recall | {("R-precision", ""): r_precision}
 
     def per_query(self, name: str, convention: str = "voc") -> Floats:
-        """Value of each query: float64 [Q], 0-1, NaN where nothing is relevant. UsageError: unknown name."""
-        if convention not in CONVENTIONS:
+        """Value of each query: float64 [Q], 0-1, NaN where nothing is relevant. `convention` matters for mAP only.
+
+        Errors: UsageError: unknown measure or convention.
+        """
+        if convention not in (*CONVENTIONS, ""):
             raise UsageError(f"unknown convention {convention!r}: one of {', '.join(CONVENTIONS)}")
-        if name not in self.names:
-            raise UsageError(f"unknown measure {name!r}: one of {', '.join(self.names)}")
-        if name == "R-precision":
-            return self._values[:, -2] / self._values[:, -1]
-        kind, _, cut = name.partition("@")
-        small = cut.startswith("min(")
-        k = None if cut == "all" else int(cut[4:].partition(",")[0] if small else cut)
-        group = 0 if k is None else 1 + self.k.index(k)
-        column = group * VALUES_PER_CUT
-        if kind == "mAP" and convention == "trec":
-            within = 1.0 if k is None else np.minimum(k / self._values[:, -1], 1.0)
-            return self._values[:, column + CONVENTIONS.index("plain")] * within
-        if kind == "mAP":
-            return self._values[:, column + CONVENTIONS.index(convention)]
-        hits = self._values[:, column + 3]
-        assert k is not None
-        if kind == "recall":
-            return hits / self._values[:, -1]
-        if not small:
-            return hits / k
-        short = self._values[:, -1] < k
-        return np.where(short, self.per_query("R-precision"), hits / k)
+        found = self.columns.get((name, convention), self.columns.get((name, "")))
+        if found is None:
+            names = dict.fromkeys(name for name, _ in self.columns)
+            raise UsageError(f"unknown measure {name!r}: one of {', '.join(names)}")
+        return found
 
     def get(self, name: str, convention: str = "voc") -> float:
         """Mean over the counted queries, 0-1. `convention` matters for mAP only."""
@@ -130,9 +122,9 @@ class Metrics:
         """The same evaluation for some of its queries: bool [Q]. DataError when none is counted."""
         if not (queries & self.counted).any():
             raise DataError("no query of this selection has a relevant photo in the gallery")
-        return Metrics(
-            k=self.k, gallery=self.gallery, query_labels=self.query_labels[queries], relevant=self.relevant[queries], notes=self.notes,
-            recall_levels=self.recall_levels, curve=self.curve[queries], _values=self._values[queries],
+        return replace(
+            self, query_labels=self.query_labels[queries], relevant=self.relevant[queries],
+            curve=self.curve[queries], _values=self._values[queries],
         )  # fmt: skip
 
 

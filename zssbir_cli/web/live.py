@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.embeddings import Embeddings, read_embeddings
-from zssbir_cli.embedding.gallery import Gallery
+from zssbir_cli.embedding.gallery import Gallery, Hit
 from zssbir_cli.errors import DataError
-from zssbir_cli.retrieval.search import Neighbours, search
 from zssbir_cli.types import Modality
 
 LARGEST_BATCH = 32
@@ -42,21 +40,10 @@ class Query:
     k: int = 24
 
 
-@dataclass(frozen=True)
-class FoundPhoto:
-    """A photo found: place from 1, cosine, its number in the gallery, its name there, and its class ("" if unknown)."""
-
-    rank: int
-    score: float
-    id: int
-    source: str
-    name: str
-
-
 @dataclass
 class _Waiting:
     query: Query
-    answer: "asyncio.Future[list[FoundPhoto]]"
+    answer: "asyncio.Future[list[Hit]]"
     loop: asyncio.AbstractEventLoop
 
 
@@ -68,10 +55,13 @@ class LiveGallery:
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
-        self._rows, self.first_row = gallery.photos()
-        self._products = Precision.choose("auto", torch.device("cpu")).dtype
+        self.photos = len(gallery.rows)
+        """Number of photos."""
+        self.size, self.sketch_crop = gallery.embedder.size, gallery.embedder.sketch_crop
+        """Side of the network input, pixels; whether drawings are cropped to their ink."""
+        self.reads_text = gallery.embedder.weights.text_is_here
+        """Whether words can be searched for: the weights have a text side, and it is on this machine."""
         self._stamp, self._checked = _stamp(gallery.stored.path), time.monotonic()
-        self._reads_text = gallery.embedder.weights.text_is_here
         self.version = 0
         """Counts up when a renewed file is opened."""
         self.problem = ""
@@ -86,26 +76,11 @@ class LiveGallery:
         return self._gallery.stored
 
     @property
-    def photos(self) -> int:
-        """Number of photos."""
-        return len(self._rows)
+    def first_row(self) -> int:
+        """Row of photo 0 in the file."""
+        return self._gallery.rows.start
 
-    @property
-    def size(self) -> int:
-        """Side of the network input, pixels."""
-        return self._gallery.embedder.size
-
-    @property
-    def sketch_crop(self) -> bool:
-        """Whether drawings are cropped to their ink."""
-        return self._gallery.embedder.sketch_crop
-
-    @property
-    def reads_text(self) -> bool:
-        """Whether words can be searched for: the weights have a text side, and it is on this machine."""
-        return self._reads_text
-
-    async def find(self, query: Query) -> list[FoundPhoto]:
+    async def find(self, query: Query) -> list[Hit]:
         """The photos nearest to a query, best first. Errors: Busy, DataError."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(query, loop.create_future(), loop)
@@ -137,7 +112,7 @@ class LiveGallery:
             for waiting, answer in zip(batch, self._answers([w.query for w in batch]), strict=True):
                 _tell(waiting, answer)
 
-    def _answers(self, queries: Sequence[Query]) -> "list[list[FoundPhoto] | Exception]":
+    def _answers(self, queries: Sequence[Query]) -> "list[list[Hit] | Exception]":
         """Hits, or why there are none; what is wrong with one query is no fault of those beside it."""
         try:
             return [*self.answer(queries)]
@@ -146,15 +121,14 @@ class LiveGallery:
                 return [error]
             return [found for query in queries for found in self._answers([query])]
 
-    def answer(self, queries: Sequence[Query]) -> list[list[FoundPhoto]]:
+    def answer(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer several queries in one pass over the gallery."""
         if not queries:
             return []
-        rows = self._rows
-        vectors = self._vectors(queries, rows)
-        most = max(q.k + (q.like is not None) for q in queries)
-        nearest = search(vectors, rows, min(most, len(rows)), products=self._products)
-        return [self._hits(q, nearest, i) for i, q in enumerate(queries)]
+        gallery = self._gallery
+        vectors = self._vectors(queries, gallery.photos)
+        found = gallery.nearest(vectors, min(max(q.k + (q.like is not None) for q in queries), self.photos))
+        return [_without(hits, query, gallery.rows.start) for query, hits in zip(queries, found, strict=True)]
 
     def _vectors(self, queries: Sequence[Query], rows: np.ndarray) -> Tensor:
         vectors = torch.empty(len(queries), rows.shape[1])
@@ -174,16 +148,6 @@ class LiveGallery:
                 vectors[i] = words if alone else functional.normalize(vectors[i], dim=0) + words
         return vectors
 
-    def _hits(self, query: Query, nearest: Neighbours, i: int) -> list[FoundPhoto]:
-        stored, start, hits = self.stored, self.first_row, list[FoundPhoto]()
-        for row, score in zip(nearest.rows[i].tolist(), nearest.scores[i].tolist(), strict=True):
-            if row != query.like and len(hits) < query.k:
-                label = int(stored.label[start + row])
-                known = 0 <= label < len(stored.info.classes)
-                name = stored.info.classes[label] if known else ""
-                hits.append(FoundPhoto(len(hits) + 1, score, row, stored.sources[start + row], name))
-        return hits
-
     def _renew(self) -> None:
         if time.monotonic() - self._checked < CHECK_SECONDS:
             return
@@ -197,11 +161,16 @@ class LiveGallery:
             if not self._gallery.embedder.accepts(found.info):
                 raise DataError("made with other weights or another preprocessing; restart to use it")
             renewed = replace(self._gallery, stored=found)
-            rows, first = renewed.photos()
-            self._gallery, self._rows, self.first_row, self.problem = renewed, rows, first, ""
+            self.photos, self._gallery, self.problem = len(renewed.rows), renewed, ""
             self.version += 1
         except Exception as error:  # the old one serves on
             self.problem = str(error)
+
+
+def _without(hits: Sequence[Hit], query: Query, start: int) -> list[Hit]:
+    """The first `query.k` hits, without the photo that the query is like, by their numbers in the gallery."""
+    kept = [hit for hit in hits if query.like is None or hit.row - start != query.like][: query.k]
+    return [replace(hit, rank=rank, row=hit.row - start) for rank, hit in enumerate(kept, 1)]
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
@@ -212,7 +181,7 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     return (status.st_mtime_ns, status.st_size, status.st_ino) if status else None
 
 
-def _tell(waiting: _Waiting, result: "list[FoundPhoto] | Exception") -> None:
+def _tell(waiting: _Waiting, result: "list[Hit] | Exception") -> None:
     def settle() -> None:
         if waiting.answer.done():
             return

@@ -150,7 +150,7 @@ def _drawn(strokes: Any) -> bytes:
         raise HTTPException(413, f"more than {MAX_POINTS:,} points")
     if not len(points) or not np.isfinite(points).all() or np.abs(points).max() > 1e9:
         raise HTTPException(
-            422, "the drawing is blank" if not len(points) else "strokes hold numbers that are none"
+            422, "the drawing is blank" if not len(points) else "strokes contain invalid numbers"
         )
     low, extent = points.min(0), max(float(np.ptp(points, axis=0).max()), 1e-9)
     sheet = np.full((PAPER, PAPER), 255, np.uint8)

@@ -119,7 +119,7 @@ class _Server:
         kept = [h for h in hits if least is None or h.score >= least]
         note = "" if kept else (f"nothing above {least:g}" if least is not None else "the gallery is empty")
         rows = [
-            {"rank": h.rank, "score": round(h.score, 6), "id": h.id, "source": h.source, "class": h.name}
+            {"rank": h.rank, "score": round(h.score, 6), "id": h.row, "source": h.source, "class": h.name}
             for h in kept
         ]
         return _json({"hits": rows, **({"note": note} if note else {})})
@@ -142,7 +142,7 @@ class _Server:
             raise HTTPException(404, f"there is no photo {number}")
         data = await run_in_threadpool(self._picture, self.gallery.version, number, int(size))
         if data is None:
-            raise HTTPException(404, f"the file of photo {number} is not there any more, or cannot be read")
+            raise HTTPException(404, f"the file of photo {number} is gone or cannot be read")
         tag = '"' + hashlib.sha256(data).hexdigest()[:20] + '"'
         headers = HEADERS | {"ETag": tag, "Cache-Control": "private, max-age=60"}
         if request.headers.get("if-none-match") == tag:

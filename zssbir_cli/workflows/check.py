@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.engine.blend import SHARES
+from zssbir_cli.engine.averages import SHARES
 from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.report import memory_mb

@@ -1,39 +1,39 @@
-"""`zssbir demo`: the whole way on drawn pictures, offline: prepare, train, embed, evaluate, show."""
+"""`zssbir demo`: the whole chain on drawn pictures, offline: prepare, train, embed, evaluate, show."""
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from zssbir_cli.arrays import UInt8
 from zssbir_cli.compute.precision import Precision, choose_device
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.embedding.load import load_run, load_start
-from zssbir_cli.embedding.passes import embed_all
+from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.records import read_metrics
 from zssbir_cli.engine.report import Hooks
 from zssbir_cli.engine.resume import continues
-from zssbir_cli.engine.runs import latest_run
-from zssbir_cli.errors import UsageError, ZssbirError
+from zssbir_cli.engine.runs import latest_run, read_metrics
+from zssbir_cli.errors import DataError, UsageError, ZssbirError
+from zssbir_cli.evaluation.measure import Evaluation
+from zssbir_cli.evaluation.report import strips
 from zssbir_cli.files import write_json
-from zssbir_cli.inputs.datasets import EvalImages, load_image
+from zssbir_cli.inputs.datasets import EvalImages
+from zssbir_cli.models.known import OFFLINE
 from zssbir_cli.preparation.choices import BuildOptions, Choices
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
-from zssbir_cli.retrieval.chance import chance_of
 from zssbir_cli.retrieval.hog import hog
 from zssbir_cli.retrieval.metrics import Metrics, evaluate
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.curves import Level, save_curves
-from zssbir_cli.viz.sheet import Mark, Row, Tile, save_sheet
-from zssbir_cli.workflows.demo_page import write_demo_page
+from zssbir_cli.viz.page import Table, write_page
+from zssbir_cli.viz.sheet import Row, save_sheet
+from zssbir_cli.workflows.eval import evaluate_run
 from zssbir_cli.workflows.info import contact_sheet
+from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
 from zssbir_cli.workflows.prepare import prepare_demo
 from zssbir_cli.workflows.train import train
 
@@ -45,7 +45,7 @@ QUICK_PHOTOS = 10
 """Photos per class of `--quick`."""
 TOP = 10
 QUERIES = 8
-Embed = Callable[[Tensor, Modality], Tensor]
+MEASURES = (("mAP@all", "voc"), ("P@10", ""))
 
 
 @dataclass(frozen=True)
@@ -122,42 +122,46 @@ def demo(
     prepared = PreparedSet.open(data)
     settings = (f"data.root={data.resolve()}", f"train.seed={seed}", *overrides)
     recipe = load_recipe(find_recipe("demo.yaml"), settings)
-    where = choose_device(device)
-    trial = Trial(prepared, recipe, Precision.choose(recipe.train.precision, where))
-    start = load_start(recipe, where)
     run = _trained(recipe, prepared, out / "runs", device, hooks, say)
     clock.stop("train")
-    _, method, _ = load_run(run, where)
-    untrained, frozen, trained = (trial.test(e) for e in (start.embed, lambda x, m: hog(x), method.embed))
-    clock.stop("evaluate")
-    by_chance = chance_of(untrained[0])
-    scores = (
-        _score("chance", "a random order of the photos", by_chance),
-        _score("untrained network", "the same network with its random start weights", untrained[0]),
-        _score("gradient histograms", "a fixed descriptor (HOG) that learns nothing", frozen[0]),
-        _score("trained network", f"recipe {recipe.name}, trained on the seen classes only", trained[0]),
+    found, held_out = (
+        evaluate_run(run, split=split, k=[10], device=device, report=False).evaluation
+        for split in ("zs", "val")
     )
-    pictures = (
+    if len(found.baselines) < 2:  # the start's weights are not on this machine
+        raise DataError("; ".join(found.inputs.notes))
+    chance, start = (b.values for b in found.baselines)
+    histograms = _of_histograms(prepared, recipe, device)
+    scores = tuple(
+        Score(name, what, *values)
+        for name, what, values in (
+            ("chance", "a random order of the photos", [chance[m] for m in MEASURES]),
+            ("untrained network", "the same network with its random start weights", [start[m] for m in MEASURES]),
+            ("gradient histograms", "a fixed descriptor (HOG) that learns nothing", [histograms.get(*m) for m in MEASURES]),
+            ("trained network", f"recipe {recipe.name}, trained on the seen classes only", [found.metrics.get(*m) for m in MEASURES]),
+        )
+    )  # fmt: skip
+    clock.stop("evaluate")
+    names = {"frozen start": "untrained network"}
+    levels = [Level(names.get(b.name, b.name), "mAP@all", b.values[MEASURES[0]]) for b in held_out.baselines]
+    files = (
         contact_sheet(data, out / "classes.png", per_class=4, max_classes=20),
         save_curves(
             out / "curves.png",
             read_metrics(run),
             title=f"Training of the recipe {recipe.name}",
-            levels=(
-                Level("untrained network", "mAP@all", trial.validation(start.embed)),
-                Level("chance", "mAP@all", trial.chance()),
-            ),
+            levels=levels,
         ),
-        trial.gallery(out / "gallery.png", *trained),
+        _gallery(found, out / "gallery.png"),
     )
     clock.stop("pictures")
     result = DemoResult(
         scores=scores,
         gain=scores[3].map_all / max(scores[1].map_all, 1e-9),
-        queries=trained[0].queries,
-        photos=trained[0].gallery,
+        queries=found.metrics.queries,
+        photos=found.metrics.gallery,
         unseen=tuple(prepared.classes[i] for i in prepared.manifest.ids_for(Part.TEST)),
-        data=data, run=run, pictures=pictures, summary=out / "summary.json", page=out / "demo.html", seconds=clock.seconds,
+        data=data, run=run, pictures=files, summary=out / "summary.json", page=out / "demo.html", seconds=clock.seconds,
     )  # fmt: skip
     write_demo_page(result, out, device)
     clock.stop("page")
@@ -165,68 +169,36 @@ def demo(
     return result
 
 
-@dataclass
-class Trial:
-    """The demo set's unseen (and validation) images, and how they are embedded, scored and shown."""
-
-    prepared: PreparedSet
-    recipe: Recipe
-    precision: Precision
-
-    def features(self, part: Part, modality: Modality, embed: Embed) -> Tensor:
-        """Embeddings float32 [N, D] of all images of a part."""
-        images = EvalImages(
-            self.prepared.images(part, modality), self.recipe.data.size, self.recipe.data.sketch_crop
+def _of_histograms(prepared: PreparedSet, recipe: Recipe, device: str) -> Metrics:
+    """Gradient histograms of the unseen classes' images, evaluated."""
+    precision = Precision.choose("fp32", choose_device(device))
+    sets = [prepared.images(Part.TEST, m) for m in (Modality.SKETCH, Modality.PHOTO)]
+    rows = [
+        embed_all(
+            hog, EvalImages(images, recipe.data.size, recipe.data.sketch_crop),
+            batch_size=128, workers=0, precision=precision,
         )
-        return embed_all(
-            lambda x: embed(x, modality), images, batch_size=128, workers=0, precision=self.precision
-        )
+        for images in sets
+    ]  # fmt: skip
+    return evaluate(*rows, *(images.labels for images in sets), k=(10,))
 
-    def score(self, part: Part, embed: Embed) -> tuple[Metrics, Tensor]:
-        """Metrics of a part and its scores [queries, photos] (cosine)."""
-        query, gallery = (self.features(part, m, embed) for m in (Modality.SKETCH, Modality.PHOTO))
-        labels = [self.prepared.images(part, m).labels for m in (Modality.SKETCH, Modality.PHOTO)]
-        return evaluate(query, gallery, *labels, k=(10,)), _unit(query) @ _unit(gallery).T
 
-    def test(self, embed: Embed) -> tuple[Metrics, Tensor]:
-        """Metrics and scores on the unseen classes."""
-        return self.score(Part.TEST, embed)
-
-    def validation(self, embed: Embed) -> float:
-        """mAP@all (voc) on the held-out seen classes."""
-        return self.score(Part.VAL, embed)[0].get("mAP@all")
-
-    def chance(self) -> float:
-        """Expected mAP@all of a random order on the held-out seen classes, about a class's share of the photos."""
-        count = np.unique(self.prepared.images(Part.VAL, Modality.PHOTO).labels, return_counts=True)[1]
-        return float((count / count.sum()).mean())
-
-    def gallery(self, path: Path, metrics: Metrics, scores: Tensor) -> Path:
-        """For each of some unseen classes its typical query (median AP of the class) and its best photos."""
-        sketches, photos = (self.prepared.images(Part.TEST, m) for m in (Modality.SKETCH, Modality.PHOTO))
-        names = self.prepared.classes
-        precision = np.asarray(metrics.per_query("mAP@all"))
-        rows = []
-        for label in np.unique(sketches.labels)[:QUERIES].tolist():
-            own = np.flatnonzero(sketches.labels == label)
-            query = int(own[np.argsort(precision[own], kind="stable")[len(own) // 2]])
-            best = torch.topk(scores[query], min(TOP, len(photos)))
-            found = []
-            for rank, (i, value) in enumerate(
-                zip(best.indices.tolist(), best.values.tolist(), strict=True), 1
-            ):
-                mark: Mark = "hit" if photos.labels[i] == label else "miss"
-                name = names[photos.labels[i]].replace("_", " ")
-                found.append(Tile(_pixels(load_image(photos, i)), name, f"{value:.3f}", rank, mark))
-            name = names[label].replace("_", " ")
-            rows.append(Row([[Tile(_pixels(load_image(sketches, query)), name, mark="query")], found]))
-        return save_sheet(
-            path,
-            rows,
-            title="Sketch → photos of classes never seen in training",
-            subtitle=f"each class's query of median AP and its best of {len(photos)} photos of "
-            f"{len(np.unique(photos.labels))} unseen classes; below each its rank and cosine",
-        )
+def _gallery(found: Evaluation, path: Path) -> Path:
+    """For each of some unseen classes its typical query (median AP of the class) and its best photos."""
+    labels, precision = found.inputs.query.labels, found.metrics.per_query("mAP@all")
+    typical = []
+    for label in np.unique(labels)[:QUERIES].tolist():
+        own = np.flatnonzero(labels == label)
+        typical.append(int(own[np.argsort(precision[own], kind="stable")[len(own) // 2]]))
+    rows = [Row([[strip.query], strip.results]) for strip in strips(found, typical, TOP)]
+    photos = found.inputs.gallery.labels
+    return save_sheet(
+        path,
+        rows,
+        title="Sketch → photos of classes never seen in training",
+        subtitle=f"for each class the query of median AP and its top photos, of {len(photos)} photos of "
+        f"{len(np.unique(photos))} unseen classes; below each photo: rank and cosine",
+    )
 
 
 def _trained(
@@ -244,26 +216,13 @@ def _trained(
         info = checkpoint.inspect(earlier / "checkpoints" / "last")
         if info.learnt.identity == prepared.identity and continues(info, recipe):
             if info.epoch >= recipe.train.epochs:
-                say(f"{earlier} is trained already; using it")
+                say(f"{earlier} is already trained; using it")
                 return earlier
             resume = earlier
             say(f"continuing {earlier} at epoch {info.epoch}")
     except (ZssbirError, OSError):
         pass  # no run yet, or none that can be continued: start afresh
     return train(recipe, runs=runs, device=device, resume=resume, hooks=hooks).run
-
-
-def _score(name: str, what: str, metrics: Metrics) -> Score:
-    return Score(name, what, metrics.get("mAP@all"), metrics.get("P@10"))
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors.float(), dim=1)
-
-
-def _pixels(image: Tensor) -> UInt8:
-    """uint8 [1 or 3, H, W] -> [H, W] or [H, W, 3]."""
-    return np.ascontiguousarray(image[0].numpy() if image.shape[0] == 1 else image.permute(1, 2, 0).numpy())
 
 
 def _plain(result: DemoResult) -> dict[str, object]:
@@ -295,3 +254,33 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 2)
         self._last = now
+
+
+MASKED_PHOTOS = 4
+
+
+def write_demo_page(result: DemoResult, out: Path, device: str) -> Path:
+    """Write `out`/demo.html and the masks that it shows, `out`/masks; returns the page. Raises DataError."""
+    mask_viz(
+        MaskRequest(data=result.data, model=OFFLINE, count=MASKED_PHOTOS, out=out / "masks", device=device)
+    )
+    trained, chance = result.scores[-1], result.scores[0]
+    rows = [(s.name, f"{100 * s.map_all:.1f}", f"{100 * s.p_10:.1f}", s.what) for s in result.scores]
+    photos = out / "pictures" / "photo"
+    return write_page(
+        out / "demo.html",
+        "demo",
+        title="zssbir demo: search photos by drawing",
+        cards=[
+            {"value": f"{100 * trained.map_all:.1f} %", "name": "mAP@all (voc) on unseen classes"},
+            {"value": f"{100 * chance.map_all:.1f} %", "name": "by chance"},
+            {"value": f"{result.gain:.1f} ×", "name": "over the untrained network"},
+            {"value": f"{result.photos:,}", "name": "photos searched"},
+        ],
+        pictures=str(out / "pictures"),
+        unseen=[name.replace("_", " ") for name in result.unseen],
+        about=f"{result.queries:,} sketches against {result.photos:,} photos of {len(result.unseen)} unseen classes, percent, "
+        "voc convention.",
+        scores=Table(("", "mAP@all", "P@10", "what it is"), rows),
+        draw=shlex.join(["zssbir", "draw", "--photos", str(photos), "--run", str(result.run)]),
+    )

@@ -1,4 +1,4 @@
-"""`zssbir doctor`: what this machine, a prepared set and a run are fit for, and how to mend what is not."""
+"""`zssbir doctor`: what this machine, a prepared set and a run are fit for, and how to fix what is not."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ NONE_LEFT = 2e8
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination: what was looked at, what was found, and what to do where that is not `ok`."""
+    """One line of the check-up: what was looked at, what was found, and what to do where that is not `ok`."""
 
     what: str
     found: str
@@ -36,6 +36,11 @@ class Finding:
     mend: str = ""
     error: type[ZssbirError] = UsageError
     """The error that a problem amounts to."""
+
+    @classmethod
+    def unless(cls, fine: bool, what: str, found: str, mend: str, state: str = WARNING) -> "Finding":
+        """`ok` if that is `fine`, else with what to do."""
+        return cls(what, found) if fine else cls(what, found, state, mend)
 
 
 def diagnose(
@@ -46,7 +51,7 @@ def diagnose(
     network: bool = True,
     progress: Progress = silent,
 ) -> list[Finding]:
-    """Examine this machine and, where they are named, a prepared set and a run; quick checks come first.
+    """Check this machine and, where they are named, a prepared set and a run; quick checks come first.
 
     network: False leaves the network alone. Nothing is raised for what is wrong: that is a finding.
     """
@@ -85,7 +90,7 @@ def versions() -> Iterator[Finding]:
             have.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             if name.startswith("opencv") and find_spec("cv2") is not None:
-                have.append("OpenCV of another build")
+                have.append("another build of OpenCV")
             else:
                 yield Finding(name, "not installed", PROBLEM, "install zssbir again: python -m pip install .")
     yield Finding("libraries", ", ".join(have))
@@ -106,22 +111,15 @@ def disk(runs: Path) -> Iterator[Finding]:
         free = shutil.disk_usage(place).free
         found = f"{rough_size(free)} free in {place.resolve()}"
         if not os.access(place, os.W_OK):
-            yield Finding(
-                what, f"{place.resolve()} cannot be written", PROBLEM, "work in a folder of your own"
-            )
+            found = f"{place.resolve()} cannot be written"
+            yield Finding(what, found, PROBLEM, "work in a folder of your own")
         elif free < NONE_LEFT:
             yield Finding(what, found, PROBLEM, "make room before you prepare or train")
-        elif free < SCRATCH:
-            yield Finding(
-                what, found, WARNING, "enough for small sets; name another disk with --out and --runs"
-            )
         else:
-            yield Finding(what, found)
+            mend = "enough for small sets; name another disk with --out and --runs"
+            yield Finding.unless(free >= SCRATCH, what, found, mend)
     shared = Path("/dev/shm")
     if shared.is_dir():
         free = shutil.disk_usage(shared).free
-        tight = free < 256e6
-        yield Finding(
-            "shared memory", f"{rough_size(free)} free in {shared}", WARNING if tight else OK,
-            "loading processes may die: docker run --shm-size=1g, or --set data.workers=0" if tight else "",
-        )  # fmt: skip
+        mend = "loading processes may die: docker run --shm-size=1g, or --set data.workers=0"
+        yield Finding.unless(free >= 256e6, "shared memory", f"{rough_size(free)} free in {shared}", mend)

@@ -18,7 +18,7 @@ from zssbir_cli.names import counted
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.progress import rough_size
 from zssbir_cli.recipe.loader import load_recipe, shipped_recipes
-from zssbir_cli.workflows.doctor import OK, WARNING, Finding
+from zssbir_cli.workflows.doctor import OK, Finding
 
 TIMEOUT = 6.0
 LITTLE_MEMORY = 2e9
@@ -28,17 +28,14 @@ def machine() -> Iterator[Finding]:
     """Cores, threads and memory."""
     cores, threads = available_cores(), torch.get_num_threads()
     found = f"{cores} of {os.cpu_count()} usable, {counted(threads, 'thread')}"
-    if threads > cores:
-        yield Finding("cores", found, WARNING, f"threads get in each other's way: OMP_NUM_THREADS={cores}")
-    else:
-        yield Finding("cores", found)
+    mend = f"more threads than cores slow each other down: OMP_NUM_THREADS={cores}"
+    yield Finding.unless(threads <= cores, "cores", found, mend)
     free = available_memory()
     if free is None:
         yield Finding("memory", "unknown on this system")
         return
-    low = free < LITTLE_MEMORY
-    mend = "a small batch, few workers: --set train.batch_size=16 --set data.workers=0" if low else ""
-    yield Finding("memory", f"{rough_size(free)} available", WARNING if low else OK, mend)
+    mend = "use a small batch and few workers: --set train.batch_size=16 --set data.workers=0"
+    yield Finding.unless(free >= LITTLE_MEMORY, "memory", f"{rough_size(free)} available", mend)
 
 
 def available_memory() -> int | None:
@@ -66,17 +63,13 @@ def devices() -> Iterator[Finding]:
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         gpu = torch.device("cuda", number)
         free, total = torch.cuda.mem_get_info(gpu)
-        yield Finding(
-            f"GPU {number}",
-            f"{device_name(gpu)}, {rough_size(free)} of {rough_size(total)} free; precision "
-            f"{Precision.choose('auto', gpu).name}; CUDA {torch.version.cuda}",
-        )
+        room = f"{rough_size(free)} of {rough_size(total)} free"
+        how = f"precision {Precision.choose('auto', gpu).name}; CUDA {torch.version.cuda}"
+        yield Finding(f"GPU {number}", f"{device_name(gpu)}, {room}; {how}")
     if not torch.cuda.is_available():
         driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
-        yield Finding(
-            "GPU", "none that PyTorch can use", WARNING if driver else OK,
-            "there is an NVIDIA driver: install a CUDA build of torch and torchvision" if driver else "",
-        )  # fmt: skip
+        mend = "there is an NVIDIA driver: install a CUDA build of torch and torchvision"
+        yield Finding.unless(not driver, "GPU", "none that PyTorch can use", mend)
     _ = torchvision
 
 
@@ -86,12 +79,8 @@ def network() -> Finding:
     thread = threading.Thread(target=lambda: answer.__setitem__(0, unreachable(endpoint())), daemon=True)
     thread.start()
     thread.join(TIMEOUT)  # a look-up of a name cannot be timed out otherwise
-    if not answer[0]:
-        return Finding("network", f"{endpoint()} answers")
-    return Finding(
-        "network", answer[0], WARNING,
-        "nothing can be downloaded: give weights as a file (model.weights=FILE), data sets with --from",
-    )  # fmt: skip
+    mend = "nothing can be downloaded: give weights as a file (model.weights=FILE), data sets with --from"
+    return Finding.unless(not answer[0], "network", answer[0] or f"{endpoint()} answers", mend)
 
 
 def downloads(look: bool) -> Iterator[Finding]:
@@ -111,10 +100,7 @@ def downloads(look: bool) -> Iterator[Finding]:
     absent = [name for name in needed if name not in there]
     if there:
         yield Finding("weights", f"on this machine, for {', '.join(there)}")
-    if absent and online:
-        yield Finding("weights", f"downloaded on first use, for {', '.join(absent)}")
-    elif absent:
-        yield Finding(
-            "weights", f"not on this machine, for {', '.join(absent)}", WARNING,
-            "--model NAME=FILE and model.weights=FILE take a file of weights",
-        )  # fmt: skip
+    if absent:
+        where = "downloaded on first use" if online else "not on this machine"
+        mend = "--model NAME=FILE and model.weights=FILE take a file of weights"
+        yield Finding.unless(online, "weights", f"{where}, for {', '.join(absent)}", mend)

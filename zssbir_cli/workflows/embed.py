@@ -6,11 +6,11 @@ from pathlib import Path
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.embedding.choice import open_embedder
-from zssbir_cli.embedding.embedder import BATCH
+from zssbir_cli.embedding.embedder import BATCH, Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
 from zssbir_cli.embedding.own import data_of, remark
 from zssbir_cli.embedding.parts import embed_part
+from zssbir_cli.embedding.weights import choose_weights
 from zssbir_cli.errors import UsageError
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import AnyPath, Part
@@ -48,7 +48,7 @@ def embed(
     """Embed a folder of photos, or parts of a prepared set; what is up to date is kept, unless `force`.
 
     Args:
-        run, model, checkpoint: whose weights, as `embedding.choice.choose_weights` takes them (default: the latest run
+        run, model, checkpoint: whose weights, as `embedding.weights.choose_weights` takes them (default: the latest run
             under `runs`).
         photos: a folder of photos. Its file (`out`, default: one in the run's folder or the cache) follows the folder: photos it
             knows keep their rows, and a pass that is killed continues.
@@ -69,14 +69,12 @@ def embed(
         raise UsageError("--photos embeds a folder of photos: leave out --part and --data")
     if photos is None and (out or half):
         raise UsageError(
-            "--out and --half are for --photos: the parts of a data set have their places in the run"
+            "--out and --half apply only to --photos: embeddings of a data set are kept in the run"
         )
     chosen = choose_device(device)
     with distributed.session(chosen):
-        embedder = open_embedder(
-            chosen, run=run, model=model, runs=Path(runs), which=checkpoint, precision=precision,
-            workers=workers, batch=batch,
-        )  # fmt: skip
+        weights = choose_weights(run, model, Path(runs), checkpoint)
+        embedder = Embedder(weights, chosen, precision=precision, workers=workers, batch=batch)
         if photos is not None:
             place = None if out is None else Path(out)
             result = follow_folder(embedder, Path(photos), place, half=half, force=force, progress=progress)

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.embedding.choice import choose_weights
-from zssbir_cli.embedding.weights import TowerWeights
+from zssbir_cli.data.embeddings_user import read_user_embeddings
+from zssbir_cli.embedding.weights import TowerWeights, choose_weights
 from zssbir_cli.errors import UsageError
 from zssbir_cli.evaluation import results
 from zssbir_cli.evaluation.baselines import with_chance, with_start
-from zssbir_cli.evaluation.inputs import Options, file_inputs, inputs_of
-from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, measure
+from zssbir_cli.evaluation.inputs import Options, inputs_of
+from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, inputs_of_file, measure
 from zssbir_cli.evaluation.protocols import check_protocol
-from zssbir_cli.evaluation.trec import evaluate_trec
-from zssbir_cli.evaluation.trec_files import write_trec
+from zssbir_cli.evaluation.trec import evaluate_trec, write_trec
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import TREC_FORMS, AnyPath
 
@@ -73,7 +72,7 @@ def evaluate_run(
     The result goes to `out`, else to the run's eval/ folder, or for a model to `frozen/NAME-WEIGHTS/eval` under `runs`.
 
     Args:
-        run, model, checkpoint: whose weights, as `embedding.choice.choose_weights` takes them (default: the latest run
+        run, model, checkpoint: whose weights, as `embedding.weights.choose_weights` takes them (default: the latest run
             under `runs`).
         split: `zs` (unseen classes), `val`, or a generalised protocol (`evaluation.protocols.PROTOCOLS`).
         data: another prepared set than the run's own (a model has none); classes that the run has seen are left out
@@ -127,7 +126,8 @@ def evaluate_file(
     check_export(export)
     if export and out is None:
         raise UsageError(f"--export {export} needs --out FOLDER with --embeddings")
-    inputs, folder = file_inputs(Path(path), classes), None if out is None else Path(out)
+    path, folder = Path(path), None if out is None else Path(out)
+    inputs = inputs_of_file(path, read_user_embeddings(path), classes)
     found = with_chance(measure(inputs, k=k, device=device, progress=progress))
     return _finish(found, device, folder, report, export, progress)
 

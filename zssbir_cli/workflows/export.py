@@ -3,8 +3,7 @@
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 
 from zssbir_cli import __version__
 from zssbir_cli.data.square import MARGIN
-from zssbir_cli.embedding.choice import choose_weights
-from zssbir_cli.embedding.own import data_of_run
-from zssbir_cli.embedding.weights import Embeds, RunWeights, Weights
+from zssbir_cli.embedding.own import data_of
+from zssbir_cli.embedding.weights import Embeds, RunWeights, Weights, choose_weights
 from zssbir_cli.engine.bundle import pack_run
 from zssbir_cli.engine.runs import find_checkpoint, find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
@@ -124,26 +122,17 @@ def export_onnx(weights: Weights, out: Path) -> Exported:
 
 
 def _write_onnx(network: nn.Module, example: Tensor, file: Path) -> None:
+    log = logging.getLogger("torch.onnx")
+    level = log.level
     try:
-        with _quiet(), torch.no_grad():
+        log.setLevel(logging.ERROR)  # without the exporter's remarks on tracing
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
             torch.onnx.export(
                 network.eval(), (example[:2],), str(file), input_names=["images"], output_names=["embedding"],
                 dynamic_axes={"images": {0: "batch"}, "embedding": {0: "batch"}}, opset_version=OPSET, dynamo=False,
             )  # fmt: skip
     except Exception as error:  # whatever the exporter cannot do
         raise CheckpointError(f"this network cannot be exported as ONNX: {reason(error)}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on tracing."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
     finally:
         log.setLevel(level)
 
@@ -164,16 +153,11 @@ def _least_cosine(file: Path, pictures: Tensor, wanted: Tensor) -> float:
 def _pictures(weights: Weights) -> tuple[str, dict[Modality, Tensor]]:
     """Inputs uint8 [N, 3, S, S] of each modality: of the run's data set where it is found, else drawn ones."""
     size, crop = weights.data.size, weights.data.sketch_crop
-    if isinstance(weights, RunWeights):
-        try:
-            prepared = data_of_run(weights.home, weights.checkpoint, weights.recipe).prepared
-        except DataError:
-            pass
-        else:
-            parts = [p for p in (Part.TEST, Part.VAL, Part.TRAIN) if len(prepared.images(p, Modality.SKETCH))
-                     and len(prepared.images(p, Modality.PHOTO))]  # fmt: skip
-            if parts:
-                sets = {m: EvalImages(prepared.images(parts[0], m), size, crop, TRIED) for m in Modality}
+    with suppress(DataError, UsageError):  # no data set (any more), or a frozen model
+        prepared = data_of(weights).prepared
+        for part in (Part.TEST, Part.VAL, Part.TRAIN):
+            sets = {m: EvalImages(prepared.images(part, m), size, crop, TRIED) for m in Modality}
+            if all(map(len, sets.values())):
                 found = {
                     m: torch.stack([s[i].expand(3, -1, -1) for i in range(len(s))]) for m, s in sets.items()
                 }

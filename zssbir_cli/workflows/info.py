@@ -1,7 +1,8 @@
 """`zssbir info`: what is in a prepared set, as figures and as a contact sheet."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -16,27 +17,8 @@ SHEET_PARTS = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST
 COLOURS = {Role.SEEN: (58, 98, 168), Role.VAL: (150, 102, 10), Role.UNSEEN: (172, 56, 56)}
 
 
-class Info(TypedDict):
-    """The JSON of `zssbir info --json`."""
-
-    root: str
-    name: str
-    split: str
-    identity: str
-    tool_version: str
-    parts: list[dict[str, str | int | float]]
-    classes: list[dict[str, str | int]]
-    options: dict[str, str | int | float | bool | None]
-    sources: list[dict[str, str | int]]
-    published: list[dict[str, str | int | bool | None]]
-    differing_classes: list[str]
-    skipped: int
-    warnings: list[str]
-    leaks: list[dict[str, str]]
-
-
-def describe(root: Path) -> Info:
-    """Everything `info` tells about a prepared set.
+def describe(root: Path) -> dict[str, Any]:
+    """Everything `info` tells about a prepared set, as plain values (the JSON of `--json`).
 
     Raises:
         DataError: not a prepared set, or damaged.
@@ -44,38 +26,26 @@ def describe(root: Path) -> Info:
     prepared = PreparedSet.open(root)
     m = prepared.manifest
     classes = count_classes(prepared)
-    return Info(
-        root=str(root),
-        name=m.name,
-        split=m.split,
-        identity=m.identity,
-        tool_version=m.tool_version,
-        parts=[
-            {
-                "part": str(p.part),
-                "role": str(ROLE_OF_PART[p.part]),
-                "classes": p.classes,
-                "sketches": p.sketches,
-                "photos": p.photos,
-                "megabytes": round(p.megabytes, 3),
-            }
-            for p in summarise(m)
-        ],
-        classes=[
-            {"id": i, "name": c.name, "role": c.role, "sketches": c.sketches, "photos": c.photos}
-            for i, c in enumerate(classes)
-        ],
-        options=dict(m.options),
-        sources=[s.model_dump() for s in m.sources],
-        published=[
-            {"what": r.what, "ours": r.ours, "published": r.published, "exact": r.exact}
-            for r in compare_counts(m)
-        ],
-        differing_classes=differing_classes(m, classes),
-        skipped=m.skipped,
-        warnings=list(m.warnings),
-        leaks=[leak.model_dump() for leak in m.leaks],
-    )
+    parts = [
+        asdict(p) | {"role": str(ROLE_OF_PART[p.part]), "megabytes": round(p.megabytes, 3)}
+        for p in summarise(m)
+    ]
+    return {
+        "root": str(root),
+        "name": m.name,
+        "split": m.split,
+        "identity": m.identity,
+        "tool_version": m.tool_version,
+        "parts": parts,
+        "classes": [{"id": i, **asdict(c)} for i, c in enumerate(classes)],
+        "options": dict(m.options),
+        "sources": [s.model_dump() for s in m.sources],
+        "published": [asdict(r) for r in compare_counts(m)],
+        "differing_classes": differing_classes(m, classes),
+        "skipped": m.skipped,
+        "warnings": list(m.warnings),
+        "leaks": [leak.model_dump() for leak in m.leaks],
+    }
 
 
 def contact_sheet(

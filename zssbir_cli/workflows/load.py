@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.embedding.choice import open_embedder
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.gallery import Gallery, open_gallery
+from zssbir_cli.embedding.weights import choose_weights
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.queries import Pictures, QueryInputs, expand, read_queries
 from zssbir_cli.progress import Progress, silent
@@ -55,7 +55,7 @@ class Retriever:
             inputs = QueryInputs(found, self.embedder.size, self.embedder.sketch_crop)
             rows.append(self.embedder.embed(inputs, kind).numpy())
         if not rows:
-            raise DataError("there is nothing to embed: give a picture")
+            raise DataError("nothing to embed: give at least one picture")
         return np.concatenate(rows)
 
     def open(self, photos: AnyPath, *, progress: Progress = silent) -> Gallery:
@@ -91,7 +91,7 @@ def load(
     precision: str = "auto",
     workers: int | None = None,
 ) -> Retriever:
-    """Load the weights of a run or of a frozen model (`embedding.choice.choose_weights`; default: the latest run under
+    """Load the weights of a run or of a frozen model (`embedding.weights.choose_weights`; default: the latest run under
     `runs`), to embed and search with.
 
     Errors: UsageError (no such run or device), CheckpointError (no such checkpoint, or a damaged one).
@@ -103,9 +103,7 @@ def load(
     >>> model.search("drawing.png", gallery, k=1).found[0].hits[0].rank
     1
     """
-    embedder = open_embedder(
-        choose_device(device), run=run, model=model, runs=Path(runs), which=checkpoint, precision=precision,
-        workers=workers,
-    )  # fmt: skip
+    weights = choose_weights(run, model, Path(runs), checkpoint)
+    embedder = Embedder(weights, choose_device(device), precision=precision, workers=workers)
     _ = embedder.method  # a checkpoint that is damaged is told now
     return Retriever(embedder)

@@ -14,8 +14,8 @@ from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.images import decode_photo
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import resize_photo
-from zssbir_cli.embedding.load import load_run
-from zssbir_cli.embedding.own import data_of_run, remark
+from zssbir_cli.embedding.own import data_of, remark
+from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.engine.runs import RunChoice, find_run
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import load_image
@@ -26,7 +26,7 @@ from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.models.known import OFFLINE
 from zssbir_cli.models.surgery_clip import SurgeryClip, load_surgery_clip, similarity
-from zssbir_cli.names import find_class, split_names, suggestion
+from zssbir_cli.names import named_classes
 from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.viz.masks import MaskPicture, save_masks
@@ -72,43 +72,54 @@ class MaskOutcome:
     rows: list[dict[str, Any]]
 
 
+@dataclass
+class _View:
+    """What looks at the photos: the sampler, and the encoder of the run if there is one."""
+
+    clip: SurgeryClip
+    vxl: VxlConfig
+    ratio: float
+    texts: Sequence[str]
+    encoder: Encoder | None = None
+    size: int = 0
+    """Side of the encoder's input."""
+
+
 def mask_viz(request: MaskRequest) -> MaskOutcome:
     """Score photos, draw them, and write `masks.png` and `masks.html`.
 
     Raises:
-        UsageError, DataError, CheckpointError: nothing to show, an unreadable photo, or a model that cannot be had.
+        UsageError, DataError, CheckpointError: nothing to show, an unreadable photo, or no such model.
     """
     device = choose_device(request.device)
-    chosen = _chosen_run(request)
-    run = chosen.path if chosen is not None else None
+    chosen, root, notes = _chosen_run(request), request.data, []
     config, encoder, size = PuximConfig(), None, 0
-    root = request.data
-    note = ""
-    if chosen is not None and run is not None:
-        recipe, method, info = load_run(run, device, chosen.which)
-        found = getattr(method, "encoder", None)
+    if chosen is not None:
+        weights = RunWeights(chosen.path, chosen.which)
+        recipe, found = weights.recipe, getattr(weights.load(device), "encoder", None)
         encoder, size = (found if isinstance(found, Encoder) else None), recipe.data.size
         config = recipe.method if isinstance(recipe.method, PuximConfig) else config
         if not request.images:
-            data = data_of_run(run, info, recipe, root)
-            root, note = data.prepared.root, remark(data)
+            data = data_of(weights, root)
+            root, notes = data.prepared.root, [remark(data)]
     prepared = None if request.images else _prepared(root)
     shots = list(_shots(request, prepared))
     vxl = _vxl(request, config.vxl, prepared)
     clip = load_surgery_clip(vxl.model, vxl.weights, size=vxl.size, blocks=vxl.blocks, device=device)
     ratio = config.mask_ratio if request.ratio is None else request.ratio
-    pictures, rows = [], []
-    for shot in shots:
-        for text in request.texts or (clean_class_name(shot.name, vxl.class_names),):
-            picture, row = _picture(shot, text, clip, encoder, size, vxl, ratio, request.texts)
-            pictures.append(picture)
-            rows.append(row)
+    view = _View(clip, vxl, ratio, request.texts, encoder, size)
+    shown = [
+        _picture(view, shot, text)
+        for shot in shots
+        for text in request.texts or (clean_class_name(shot.name, vxl.class_names),)
+    ]
+    run = None if chosen is None else chosen.path
     out = request.out or (run / "masks" if run is not None else Path("mask-viz"))
-    heading = _heading(clip, vxl, ratio, encoder, run, prepared, request) + (f"; {note}" if note else "")
     if request.images and not request.texts:
-        heading += "; text of each photo: its folder's name (another with --text)"
-    sheet, page = save_masks(pictures, out, heading)
-    return MaskOutcome(sheet, page, heading, rows)
+        notes.append("text of each photo: its folder's name (another with --text)")
+    heading = "; ".join(filter(None, (_heading(view, run, prepared, bool(request.images)), *notes)))
+    sheet, page = save_masks([picture for picture, _ in shown], out, heading)
+    return MaskOutcome(sheet, page, heading, [record for _, record in shown])
 
 
 def _chosen_run(request: MaskRequest) -> RunChoice | None:
@@ -170,13 +181,7 @@ def _read(file: Path) -> Tensor:
 
 def _stored(request: MaskRequest, prepared: PreparedSet) -> Iterator[Shot]:
     """Photos of a prepared set: training photos of different classes, or the named classes from any part."""
-    wanted = []
-    for name in [n for given in request.classes for n in split_names(given, prepared.classes)]:
-        known = find_class(name, prepared.classes)
-        if known is None:
-            hint = suggestion(name, prepared.classes) or f"; it has {_some(prepared.classes)}"
-            raise UsageError(f"--classes {name}: no such class in {prepared.root}{hint}")
-        wanted.append(prepared.classes.index(known))
+    wanted = named_classes(request.classes, prepared.classes, str(prepared.root))
     sets = [prepared.images(part, Modality.PHOTO) for part in (Part.TRAIN, Part.VAL, Part.TEST, Part.HOLDOUT)]
     present = {int(label): (s, i) for s in reversed(sets) for i, label in reversed(list(enumerate(s.labels)))}
     if not wanted:
@@ -203,43 +208,26 @@ def _drawn(request: MaskRequest) -> Iterator[Shot]:
 
 
 @torch.inference_mode()
-def _picture(
-    shot: Shot,
-    text: str,
-    clip: SurgeryClip,
-    encoder: Encoder | None,
-    size: int,
-    vxl: VxlConfig,
-    ratio: float,
-    texts: Sequence[str],
-) -> tuple[MaskPicture, dict[str, Any]]:
+def _picture(view: _View, shot: Shot, text: str) -> tuple[MaskPicture, dict[str, Any]]:
     """One row: scores of `text`, the mask, and the tokens of the encoder (or of CLIP) under it."""
+    clip, vxl = view.clip, view.vxl
     device = clip.mean.device
-    image = shot.image[None].to(device)
-    tokens = clip.tokens(image)
-    words = list(texts) if vxl.against == "classes" and len(texts) > 1 else [text]
+    tokens = clip.tokens(shot.image[None].to(device))
+    words = list(view.texts) if vxl.against == "classes" and len(view.texts) > 1 else [text]
     against = "empty" if vxl.against == "classes" and len(words) == 1 else vxl.against
     other = clip.texts(["a" if against == "article" else ""], vxl.prompt)[0]
     row = torch.tensor([words.index(text)], device=device)
     scores = similarity(tokens, clip.texts(words, vxl.prompt), row, other, against)[:, 1:]
     scores = scores.view(1, *clip.grid)
     grid, held = clip.grid, tokens[0, 1:]
-    if encoder is not None:
-        features = encoder(resize_photo(shot.image, size)[None].to(device))
+    if view.encoder is not None:
+        features = view.encoder(resize_photo(shot.image, view.size)[None].to(device))
         grid, held = features.grid, features.tokens[0].float()
-    keep = keep_mask(to_grid(scores, grid), ratio)[0]
-    plain, normalised = components(held, keep)
+    keep = keep_mask(to_grid(scores, grid), view.ratio)[0]
     note, facts = _against_truth(shot, keep, grid)
-    picture = MaskPicture(
-        shot.image.permute(1, 2, 0).numpy(),
-        text,
-        note,
-        scores[0].cpu().numpy(),
-        keep.view(grid).cpu().numpy(),
-        plain.view(grid).cpu().numpy(),
-        normalised.view(grid).cpu().numpy(),
-        shot.truth,
-    )
+    kept, plain, normalised = (x.view(grid).cpu().numpy() for x in (keep, *components(held, keep)))
+    image, values = shot.image.permute(1, 2, 0).numpy(), scores[0].cpu().numpy()
+    picture = MaskPicture(image, text, note, values, kept, plain, normalised, shot.truth)
     energy = held.square().mean(1)
     record = {
         "source": shot.source,
@@ -281,29 +269,12 @@ def _against_truth(shot: Shot, keep: Tensor, grid: tuple[int, int]) -> tuple[str
     return note, {"on_object": round(share, 4), "object": round(float(cover.mean()), 4), "iou": round(iou, 4)}
 
 
-def _heading(
-    clip: SurgeryClip,
-    vxl: VxlConfig,
-    ratio: float,
-    encoder: Encoder | None,
-    run: Path | None,
-    prepared: PreparedSet | None,
-    request: MaskRequest,
-) -> str:
-    photos = (
-        "own photos" if request.images else f"data set {prepared.root}" if prepared else "drawn demo photos"
-    )
-    tokens = (
-        f"tokens of {run.name}" if run is not None and encoder is not None else "tokens of the sampler's CLIP"
-    )
-    outline = (
-        "" if request.images or (prepared and prepared.manifest.name != "demo") else "; white: true outline"
-    )
+def _heading(view: _View, run: Path | None, prepared: PreparedSet | None, own: bool) -> str:
+    photos = "own photos" if own else f"data set {prepared.root}" if prepared else "drawn demo photos"
+    of_run = run is not None and view.encoder is not None
+    tokens = f"tokens of {run.name}" if of_run and run else "tokens of the sampler's CLIP"
+    outline = "" if own or (prepared and prepared.manifest.name != "demo") else "; white: true outline"
     return (
-        f"VxL sampler {clip.name}, prompt '{vxl.prompt}', lowest {ratio:.0%} of the patches masked; "
+        f"VxL sampler {view.clip.name}, prompt '{view.vxl.prompt}', lowest {view.ratio:.0%} of the patches masked; "
         f"{photos}; {tokens}{outline}"
     )
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

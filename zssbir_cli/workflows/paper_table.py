@@ -174,7 +174,7 @@ def _notes(
     if any(len(row.runs) > 1 for row in rows):
         notes.append("mean and sample standard deviation over runs that differ only in the seed (n)")
     if len({(r.result.get("identity"), r.result["queries"], r.result["gallery"]) for r in found}) > 1:
-        notes.append("not all rows are of the same data: compare only those that are")
+        notes.append("the rows are not all from the same data: compare only those that are")
     if without:
         notes.append(f"without this result: {listed(list(without))}")
     return tuple(notes)

@@ -94,13 +94,13 @@ def _dataset(given: Sequence[AnyPath], *, of_benchmark: bool, of_demo: bool) -> 
     """The benchmark's name, `demo`, or "" for the user's own files. UsageError for options that do not apply."""
     if not given:
         raise UsageError(
-            "prepare what? demo, sketchy, tuberlin, quickdraw, or a folder or archive of your own"
+            "nothing to prepare: give demo, sketchy, tuberlin, quickdraw, or a folder or archive of your own"
         )
     dataset = str(given[0]) if len(given) == 1 and given[0] in (*DATASETS, "demo") else ""
     if of_benchmark and dataset not in DATASETS:
-        raise UsageError("--split, --from and --lists go with sketchy, tuberlin or quickdraw")
+        raise UsageError("--split, --from and --lists apply only to sketchy, tuberlin or quickdraw")
     if of_demo and dataset != "demo":
-        raise UsageError("--ambiguity goes with `zssbir prepare demo` only")
+        raise UsageError("--ambiguity applies only to `zssbir prepare demo`")
     return dataset
 
 

@@ -6,12 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from zssbir_cli.benchmarks.splits import source_of
-from zssbir_cli.engine.runs import find_run
+from zssbir_cli.engine.runs import find_run, has_checkpoint
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.models.known import check_clip_name, check_timm_name, check_weight_file
 from zssbir_cli.names import suggestion
-from zssbir_cli.recipe.loader import find_recipe, load_recipe
+from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe, parse_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import AnyPath
 
@@ -93,11 +93,15 @@ def neighbour(root: Path) -> str:
 
 def _resumed(resume: AnyPath, runs: Path, changes: list[str]) -> Recipe:
     """The recipe of a run; where its file is damaged, the one in its checkpoint."""
-    file = find_run(resume, runs).path / "recipe.yaml"
+    run = find_run(resume, runs).path
+    file = run / "recipe.yaml"
     try:
         load_recipe(file)
     except UsageError:
-        from zssbir_cli.workflows.train import resumed_recipe
+        if not has_checkpoint(run):
+            raise
+        from zssbir_cli.embedding.load import open_checkpoint
 
-        return resumed_recipe(resume, runs, changes)
+        recipe, _ = open_checkpoint(run, "last", verify=False)
+        return parse_recipe(dump_recipe(recipe), f"{run}/checkpoints/last/meta.json", changes)
     return load_recipe(file, changes)

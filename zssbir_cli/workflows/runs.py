@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.engine.changes import ABSENT, changes
-from zssbir_cli.engine.records import read_metrics, read_record
-from zssbir_cli.engine.runs import latest_run, run_folders
+from zssbir_cli.engine.runs import latest_run, read_metrics, read_record, run_folders
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import load_recipe
 
@@ -102,41 +101,33 @@ def _results(path: Path) -> dict[str, float]:
     return found
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What differs between two runs: recipe keys, circumstances (versions, device, data ...) and outcomes."""
-
-    recipe: list[tuple[str, str, str]]
-    record: list[tuple[str, str, str]]
-    outcome: list[tuple[str, str, str]]
+Rows = list[tuple[str, str, str]]
 
 
-def compare_runs(a: Path, b: Path) -> Comparison:
-    """(name, value in a, value in b) of everything that differs; outcomes are listed also where they
-    agree."""
+def compare_runs(a: Path, b: Path) -> dict[str, Rows]:
+    """What differs between two runs, as (name, value in a, value in b): keys of the `recipe`, circumstances (`record`:
+    versions, device, data ...) and `outcome`, which lists also what agrees."""
     recipes = [load_recipe(run / "recipe.yaml").model_dump(mode="json") for run in (a, b)]
     records = [read_record(run) or {} for run in (a, b)]
     for record in records:
         for key in ("finished", "started", "resumed"):
             record.pop(key, None)
+        if isinstance(record.get("command"), list):
+            record["command"] = shlex.join(map(str, record["command"]))
     left, right = summary(a), summary(b)
     outcome = [(n, _show(getattr(left, n)), _show(getattr(right, n))) for n in ("state", "step", "loss")]
     outcome.append(("best val: mAP@all %", percent(left.best_val), percent(right.best_val)))
     for key in sorted(left.results.keys() | right.results.keys()):
-        outcome.append(
-            (f"eval {key}: mAP@all %", percent(left.results.get(key)), percent(right.results.get(key)))
-        )
-    return Comparison(_rows(recipes), _rows(records), outcome)
+        a_value, b_value = (percent(side.results.get(key)) for side in (left, right))
+        outcome.append((f"eval {key}: mAP@all %", a_value, b_value))
+    return {"recipe": _differing(*recipes), "record": _differing(*records), "outcome": outcome}
 
 
-def _rows(pair: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Rows:
     def text(value: object) -> str:
         return "(absent)" if value is ABSENT else str(value)
 
-    for record in pair:
-        if isinstance(record.get("command"), list):
-            record["command"] = shlex.join(map(str, record["command"]))
-    return [(c.key, text(c.old), text(c.new)) for c in changes(*pair)]
+    return [(c.key, text(c.old), text(c.new)) for c in changes(old, new)]
 
 
 def percent(value: float | None) -> str:

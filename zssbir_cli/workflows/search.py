@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +11,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from zssbir_cli import files
-from zssbir_cli.compute.precision import Precision, choose_device
+from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Embeddings
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult
-from zssbir_cli.embedding.gallery import Gallery, open_gallery
+from zssbir_cli.embedding.gallery import Gallery, Hit, open_gallery
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.queries import Pictures, QueryImage, QueryInputs, expand, read_queries
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import FOUND_FILES, AnyPath, Modality
 
 SHOW_PROGRESS = 500_000
 """Photos of a gallery from which on a search shows its progress."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A photo that was found: place from 1, cosine, row of the gallery, its name and class ("" if not known)."""
-
-    rank: int
-    score: float
-    row: int
-    source: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -64,21 +52,37 @@ class Found:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All sketches' results and the gallery they are from."""
+    """All queries' results and the gallery they are from."""
 
-    gallery: Embeddings
+    opened: Gallery
     found: tuple[Found, ...]
-    photos: int
-    weights: str
-    """Which run's or model's weights, in words."""
-    skipped: tuple[tuple[str, str], ...] = ()
-    """Files of the gallery's folder that cannot be read, and why."""
-    folder: FolderResult | None = None
-    """What following the gallery's folder did."""
-    note: str = ""
-    """What the user should know of the gallery."""
     left_out: tuple[tuple[Path, str], ...] = ()
     """Queries that are broken or blank, and why."""
+
+    @property
+    def gallery(self) -> Embeddings:
+        """The gallery's embeddings."""
+        return self.opened.stored
+
+    @property
+    def photos(self) -> int:
+        """How many photos were searched."""
+        return len(self.opened.rows)
+
+    @property
+    def weights(self) -> str:
+        """Which run's or model's weights, in words."""
+        return self.opened.embedder.weights.label
+
+    @property
+    def folder(self) -> FolderResult | None:
+        """What following the gallery's folder did."""
+        return self.opened.folder
+
+    @property
+    def note(self) -> str:
+        """What the user should know of the gallery."""
+        return self.opened.note
 
 
 def search_sketches(
@@ -104,7 +108,7 @@ def search_sketches(
             in the result.
         photos: the gallery: an embeddings file (made with the same weights), a prepared data set (its test photos),
             or any folder of photos (embedded on first use, then followed: only what is new or changed is embedded).
-        run, model, checkpoint: whose weights, as `embedding.choice.choose_weights` takes them; default: those that made
+        run, model, checkpoint: whose weights, as `embedding.weights.choose_weights` takes them; default: those that made
             the file, or the latest run under `runs`.
         like: photos to find more like; they do not find themselves.
         text: what to look for in words, for a frozen model with a text side: alone, or added to each picture (the mean
@@ -117,12 +121,12 @@ def search_sketches(
     >>> [hit.rank for hit in found.hits]
     [1, 2, 3]
     """
-    queries, left_out = _queries(sketches, like, text, k, min_score)
+    asked = _asked(sketches, like, text, k, min_score)
     opened = open_gallery(
         Path(photos), choose_device(device), run=run, model=model, runs=Path(runs), which=checkpoint,
         workers=workers, text=bool(text), progress=progress,
     )  # fmt: skip
-    result = _search(opened, queries, left_out, text, k, min_score, progress)
+    result = _search(opened, asked, progress)
     opened.embedder.keep_ready()
     return result
 
@@ -138,69 +142,56 @@ def search_gallery(
     progress: Progress = silent,
 ) -> SearchResult:
     """As `search_sketches`, in a gallery that is open already."""
-    queries, left_out = _queries(sketches, like, text, k, min_score)
-    return _search(gallery, queries, left_out, text, k, min_score, progress)
+    return _search(gallery, _asked(sketches, like, text, k, min_score), progress)
 
 
-def _queries(
-    sketches: Pictures, like: Pictures, text: str, k: int, min_score: float
-) -> tuple[list[QueryImage], list[tuple[Path, str]]]:
+@dataclass(frozen=True)
+class _Asked:
+    queries: list[QueryImage]
+    left_out: list[tuple[Path, str]]
+    text: str
+    k: int
+    min_score: float
+
+
+def _asked(sketches: Pictures, like: Pictures, text: str, k: int, min_score: float) -> _Asked:
     if not -1 <= min_score <= 1:
         raise UsageError(f"--min-score {min_score}: a cosine lies between -1 and 1")
-    passed_over: list[tuple[Path, str]] = []
-    drawings, photos = expand(sketches, passed_over), expand(like, passed_over)
+    left_out: list[tuple[Path, str]] = []
+    drawings, photos = expand(sketches, left_out), expand(like, left_out)
     if not drawings and not photos and not text.strip():
         raise UsageError(
             "nothing to search for: give a drawing, or a photo with --like, or words with --text"
         )
     if k < 1:
         raise UsageError(f"-k {k}: give 1 or more")
-    queries, left_out = read_queries(drawings, photos) if drawings or photos else ([], [])
-    return queries, left_out + passed_over
+    queries, unreadable = read_queries(drawings, photos) if drawings or photos else ([], [])
+    return _Asked(queries, unreadable + left_out, text, k, min_score)
 
 
-def _search(
-    opened: Gallery,
-    queries: list[QueryImage],
-    left_out: list[tuple[Path, str]],
-    text: str,
-    k: int,
-    min_score: float,
-    progress: Progress,
-) -> SearchResult:
+def _search(opened: Gallery, asked: _Asked, progress: Progress) -> SearchResult:
     """The photos of each query."""
-    stored, (rows, start), embedder = opened.stored, opened.photos(), opened.embedder
-    nearest = search(
-        _vectors(embedder, queries, text), rows, k + any(q.modality is Modality.PHOTO for q in queries),
-        products=Precision.choose("auto", torch.device("cpu")).dtype,
-        progress=progress if len(rows) > SHOW_PROGRESS else silent,
+    stored, most = opened.stored, asked.k + any(q.modality is Modality.PHOTO for q in asked.queries)
+    nearest = opened.nearest(
+        _vectors(opened.embedder, asked.queries, asked.text), most,
+        progress=progress if len(opened.rows) > SHOW_PROGRESS else silent,
     )  # fmt: skip
     found = []
-    for i, query in enumerate(queries or [None]):
-        scored = zip((nearest.rows[i] + start).tolist(), nearest.scores[i].tolist(), strict=True)
-        itself = query.path.resolve() if query and query.modality is Modality.PHOTO else None
-        best = [(row, score) for row, score in scored if itself is None or not _is(stored, row, itself)][:k]
-        hits = tuple(_hit(stored, j, *pair) for j, pair in enumerate(best, start=1) if pair[1] >= min_score)
-        note = query.note if query else ""
-        if best and not hits:
-            note = f"nothing above {min_score:g} (the best photo has {best[0][1]:.3f})" + (
-                note and f"; {note}"
-            )
-        if query:
-            found.append(Found(query.path, hits, note, query.modality, query.image, text))
-        else:
-            found.append(Found(Path(), hits, note, Modality.SKETCH, None, text))
-    skipped = opened.folder.skipped if opened.folder else ()
-    return SearchResult(
-        stored,
-        tuple(found),
-        len(rows),
-        embedder.weights.label,
-        skipped,
-        opened.folder,
-        opened.note,
-        tuple(left_out),
-    )
+    queries: list[QueryImage | None] = [*asked.queries] or [None]
+    for query, hits in zip(queries, nearest, strict=True):
+        if query and query.modality is Modality.PHOTO:
+            itself = query.path.resolve()
+            hits = [hit for hit in hits if not _is(stored, hit.row, itself)]
+        best = [replace(hit, rank=rank) for rank, hit in enumerate(hits[: asked.k], 1)]
+        shown = tuple(hit for hit in best if hit.score >= asked.min_score)
+        notes = [query.note] if query and query.note else []
+        if best and not shown:
+            notes.insert(0, f"nothing above {asked.min_score:g} (the best photo has {best[0].score:.3f})")
+        path, modality, image = (
+            (query.path, query.modality, query.image) if query else (Path(), Modality.SKETCH, None)
+        )
+        found.append(Found(path, shown, "; ".join(notes), modality, image, asked.text))
+    return SearchResult(opened, tuple(found), tuple(asked.left_out))
 
 
 def _vectors(embedder: Embedder, queries: list[QueryImage], text: str) -> Tensor:
@@ -216,19 +207,10 @@ def _vectors(embedder: Embedder, queries: list[QueryImage], text: str) -> Tensor
     return functional.normalize(torch.cat(vectors) + words, dim=1) if vectors else words
 
 
-def _hit(stored: Embeddings, rank: int, row: int, score: float) -> Hit:
-    return Hit(rank, score, row, files.printable(stored.sources[row]), _class_of(stored, row))
-
-
 def _is(stored: Embeddings, row: int, file: Path) -> bool:
     """Whether a row is of this very file."""
     place = stored.file_of(row)
     return place is not None and place.name == file.name and place.resolve() == file
-
-
-def _class_of(stored: Embeddings, row: int) -> str:
-    label = int(stored.label[row])
-    return stored.info.classes[label] if 0 <= label < len(stored.info.classes) else ""
 
 
 def result_json(result: SearchResult) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.embedding.own import learnt_from
-from zssbir_cli.embedding.passes import embed_all
 from zssbir_cli.engine.job import Job, Validate
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.step import seed_all

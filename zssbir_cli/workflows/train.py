@@ -1,7 +1,6 @@
 """`zssbir train`: from a recipe and a prepared data set to a run's folder."""
 
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,22 +8,19 @@ from typing import Any
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.embedding.load import open_checkpoint
 from zssbir_cli.embedding.own import preprocessing
 from zssbir_cli.engine.circumstances import circumstances
+from zssbir_cli.engine.job import FitResult
 from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.profile import StepProfile, profile_steps
-from zssbir_cli.engine.records import read_metrics
-from zssbir_cli.engine.report import Hooks, Report, Silent
+from zssbir_cli.engine.report import Hooks, Report, Silent, TensorBoardHooks
 from zssbir_cli.engine.resume import check_resume
 from zssbir_cli.engine.runlog import RunDir
-from zssbir_cli.engine.runs import find_run, has_checkpoint
-from zssbir_cli.engine.state import FitResult
-from zssbir_cli.engine.tensorboard import TensorBoardHooks
+from zssbir_cli.engine.runs import find_run, read_metrics
 from zssbir_cli.errors import UsageError, ZssbirError
 from zssbir_cli.files import write_text
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.recipe.loader import dump_recipe, load_recipe, parse_recipe
+from zssbir_cli.recipe.loader import dump_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import AnyPath
 from zssbir_cli.viz.curves import save_curves
@@ -84,7 +80,7 @@ def train(
     if not isinstance(recipe, Recipe):
         recipe = choose_recipe(recipe, data=data, settings=settings, resume=resume, runs=runs)
     elif data is not None or settings:
-        raise UsageError("data and settings go with a recipe's name or file, not with a Recipe")
+        raise UsageError("data and settings apply to a recipe given by name or file, not to a Recipe")
     runs = Path(runs)
     where = choose_device(device)
     with distributed.session(where), ExitStack() as stack:
@@ -146,23 +142,6 @@ def profile(recipe: Recipe, *, steps: int, device: str = "auto") -> StepProfile:
     with distributed.session(where):
         setup = Setup.build(recipe, where)
         return profile_steps(build_job(setup)[1], steps=steps)
-
-
-def resumed_recipe(resume: str | Path, runs: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a run to resume: its recipe.yaml, or where that is damaged the one in its checkpoint.
-
-    Raises UsageError, before anything is touched, when `resume` is no run (see `find_run`).
-    """
-    run = find_run(resume, runs).path
-    file = run / "recipe.yaml"
-    try:
-        load_recipe(file)
-    except UsageError:
-        if not has_checkpoint(run):
-            raise
-        recipe, _ = open_checkpoint(run, "last", verify=False)
-        return parse_recipe(dump_recipe(recipe), f"{run}/checkpoints/last/meta.json", overrides)
-    return load_recipe(file, overrides)
 
 
 def run_record(setup: Setup) -> dict[str, Any]:
