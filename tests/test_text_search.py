@@ -113,7 +113,7 @@ def test_a_start_that_shares_no_space_with_texts_has_no_text_side(
     recipe.write_text(
         f"name: r\nmethod: {{name: triplet}}\nmodel: {{backbone: test_vit.r160_in1k, {changes}}}\n"
     )
-    weights = TowerWeights.find(str(recipe))
+    weights = TowerWeights(find_tower(str(recipe)))
     weights.__dict__["sha256"] = "0" * 64  # its weights are not on this machine
     assert not weights.text_is_here
     with pytest.raises(UsageError, match="has no text side"):

@@ -44,30 +44,22 @@ def evaluate(
     ),
     classes: options.Classes = None,
     gallery_extra: Path | None = option(
-        None,
-        "PATH",
-        "More photos for the gallery, relevant to no query: a folder, an embeddings file, a data set.",
+        None, "PATH", "Extra gallery photos, relevant to no query: a folder, embeddings file or data set."
     ),
     baselines: bool = flag(
-        "Show chance and the run's frozen start beside the result (embedded once, then kept).",
-        "--baselines/--no-baselines",
-        default=True,
+        "Show chance and the run's frozen start beside it.", "--baselines/--no-baselines", default=True
     ),
     per_class: options.PerClass = None,
     seed: int = option(0, "N", "Seed of the images that a protocol or --per-class draws."),
     k: list[int] = option([100, 200], "N", "Cut-off of mAP@k, P@k and recall@k (repeatable).", "-k", min=1),
     report: bool = flag("Write the HTML page, Markdown and figures.", "--report/--no-report", default=True),
     out: Path | None = option(
-        None,
-        "PATH",
-        "Folder of the result.  [default: the run's eval folder, RUNS/frozen/... for --model]",
-        "--out",
-        "-o",
+        None, "PATH", "Folder of the result.  [default: that of the run, or RUNS/frozen/...]", "--out", "-o"
     ),
     export: str = option(
         "",
         "FORM",
-        "trec: also write TREC files, the first 1,000 photos of each query; trec-all: all photos.",
+        "trec: also TREC files, the first 1,000 photos per query; trec-all: all.",
         show_default=False,
     ),
     device: options.Device = "auto",
