@@ -13,9 +13,17 @@ from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import ink_box, square_sketch
 from zssbir_cli.errors import DataError
-from zssbir_cli.inputs.datasets import RowItems, item_rng
+from zssbir_cli.inputs.datasets import (
+    Crop,
+    RowItems,
+    crop_image,
+    crop_map,
+    item_rng,
+    jitter_color,
+    jitter_sketch,
+    sample_crop,
+)
 from zssbir_cli.inputs.sampling import ClassIndex, RowPlan
-from zssbir_cli.inputs.transforms import Crop, crop_image, crop_map, jitter_color, jitter_sketch, sample_crop
 from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.recipe.schema import DataConfig
 from zssbir_cli.types import Modality, Part

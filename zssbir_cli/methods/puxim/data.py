@@ -8,9 +8,8 @@ from torch import Tensor
 
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.scores import Scores, read_scores
-from zssbir_cli.inputs.datasets import RowItems, item_rng, load_image
+from zssbir_cli.inputs.datasets import Crop, RowItems, crop_map, item_rng, load_image
 from zssbir_cli.inputs.sampling import RowPlan
-from zssbir_cli.inputs.transforms import Crop, crop_map
 from zssbir_cli.methods.base import TrainData
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.vxl import ensure_scores
