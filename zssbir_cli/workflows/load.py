@@ -11,7 +11,7 @@ from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.gallery import Gallery, open_gallery
 from zssbir_cli.embedding.weights import choose_weights
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.inputs.queries import Pictures, QueryInputs, expand, read_queries
+from zssbir_cli.inputs.folder import Pictures, QueryInputs, expand, read_queries
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import AnyPath, Modality
 from zssbir_cli.workflows.search import SearchResult, search_gallery

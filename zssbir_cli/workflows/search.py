@@ -17,7 +17,7 @@ from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult
 from zssbir_cli.embedding.gallery import Gallery, Hit, open_gallery
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.inputs.queries import Pictures, QueryImage, QueryInputs, expand, read_queries
+from zssbir_cli.inputs.folder import Pictures, QueryImage, QueryInputs, expand, read_queries
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import FOUND_FILES, AnyPath, Modality
 
