@@ -21,7 +21,7 @@ from zssbir_cli.progress import rough_size, rough_time
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.workflows import check as check_workflow
 from zssbir_cli.workflows import doctor, doctor_machine
-from zssbir_cli.workflows.prepare import prepare, scan
+from zssbir_cli.workflows.prepare import prepare, scanned
 from zssbir_cli.workflows.train import train
 
 
@@ -118,10 +118,10 @@ def test_help_of_doctor_imports_no_torch() -> None:
 
 
 def test_prepare_foresees_size_and_time(tmp_path: Path, tiny_demo: Path) -> None:
-    sources = scan([tiny_demo.with_name("demo-pictures")], lambda text: None)
     build = BuildOptions(CleanOptions(), workers=1)
-    plan = plan_own(sources, "own", Choices(unseen="13", val_classes=5, build=build))
-    told = foresee(plan, build)
+    with scanned([tiny_demo.with_name("demo-pictures")], lambda text: None) as sources:
+        plan = plan_own(sources, "own", Choices(unseen="13", val_classes=5, build=build))
+        told = foresee(plan, build)
     prepared = prepare(tiny_demo.with_name("demo-pictures"), unseen=13, val_classes=5, out=tmp_path / "own")
     stored = sum(s.bytes for s in prepared.manifest.shards)
     assert told.images == len(plan.items) == 52 * 7

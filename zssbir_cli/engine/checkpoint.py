@@ -83,7 +83,9 @@ def save(
         if state is not None:
             torch.save(dict(state), partial / STATE)
             parts.append(STATE)
-        sums = {name: _sync_and_hash(partial / name) for name in parts}
+        for name in parts:
+            files.sync(partial / name)
+        sums = {name: _hash(partial / name) for name in parts}
         meta = {"format_version": FORMAT_VERSION, "sha256": sums, **facts}
         files.write_text(partial / META, json.dumps(meta, indent=1, sort_keys=True) + "\n")
         files.sync_folder(partial)
@@ -108,15 +110,6 @@ def _storable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(plain.data_ptr())
         result[name] = plain
     return result
-
-
-def _sync_and_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb+") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-        os.fsync(file.fileno())
-    return digest.hexdigest()
 
 
 def _swap_in(partial: Path, path: Path, keep_previous: bool) -> None:

@@ -50,27 +50,18 @@ def profile_steps(job: Job, *, steps: int = 10, warmup: int = 3, top: int = 12) 
     job.method.before_epoch(0, job.probe)
     stepper.wrap()
     total = (warmup + steps + TRACED) * accumulate
-    batches = min(job.data.plan.steps_per_epoch, total)
-    with closing(
-        training_stream(
-            job.data,
-            first=0,
-            stop=total,
-            workers=job.workers,
-            pin=device.type == "cuda",
-            overfit=batches,
-        )
-    ) as stream:
+    stream = training_stream(
+        job.data, first=0, stop=total, workers=job.workers, pin=device.type == "cuda",
+        overfit=min(job.data.plan.steps_per_epoch, total),
+    )  # fmt: skip
+    with closing(stream):
         timer = _Timer(stepper, stream, accumulate)
         for _ in range(warmup):
             timer.step()
-        timer.spent.clear()
-        for _ in range(steps):
-            timer.step()
-        measured = {name: median(values) * 1e3 for name, values in timer.spent.items()}
+        measured = [timer.step() for _ in range(steps)]
         operators = timer.trace(top)
-    step_ms = measured.pop("step")
-    phases = {name: measured.get(name, 0.0) for name in PHASES}
+    step_ms = 1e3 * median(spent["step"] for spent in measured)
+    phases = {name: 1e3 * median(spent[name] for spent in measured) for name in PHASES}
     phases["other"] = max(0.0, step_ms - sum(phases.values()))
     return StepProfile(
         steps=steps,
@@ -83,28 +74,25 @@ def profile_steps(job: Job, *, steps: int = 10, warmup: int = 3, top: int = 12) 
 
 
 class _Timer:
-    """Takes real steps and notes the seconds of each phase in `spent`."""
+    """Takes real steps, and notes the seconds of each phase."""
 
     def __init__(self, stepper: Stepper, stream: Iterator[Batch], batches: int) -> None:
         self.stepper, self.stream, self.batches, self.done = stepper, stream, batches, 0
         self.device = stepper.precision.device
-        self.spent: dict[str, list[float]] = defaultdict(list)
-        self.current: dict[str, float] = defaultdict(float)
+        self.spent: dict[str, float] = defaultdict(float)
         stepper.phase = self.phase
 
-    def step(self) -> None:
-        """One optimizer step."""
-        self.current.clear()
+    def step(self) -> dict[str, float]:
+        """One optimizer step: seconds of each phase, and of the whole `step`."""
+        self.spent = defaultdict(float)
         self._wait()
         start = time.perf_counter()
-        self.stepper.step(
-            self._next_batch, self.batches, Position(self.done, self.done + 1, 0, 1), stop=False
-        )
+        position = Position(self.done, self.done + 1, 0, 1)
+        self.stepper.step(self._next_batch, self.batches, position, stop=False)
         self._wait()
-        self.current["step"] = time.perf_counter() - start
+        self.spent["step"] = time.perf_counter() - start
         self.done += 1
-        for name, seconds in self.current.items():
-            self.spent[name].append(seconds)
+        return self.spent
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -112,7 +100,7 @@ class _Timer:
         start = time.perf_counter()
         yield
         self._wait()
-        self.current[name] += time.perf_counter() - start
+        self.spent[name] += time.perf_counter() - start
 
     def trace(self, top: int) -> list[tuple[str, float]]:
         """The `top` operators of `TRACED` further steps with their own milliseconds a step."""

@@ -23,18 +23,13 @@ from zssbir_cli.viz.page import THUMB, square
 def from_prepared(prepared: PreparedSet, place: tuple[Part, Modality, int]) -> UInt8:
     """A stored image as a square thumbnail [side, side, 3]; a sketch cropped to its ink."""
     part, modality, number = place
-    return _square(load_image(prepared.images(part, modality), number), modality)
-
-
-def of_query(image: Tensor, modality: Modality) -> UInt8:
-    """A decoded sketch [1, H, W] or photo [3, H, W], uint8, as a square thumbnail."""
-    return _square(image, modality)
+    return thumbnail(load_image(prepared.images(part, modality), number), modality)
 
 
 def of_gallery(gallery: Embeddings, rows: Sequence[int]) -> list[UInt8 | None]:
     """Thumbnails of rows of an embeddings file; None where the image is not there any more."""
     images = ((_image_of(gallery, row), Modality(int(gallery.modality[row]))) for row in rows)
-    return [None if image is None else _square(image, modality) for image, modality in images]
+    return [None if image is None else thumbnail(image, modality) for image, modality in images]
 
 
 def jpeg_of_gallery(gallery: Embeddings, row: int, size: int) -> bytes | None:
@@ -73,7 +68,8 @@ def _prepared_images(root: str, identity: str, part: Part, modality: Modality) -
     return prepared.images(part, modality) if prepared.identity == identity else None
 
 
-def _square(image: Tensor, modality: Modality) -> UInt8:
+def thumbnail(image: Tensor, modality: Modality) -> UInt8:
+    """A decoded sketch [1, H, W] or photo [3, H, W], uint8, as a square thumbnail [side, side, 3]."""
     if modality is Modality.SKETCH:
         return square(square_sketch(image, THUMB, crop=True).permute(1, 2, 0).numpy())
     return square(image.permute(1, 2, 0).numpy())

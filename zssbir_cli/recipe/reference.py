@@ -1,5 +1,6 @@
 """The recipe reference, generated from the schema: every key with its type, default and meaning."""
 
+import json
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,15 +57,7 @@ def default_text(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
     value = info.get_default(call_default_factory=True)
-    return (
-        {True: "true", False: "false", None: "null", "": '""'}.get(value, str(value))
-        if _plain(value)
-        else str(value)
-    )
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | str)
+    return json.dumps(value) if value is None or isinstance(value, bool) or value == "" else str(value)
 
 
 def type_name(kind: Any, info: FieldInfo | None = None) -> str:
@@ -101,28 +94,17 @@ def _type_text(kind: Any) -> str:
 def reference_markdown() -> str:
     """docs/recipes.md: one table per section."""
     out = [
-        "# Recipe reference",
-        "",
-        "Generated from the schema with `zssbir recipes --keys --markdown`; do not edit by hand.",
-        "",
-    ]
-    out += [
-        "A recipe is YAML with the keys below; `--set key=value` on the command line overrides any of them.",
-        "",
+        "# Recipe reference\n",
+        "Generated from the schema with `zssbir recipes --keys --markdown`; do not edit by hand.\n",
+        "A recipe is YAML with the keys below; `--set key=value` on the command line overrides any of them.\n",
     ]
     for heading, _, model in sections():
-        rows = [k for k in all_keys() if k.section == heading]
-        out += [
-            f"## {heading}",
-            "",
-            " ".join((model.__doc__ or "").split()),
-            "",
-            "| key | type | default | meaning |",
-            "|---|---|---|---|",
-        ]
-        out += [
-            f"| `{k.path}` | {_cell(k.kind)} | `{_cell(k.default)}` | {_cell(k.meaning)} |" for k in rows
-        ] + [""]
+        out += [f"## {heading}\n", " ".join((model.__doc__ or "").split()) + "\n"]
+        out += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        for k in all_keys():
+            if k.section == heading:
+                out.append(f"| `{k.path}` | {_cell(k.kind)} | `{_cell(k.default)}` | {_cell(k.meaning)} |")
+        out.append("")
     return "\n".join(out)
 
 

@@ -35,13 +35,17 @@ class TableRow:
     runs: tuple[str, ...]
     values: Mapping[str, tuple[float, ...]]
 
-    def text(self, measure: str) -> str:
-        """`40.31 ± 0.52` in percent (mean and sample standard deviation), `40.31` for one run, `-` for none."""
+    def mean_and_deviation(self, measure: str) -> tuple[float | None, float | None]:
+        """Mean and sample standard deviation in percent; None where there are too few values."""
         values = [100 * v for v in self.values.get(measure, ())]
-        if not values:
-            return "-"
-        mean = f"{statistics.mean(values):.2f}"
-        return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+        return statistics.mean(values) if values else None, statistics.stdev(values) if len(
+            values
+        ) > 1 else None
+
+    def text(self, measure: str) -> str:
+        """`40.31 ± 0.52` in percent, `40.31` for one run, `-` for none."""
+        mean, deviation = self.mean_and_deviation(measure)
+        return "-" if mean is None else f"{mean:.2f}" + ("" if deviation is None else f" ± {deviation:.2f}")
 
 
 @dataclass(frozen=True)
@@ -207,10 +211,7 @@ def _csv(table: PaperTable) -> str:
     pairs = [name for m in table.measures for name in (f"{m} %", f"{m} sd")]
     writer.writerow(["recipe", "data", "n", "runs", *pairs])
     for row in table.rows:
-        cells = []
-        for measure in table.measures:
-            values = [100 * v for v in row.values.get(measure, ())]
-            cells += [f"{statistics.mean(values):.4f}" if values else ""]
-            cells += [f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""]
+        numbers = [x for m in table.measures for x in row.mean_and_deviation(m)]
+        cells = ["" if x is None else f"{x:.4f}" for x in numbers]
         writer.writerow([row.name, row.data, len(row.runs) or "", " ".join(row.runs), *cells])
     return out.getvalue()

@@ -1,6 +1,7 @@
 """`zssbir prepare`: from what the user has to a prepared data set, for own data, the demo and benchmarks."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,13 +134,9 @@ def prepare_own(
             hint = suggestion(path.name, (*DATASETS, "demo")) or "; give a folder or an archive"
             raise DataError(f"{readable(str(path))} does not exist{hint}")
     name = name or default_name(paths[0])
-    sources = scan(paths, say)
-    try:
+    with scanned(paths, say) as sources:
         plan = _plan_own(sources, name, choices, val)
         return carry_out(plan, out or Path("data") / name, choices.build, say, progress)
-    finally:
-        for source in sources:
-            source.close()
 
 
 def _plan_own(
@@ -185,13 +182,9 @@ def prepare_benchmark(
     chosen = get_split(dataset, split)
     name = name or (dataset if chosen.name == DEFAULT_SPLIT[dataset] else chosen.name)
     listed = read_published(chosen, lists, choices)
-    sources = scan(list(paths) or usual_places(dataset) or fetch(dataset, say), say)
-    try:
+    with scanned(list(paths) or usual_places(dataset) or fetch(dataset, say), say) as sources:
         plan = plan_benchmark(chosen, sources, listed, name, choices)
         return carry_out(plan, out or Path("data") / name, choices.build, say, progress)
-    finally:
-        for source in sources:
-            source.close()
 
 
 def prepare_demo(
@@ -234,13 +227,13 @@ def prepare_demo(
     return prepare_own([folder], name=name, out=out, choices=own, val=val, say=say, progress=progress)
 
 
-def scan(paths: Sequence[Path], say: Say) -> list[Source]:
-    """Open and list the sources."""
-    sources = []
-    for path in paths:
-        source = open_source(path)
-        source.scan()
-        size = sum(source.listing.sizes) / 1e6
-        say(f"{readable(str(path))}: {counted(len(source.listing.paths), 'file')}, {size:,.1f} MB")
-        sources.append(source)
-    return sources
+@contextmanager
+def scanned(paths: Sequence[Path], say: Say) -> Iterator[list[Source]]:
+    """The sources, open and listed."""
+    with ExitStack() as stack:
+        sources = [stack.enter_context(closing(open_source(path))) for path in paths]
+        for path, source in zip(paths, sources, strict=True):
+            source.scan()
+            size = sum(source.listing.sizes) / 1e6
+            say(f"{readable(str(path))}: {counted(len(source.listing.paths), 'file')}, {size:,.1f} MB")
+        yield sources

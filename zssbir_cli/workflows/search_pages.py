@@ -53,7 +53,7 @@ def _tiles(result: "SearchResult", found: "Found", out: Path) -> tuple[Tile, lis
             )
         )
     kind = "drawing" if found.kind == "sketch" else found.kind
-    image = None if found.image is None else pictures.of_query(found.image, found.modality)
+    image = None if found.image is None else pictures.thumbnail(found.image, found.modality)
     return Tile(image, _title(found), mark="query", spare=kind), results
 
 
