@@ -146,9 +146,9 @@ def test_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
 def test_loading_names_what_does_not_fit(tmp_path):
     module = torch.nn.Linear(3, 4)
     cases = {
-        "misses tensors (bias)": {"weight": torch.zeros(4, 3)},
-        "has unknown tensors (x)": {"weight": torch.zeros(4, 3), "bias": torch.zeros(4), "x": torch.zeros(1)},
-        "has differently shaped tensors (weight)": {"weight": torch.zeros(4, 2), "bias": torch.zeros(4)},
+        "missing tensors: bias": {"weight": torch.zeros(4, 3)},
+        "unknown tensors: x": {"weight": torch.zeros(4, 3), "bias": torch.zeros(4), "x": torch.zeros(1)},
+        "other shapes: weight (4, 2) for (4, 3)": {"weight": torch.zeros(4, 2), "bias": torch.zeros(4)},
     }
     for message, weights in cases.items():
         with pytest.raises(CheckpointError) as caught:

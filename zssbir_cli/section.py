@@ -2,10 +2,15 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 LARGEST = 2**63 - 1
 """Whole numbers above it fit no tensor."""
+
+
+def key(default: Any, meaning: str, **limits: Any) -> Any:
+    """A key of a section: its default, its meaning (what `zssbir recipes --keys` says), limits as pydantic's `Field` has."""
+    return Field(default, description=meaning, **limits)
 
 
 class Section(BaseModel):

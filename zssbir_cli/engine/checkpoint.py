@@ -25,7 +25,7 @@ from zssbir_cli import files
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.methods.base import Method
-from zssbir_cli.models.weights import read_safetensors
+from zssbir_cli.models.weights import misfit, read_safetensors
 
 FORMAT_VERSION = 1
 MODEL, STATE, META = "model.safetensors", "state.pt", "meta.json"
@@ -249,14 +249,6 @@ def load_into(
     """
     if isinstance(module, Method):
         module.before_load(weights)
-    own = module.state_dict()
-    missing = sorted(needed - weights.keys())
-    unknown = sorted(weights.keys() - own.keys())
-    shapes = [n for n in weights if n in own and weights[n].shape != own[n].shape]
-    for what, names in (("misses", missing), ("has unknown", unknown), ("has differently shaped", shapes)):
-        if names:
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise CheckpointError(
-                f"{path / MODEL} {what} tensors ({shown}): it was made by another recipe or version"
-            )
+    if problem := misfit(module.state_dict(), weights, needed):
+        raise CheckpointError(f"{path / MODEL} was made by another recipe or version ({problem})")
     module.load_state_dict(dict(weights), strict=False)

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -150,6 +150,26 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
     if unused:
         log.warning("%s: not used, the model has no such parts: %s", source, _some(unused))
     module.load_state_dict(fitted, strict=False)
+
+
+def misfit(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], needed: Collection[str] | None = None
+) -> str:
+    """Why `state` is not the state dict of a module whose own is `own`, naming the first tensors; "" if it fits.
+
+    needed: the names that must be there; default: all of them.
+    """
+    wrong = [
+        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    problems = {
+        "missing tensors": sorted(set(own if needed is None else needed) - state.keys()),
+        "unknown tensors": sorted(state.keys() - own.keys()),
+        "other shapes": wrong,
+    }
+    return "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
 
 
 def _fit_positions(name: str, value: Tensor, target: Tensor) -> Tensor:

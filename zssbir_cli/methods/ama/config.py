@@ -2,39 +2,37 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from zssbir_cli.section import Section
+from zssbir_cli.section import Section, key
 
 
 class ViewsConfig(Section):
     """The crops of each image (DINO's multi-crop augmentation)."""
 
-    global_size: int | None = Field(
+    global_size: int | None = key(
         None,
-        ge=16,
-        le=1024,
-        description="Side of the global crops, pixels; null: `data.size`, which retrieval and clustering always use. "
+        "Side of the global crops, pixels; null: `data.size`, which retrieval and clustering always use. "
         "Smaller crops make things look larger in training than in use, and train faster (Touvron et al., FixRes, "
         "2019). For convolutional backbones and vision transformers with `dynamic_img_size`.",
+        ge=16,
+        le=1024,
     )
-    local_size: int = Field(96, ge=16, le=1024, description="Side of the local crops, pixels.")
-    locals: int = Field(8, ge=0, le=32, description="Local crops per image, seen by the student only.")
-    global_scale: tuple[float, float] = Field(
-        (0.6, 1.0), description="Share of the area a global crop keeps."
-    )
-    local_scale: tuple[float, float] = Field((0.2, 0.6), description="Share of the area a local crop keeps.")
-    blur: float = Field(2.0, ge=0, description="Largest standard deviation of the blur, pixels.")
-    color: float = Field(1.0, ge=0, le=2, description="Strength of the colour jitter; 1 = DINO's.")
-    drawings: int = Field(
+    local_size: int = key(96, "Side of the local crops, pixels.", ge=16, le=1024)
+    locals: int = key(8, "Local crops per image, seen by the student only.", ge=0, le=32)
+    global_scale: tuple[float, float] = key((0.6, 1.0), "Share of the area a global crop keeps.")
+    local_scale: tuple[float, float] = key((0.2, 0.6), "Share of the area a local crop keeps.")
+    blur: float = key(2.0, "Largest standard deviation of the blur, pixels.", ge=0)
+    color: float = key(1.0, "Strength of the colour jitter; 1 = DINO's.", ge=0, le=2)
+    drawings: int = key(
         0,
-        ge=0,
-        le=8,
-        description="Further crops of each photo, global in size, turned into line drawings by an edge "
+        "Further crops of each photo, global in size, turned into line drawings by an edge "
         "filter and seen "
         "by the student only: they tie photos to sketches without labels. Not in the published method (0).",
+        ge=0,
+        le=8,
     )
-    drawing_scale: tuple[float, float] = Field((0.6, 1.0), description="Share of the area such a crop keeps.")
+    drawing_scale: tuple[float, float] = key((0.6, 1.0), "Share of the area such a crop keeps.")
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -48,30 +46,25 @@ class ViewsConfig(Section):
 class HeadConfig(Section):
     """The DINO head behind the encoder, of student and teacher."""
 
-    out_dim: int = Field(65536, ge=2, description="Prototypes of the last layer.")
-    hidden: int = Field(2048, ge=1, description="Width of the hidden layers.")
-    bottleneck: int = Field(256, ge=1, description="Width before the last layer.")
-    layers: int = Field(3, ge=1, description="Linear layers before the last one.")
-    train_norm: bool = Field(False, description="Also learn the norms of the last layer's rows.")
+    out_dim: int = key(65536, "Prototypes of the last layer.", ge=2)
+    hidden: int = key(2048, "Width of the hidden layers.", ge=1)
+    bottleneck: int = key(256, "Width before the last layer.", ge=1)
+    layers: int = key(3, "Linear layers before the last one.", ge=1)
+    train_norm: bool = key(False, "Also learn the norms of the last layer's rows.")
 
 
 class ClusterConfig(Section):
     """k-means of the teacher's features of all training images, per modality, once per epoch."""
 
-    k: tuple[int, ...] = Field(
-        (250, 500, 1000), min_length=1, description="Clusters per level, coarse to fine."
+    k: tuple[int, ...] = key((250, 500, 1000), "Clusters per level, coarse to fine.", min_length=1)
+    share: float = key(
+        0.25, "Upper limit on a level's clusters, as a share of the modality's training images.", gt=0, le=1
     )
-    share: float = Field(
-        0.25,
-        gt=0,
-        le=1,
-        description="Upper limit on a level's clusters, as a share of the modality's training images.",
-    )
-    iterations: int = Field(20, ge=1, description="Largest number of passes over the data.")
-    restarts: int = Field(1, ge=1, description="Random starts; the best result is kept (published: 5).")
-    every: int = Field(1, ge=1, description="Epochs between clusterings.")
-    warm_start: bool = Field(
-        False, description="Start from the last epoch's centroids: fewer passes, at times a worse optimum."
+    iterations: int = key(20, "Largest number of passes over the data.", ge=1)
+    restarts: int = key(1, "Random starts; the best result is kept (published: 5).", ge=1)
+    every: int = key(1, "Epochs between clusterings.", ge=1)
+    warm_start: bool = key(
+        False, "Start from the last epoch's centroids: fewer passes, at times a worse optimum."
     )
 
 
@@ -82,48 +75,39 @@ class AmaConfig(Section):
     views: ViewsConfig = ViewsConfig()
     head: HeadConfig = HeadConfig()
     clusters: ClusterConfig = ClusterConfig()
-    head_weights: Literal["auto", "none"] = Field(
+    head_weights: Literal["auto", "none"] = key(
         "auto",
-        description="`auto`: from the checkpoint that `model.weights` names when it holds DINO heads, else "
+        "`auto`: from the checkpoint that `model.weights` names when it holds DINO heads, else "
         "random (said "
         "in the log); `none`: always random.",
     )
-    momentum: float = Field(0.999, ge=0, lt=1, description="EMA momentum of the teacher, head included.")
-    centers: Literal["shared", "separate"] = Field(
-        "shared", description="DINO centre: one for both modalities (published) or one each."
+    momentum: float = key(0.999, "EMA momentum of the teacher, head included.", ge=0, lt=1)
+    centers: Literal["shared", "separate"] = key(
+        "shared", "DINO centre: one for both modalities (published) or one each."
     )
-    center_momentum: float = Field(0.9, ge=0, lt=1, description="EMA momentum of the centre.")
-    student_temperature: float = Field(
-        0.1, gt=0, description="Temperature of the student's outputs in self-distillation."
+    center_momentum: float = key(0.9, "EMA momentum of the centre.", ge=0, lt=1)
+    student_temperature: float = key(0.1, "Temperature of the student's outputs in self-distillation.", gt=0)
+    teacher_temperature: float = key(0.04, "Temperature of the teacher's outputs in self-distillation.", gt=0)
+    distill_sketch: float = key(2.0, "Weight of self-distillation, sketches.", ge=0)
+    distill_photo: float = key(1.0, "Weight of self-distillation, photos.", ge=0)
+    cluster: float = key(0.5, "Weight of contrastive clustering at the end of its ramp.", ge=0)
+    cluster_start: int = key(20, "Epoch (from 0) of the first clustering; the ramp starts here.", ge=0)
+    cluster_full: int = key(100, "Epoch at which the ramp ends.", ge=0)
+    cluster_temperature: float = key(0.2, "Temperature of contrast and of the threshold.", gt=0)
+    cc_threshold: float = key(0.2, "Anchors count when their own cluster's probability is above this.", ge=0)
+    cc_relative: bool = key(
+        False, "Take cc_threshold as a multiple of 1/K (chance) instead of an absolute probability."
     )
-    teacher_temperature: float = Field(
-        0.04, gt=0, description="Temperature of the teacher's outputs in self-distillation."
+    guidance: float = key(0.02, "Weight of similarity guidance.", ge=0)
+    neighbours: int = key(10, "Neighbours of similarity guidance's context.", ge=2)
+    alignment: float = key(0.1, "Weight of mutual alignment.", ge=0)
+    alignment_temperature: float = key(
+        0.01, "Temperature of the cluster assignments in mutual alignment.", gt=0
     )
-    distill_sketch: float = Field(2.0, ge=0, description="Weight of self-distillation, sketches.")
-    distill_photo: float = Field(1.0, ge=0, description="Weight of self-distillation, photos.")
-    cluster: float = Field(0.5, ge=0, description="Weight of contrastive clustering at the end of its ramp.")
-    cluster_start: int = Field(
-        20, ge=0, description="Epoch (from 0) of the first clustering; the ramp starts here."
-    )
-    cluster_full: int = Field(100, ge=0, description="Epoch at which the ramp ends.")
-    cluster_temperature: float = Field(0.2, gt=0, description="Temperature of contrast and of the threshold.")
-    cc_threshold: float = Field(
-        0.2, ge=0, description="Anchors count when their own cluster's probability is above this."
-    )
-    cc_relative: bool = Field(
+    pairing_start: int = key(40, "Epoch from which guidance and alignment count.", ge=0)
+    centre: bool = key(
         False,
-        description="Take cc_threshold as a multiple of 1/K (chance) instead of an absolute probability.",
-    )
-    guidance: float = Field(0.02, ge=0, description="Weight of similarity guidance.")
-    neighbours: int = Field(10, ge=2, description="Neighbours of similarity guidance's context.")
-    alignment: float = Field(0.1, ge=0, description="Weight of mutual alignment.")
-    alignment_temperature: float = Field(
-        0.01, gt=0, description="Temperature of the cluster assignments in mutual alignment."
-    )
-    pairing_start: int = Field(40, ge=0, description="Epoch from which guidance and alignment count.")
-    centre: bool = Field(
-        False,
-        description="Subtract the mean of its modality, measured on 256 training images of each without their labels, "
+        "Subtract the mean of its modality, measured on 256 training images of each without their labels, "
         "from every embedding: takes away what only tells sketches from photos.",
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.methods.ama.config import HeadConfig
 from zssbir_cli.models.encoder import Encoder
-from zssbir_cli.models.weights import load_weights, read_content, read_state
+from zssbir_cli.models.weights import load_weights, misfit, read_content, read_state
 
 
 class DinoHead(nn.Module):
@@ -66,22 +66,9 @@ def head_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_head(head: DinoHead, state: Mapping[str, Tensor], source: str) -> None:
     """Fill every tensor of `head` from `state` (see `head_state`). Raises CheckpointError otherwise."""
-    own = head.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unknown = sorted(state.keys() - own.keys())
-    wrong = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    if missing or unknown or wrong:
-        problem = "; ".join(
-            f"{what} {', '.join(names[:3])}"
-            for what, names in (("misses", missing), ("has unknown", unknown), ("other shapes:", wrong))
-            if names
-        )
+    if problem := misfit(head.state_dict(), state):
         raise CheckpointError(
-            f"{source}: its DINO head does not fit method.head: {problem}; adapt method.head, or set "
+            f"{source}: its DINO head does not fit method.head ({problem}); adapt method.head, or set "
             f"method.head_weights=none"
         )
     head.load_state_dict(dict(state))

@@ -4,30 +4,25 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from zssbir_cli.section import Section
+from zssbir_cli.section import Section, key
 
 
 class VxlConfig(Section):
     """The VxL sampler: the frozen vision-language model that scores a photo's patches for its class name."""
 
-    model: str = Field(
+    model: str = key(
         "ViT-B-16-quickgelu",
-        description="An open_clip ViT, or `offline`: the small CLIP in the package (drawn pictures only).",
+        "An open_clip ViT, or `offline`: the small CLIP in the package (drawn pictures only).",
     )
-    weights: str = Field(
-        "openai", description="An open_clip tag (downloaded once) or a weight file; unused by `offline`."
+    weights: str = key("openai", "An open_clip tag (downloaded once) or a weight file; unused by `offline`.")
+    size: int | None = key(None, "Side of CLIP's input, pixels; default: the model's.", ge=16, le=1024)
+    blocks: int = key(6, "Last blocks with CLIP Surgery's second path.", ge=1)
+    prompt: str = key(
+        "a photo of {}", "Prompt with {} for the class name, or `ensemble` (85 prompts, averaged)."
     )
-    size: int | None = Field(
-        None, ge=16, le=1024, description="Side of CLIP's input, pixels; default: the model's."
-    )
-    blocks: int = Field(6, ge=1, description="Last blocks with CLIP Surgery's second path.")
-    prompt: str = Field(
-        "a photo of {}",
-        description="Prompt with {} for the class name, or `ensemble` (85 prompts, averaged).",
-    )
-    against: Literal["article", "empty", "classes"] = Field(
+    against: Literal["article", "empty", "classes"] = key(
         "article",
-        description="What the class name is contrasted with: `article` the text 'a' (published), `empty` the "
+        "What the class name is contrasted with: `article` the text 'a' (published), `empty` the "
         "empty prompt, `classes` the other training classes.",
     )
     class_names: dict[str, str] = Field(
@@ -45,53 +40,51 @@ class PuximConfig(Section):
     """PuXIM (purified masked matching): forget the background of photos, match the rest with sketches."""
 
     name: Literal["puxim"] = "puxim"
-    masks: str = Field(
+    masks: str = key(
         "cached",
-        description="`cached`: scores computed once and stored beside the shards; `online`: in every step; "
+        "`cached`: scores computed once and stored beside the shards; `online`: in every step; "
         "`none`: keep every token; or a file of scores (see docs/puxim.md).",
     )
     vxl: VxlConfig = VxlConfig()
-    mask_ratio: float = Field(0.7, ge=0, lt=1, description="Share of a photo's tokens that is masked.")
-    rule: Literal["lowest", "random", "threshold"] = Field(
+    mask_ratio: float = key(0.7, "Share of a photo's tokens that is masked.", ge=0, lt=1)
+    rule: Literal["lowest", "random", "threshold"] = key(
         "lowest",
-        description="Which tokens are masked: the `lowest` scores, `random` ones (a control), or all below "
+        "Which tokens are masked: the `lowest` scores, `random` ones (a control), or all below "
         "`threshold` of the way from the photo's lowest to its highest score.",
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="Used by `rule: threshold`.")
-    triplet: float = Field(1.0, ge=0, description="Weight of the triplet term.")
-    margin: float = Field(1.0, ge=0, description="Margin of the triplet term.")
-    distance: Literal["euclidean", "cosine"] = Field(
-        "euclidean", description="Distance of the triplet term, between the embeddings before normalisation."
+    threshold: float = key(0.5, "Used by `rule: threshold`.", gt=0, lt=1)
+    triplet: float = key(1.0, "Weight of the triplet term.", ge=0)
+    margin: float = key(1.0, "Margin of the triplet term.", ge=0)
+    distance: Literal["euclidean", "cosine"] = key(
+        "euclidean", "Distance of the triplet term, between the embeddings before normalisation."
     )
-    negatives: Literal["drawn", "batch"] = Field(
+    negatives: Literal["drawn", "batch"] = key(
         "drawn",
-        description="`drawn`: each row has a photo of another class (published); `batch`: the photos of other "
+        "`drawn`: each row has a photo of another class (published); `batch`: the photos of other "
         "classes in the batch, all of them for the triplet term, so that a third less is encoded.",
     )
-    contrast: float = Field(
-        0.0, ge=0, description="Weight of the supervised contrastive loss over the batch (as in `triplet`)."
+    contrast: float = key(
+        0.0, "Weight of the supervised contrastive loss over the batch (as in `triplet`).", ge=0
     )
-    scale: float = Field(16.0, gt=0, description="Inverse temperature of the contrastive loss.")
-    classes_per_batch: int | None = Field(
-        None, ge=2, description="Different classes in a batch; null draws every row's class at random."
+    scale: float = key(16.0, "Inverse temperature of the contrastive loss.", gt=0)
+    classes_per_batch: int | None = key(
+        None, "Different classes in a batch; null draws every row's class at random.", ge=2
     )
-    reconstruction: float = Field(0.05, ge=0, description="Weight of the masked reconstruction term.")
-    target: Literal["mask", "norm", "share"] = Field(
+    reconstruction: float = key(0.05, "Weight of the masked reconstruction term.", ge=0)
+    target: Literal["mask", "norm", "share"] = key(
         "mask",
-        description="Reconstruction target: the masked tokens, or these normalised token by token; `share` divides a "
+        "Reconstruction target: the masked tokens, or these normalised token by token; `share` divides a "
         "photo's tokens by their root mean square first (for CNNs, whose tokens have no fixed scale).",
     )
-    interaction: float = Field(0.1, ge=0, description="Weight of the interaction (match or no match) term.")
-    decoder_layers: int = Field(4, ge=1, description="Layers of the match decoder.")
-    decoder_heads: int = Field(4, ge=1, description="Attention heads of the match decoder.")
-    decoder_ff: int = Field(1024, ge=1, description="Feed-forward width of the match decoder.")
-    decoder_width: int | None = Field(
-        None, ge=1, description="Width of the match decoder; default: the encoder's."
-    )
-    decoder_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout rate of the match decoder.")
-    stem: bool = Field(
+    interaction: float = key(0.1, "Weight of the interaction (match or no match) term.", ge=0)
+    decoder_layers: int = key(4, "Layers of the match decoder.", ge=1)
+    decoder_heads: int = key(4, "Attention heads of the match decoder.", ge=1)
+    decoder_ff: int = key(1024, "Feed-forward width of the match decoder.", ge=1)
+    decoder_width: int | None = key(None, "Width of the match decoder; default: the encoder's.", ge=1)
+    decoder_dropout: float = key(0.1, "Dropout rate of the match decoder.", ge=0, lt=1)
+    stem: bool = key(
         False,
-        description="Average the patch embedding with a 4-layer convolution stem, as the published code does "
+        "Average the patch embedding with a 4-layer convolution stem, as the published code does "
         "(ViTs with 16-pixel patches).",
     )
 
