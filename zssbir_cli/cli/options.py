@@ -11,28 +11,18 @@ from zssbir_cli.cli import complete
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import suggestion
 
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-CHECKPOINT = re.compile(r"best|last|epoch-\d+")
-PRECISIONS = ("auto", "fp32", "bf16")
 PHOTOS = "An embeddings file, a folder of photos, or a prepared data set."
 
 
-def _device(value: str) -> str:
-    if not DEVICE.fullmatch(value):
-        raise UsageError(f"--device {value}: use auto, cpu, cuda or cuda:N")
-    return value
+def _matching(pattern: str, words: str) -> Any:
+    """What refuses a value that does not match."""
 
+    def check(parameter: typer.CallbackParam, value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise UsageError(f"{parameter.opts[0]} {value}: use {words}")
+        return value
 
-def _checkpoint(value: str) -> str:
-    if not CHECKPOINT.fullmatch(value):
-        raise UsageError(f"--checkpoint {value}: use best, last or epoch-NNNN")
-    return value
-
-
-def _precision(value: str) -> str:
-    if value not in PRECISIONS:
-        raise UsageError(f"--precision {value}: use {', '.join(PRECISIONS)}")
-    return value
+    return check
 
 
 def _split(value: str) -> str:
@@ -106,7 +96,17 @@ Model = Annotated[
     ),
 ]  # fmt: skip
 Runs = Annotated[Path, shared("DIR", "Folder of the runs.", "--runs")]
-Checkpoint = Annotated[str, shared("NAME", "best, last or epoch-NNNN.", "--checkpoint", callback=_checkpoint)]
+CHECKPOINTS, DEVICES, PRECISIONS = (
+    "best, last or epoch-NNNN",
+    "auto, cpu, cuda or cuda:N",
+    "auto, fp32 or bf16",
+)
+Checkpoint = Annotated[
+    str,
+    shared(
+        "NAME", f"{CHECKPOINTS}.", "--checkpoint", callback=_matching(r"best|last|epoch-\d+", CHECKPOINTS)
+    ),
+]
 Data = Annotated[
     Path | None,
     shared(
@@ -114,10 +114,18 @@ Data = Annotated[
         autocompletion=complete.data_sets,
     ),
 ]  # fmt: skip
-Device = Annotated[str, shared("DEVICE", "auto, cpu, cuda or cuda:N.", "--device", callback=_device)]
+Device = Annotated[
+    str,
+    shared("DEVICE", f"{DEVICES}.", "--device", callback=_matching(r"auto|cpu|cuda(:\d+)?", DEVICES)),
+]
 Precision = Annotated[
     str,
-    shared("NAME", "Number format of the network: auto, fp32, bf16.", "--precision", callback=_precision),
+    shared(
+        "NAME",
+        f"Number format of the network: {PRECISIONS}.",
+        "--precision",
+        callback=_matching(r"auto|fp32|bf16", PRECISIONS),
+    ),
 ]
 Workers = Annotated[
     int | None, shared("N", "Image-loading processes.  [default: the recipe's]", "--workers", min=0)

@@ -99,7 +99,8 @@ class _Fit:
                 if self.state.step % self.report_every == 0:
                     self._report()
                 if asked:
-                    self._save_and_leave(stop)
+                    self._save(must=True)
+                    self._leave(stop)
                 every = self.train.checkpoint_every
                 if every and self.state.step % every == 0 and self.state.step % self.per_epoch:
                     self._save()
@@ -187,10 +188,6 @@ class _Fit:
             self.reporter.note(
                 f"warning: {problem}; training continues and tries again at the next checkpoint"
             )
-
-    def _save_and_leave(self, stop: StopRequest) -> NoReturn:
-        self._save(must=True)
-        self._leave(stop)
 
     def _leave(self, stop: StopRequest) -> NoReturn:
         name = stop.signal.name if stop.signal else "a signal to another rank"

@@ -232,11 +232,9 @@ class Saver:
         state: dict[str, Any] = full["state"]
         if "waiting" in full and distributed.is_main():
             self.waiting = Best(**full["waiting"])
-        self._restore_best(state)
-        return state
-
-    def _restore_best(self, state: dict[str, Any]) -> None:
-        """Where the best checkpoint that `state` speaks of is gone, the next validation writes one."""
         there = distributed.is_main() and checkpoint.restore_previous(self.best)
-        if not distributed.from_main(there):
+        if not distributed.from_main(
+            there
+        ):  # the best that `state` speaks of is gone: the next validation writes one
             state["best"], state["best_step"] = {}, -1
+        return state

@@ -109,11 +109,11 @@ def latest_run(runs: Path = Path("runs")) -> Path:
         raise UsageError(
             f"{runs}: no run with a checkpoint yet; start one with `zssbir train --recipe ...`, or name a run"
         )
-    return max(reached, key=_last_saved).resolve()
-
-
-def _last_saved(run: Path) -> float:
-    return max((m.stat().st_mtime for m in (run / "checkpoints").glob(f"*/{META}")), default=0.0)
+    saved = {
+        run: max((m.stat().st_mtime for m in (run / "checkpoints").glob(f"*/{META}")), default=0.0)
+        for run in reached
+    }
+    return max(reached, key=lambda run: saved[run]).resolve()
 
 
 def point_latest(run: Path) -> str | None:

@@ -51,7 +51,9 @@ def with_start(
         progress(f"{START}: {what}", done, total)
 
     try:
-        start = _start_of(weights)
+        if weights.model.weights == "pretrained" and not is_cached(weights.model.backbone):
+            raise _NotHere(f"the pretrained weights of {weights.model.backbone} are not on this machine")
+        start = StartWeights(weights)
         inputs = same_images(found.inputs, start, options, shown)
         other = measure(inputs, k=found.metrics.k, device=options.device, progress=shown)
     except (ZssbirError, OSError) as error:
@@ -66,12 +68,6 @@ def with_start(
 
 class _NotHere(ZssbirError):
     """The start's weights are not on this machine."""
-
-
-def _start_of(weights: RunWeights) -> StartWeights:
-    if weights.model.weights == "pretrained" and not is_cached(weights.model.backbone):
-        raise _NotHere(f"the pretrained weights of {weights.model.backbone} are not on this machine")
-    return StartWeights(weights)
 
 
 def _gain(trained: Metrics, start: Metrics) -> list[str]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure as Drawing
 
@@ -103,7 +102,7 @@ def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[s
 def _confusion(evaluation: Evaluation, progress: Progress) -> tuple[Drawing, str, bool]:
     """Which classes the first photos are of; photos without a label have a column of their own."""
     metrics = evaluation.metrics
-    sample = _sample_of(metrics.counted)
+    sample = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(metrics.counted))[:SAMPLE])
     depth = int(min(100, metrics.relevant[metrics.counted].min()))
     found = evaluation.inputs.gallery.labels[
         _top(evaluation, sample, max(depth, 10), progress).rows[:, :depth]
@@ -125,11 +124,6 @@ def _name(evaluation: Evaluation, label: int) -> str:
 def _shown(evaluation: Evaluation, label: int) -> str:
     """The name for a figure: `class 7` where no font here has its script."""
     return drawable(_name(evaluation, label), f"class {label}")
-
-
-def _sample_of(counted: npt.NDArray[np.bool_]) -> Ints:
-    rows = np.flatnonzero(counted)
-    return np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLE]).astype(np.int64)
 
 
 def _top(evaluation: Evaluation, queries: Ints, k: int, progress: Progress = silent) -> Neighbours:

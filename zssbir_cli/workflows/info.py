@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from zssbir_cli.arrays import UInt8
 from zssbir_cli.benchmarks.compare import compare_counts, differing_classes
-from zssbir_cli.data.prepared import ImageSet, PreparedSet
+from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.summary import count_classes, summarise
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
@@ -71,7 +70,7 @@ def contact_sheet(
             groups = []
             for images in sets:
                 picks = rng.permutation(np.flatnonzero(images.labels == info.id))[:per_class]
-                groups.append([Tile(_pixels(images, int(i))) for i in picks])
+                groups.append([Tile(load_image(images, int(i)).permute(1, 2, 0).numpy()) for i in picks])
             name = info.name.replace("_", " ")
             rows.append(Row(groups, name, str(role), f"class {info.id}", COLOURS[role]))
     title = f"{prepared.manifest.name}: sketches and photos of {len(rows)} of {total} classes"
@@ -79,8 +78,3 @@ def contact_sheet(
     return save_sheet(
         path, rows, title=title, subtitle=subtitle, heads=("sketches", "photos"), side=96, per_line=per_class
     )
-
-
-def _pixels(images: ImageSet, number: int) -> UInt8:
-    """An image as uint8 [H, W, 1 or 3]."""
-    return load_image(images, number).permute(1, 2, 0).numpy()

@@ -65,8 +65,9 @@ class _Result:
 
     @property
     def key(self) -> str:
-        """What two runs of one row have in common."""
-        return json.dumps([_without_seed(self.recipe), self.about], sort_keys=True)
+        """What two runs of one row have in common: all that decides what is learnt, but the seed."""
+        learnt = [(c.key, c.new) for c in changes({}, self.recipe) if c.key not in (*FREE_KEYS, SEED)]
+        return json.dumps([learnt, self.about], sort_keys=True)
 
     @property
     def about(self) -> list[Any]:
@@ -151,12 +152,6 @@ def _read(run: Path, file: Path) -> _Result:
         return _Result(run, load_recipe(run / "recipe.yaml").model_dump(mode="json"), result)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: not a result of `zssbir eval` ({reason(error)})") from error
-
-
-def _without_seed(recipe: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """All that decides what is learnt, but the seed."""
-    flat = [(c.key, c.new) for c in changes({}, recipe)]
-    return [(key, value) for key, value in flat if key not in (*FREE_KEYS, SEED)]
 
 
 def _name(one: _Result, others: Sequence[_Result]) -> str:

@@ -181,7 +181,9 @@ def _search(opened: Gallery, asked: _Asked, progress: Progress) -> SearchResult:
     for query, hits in zip(queries, nearest, strict=True):
         if query and query.modality is Modality.PHOTO:
             itself = query.path.resolve()
-            hits = [hit for hit in hits if not _is(stored, hit.row, itself)]
+            places = {hit.row: stored.file_of(hit.row) for hit in hits}
+            same = {row for row, p in places.items() if p and p.name == itself.name and p.resolve() == itself}
+            hits = [hit for hit in hits if hit.row not in same]
         best = [replace(hit, rank=rank) for rank, hit in enumerate(hits[: asked.k], 1)]
         shown = tuple(hit for hit in best if hit.score >= asked.min_score)
         notes = [query.note] if query and query.note else []
@@ -205,12 +207,6 @@ def _vectors(embedder: Embedder, queries: list[QueryImage], text: str) -> Tensor
         return torch.cat(vectors)
     words = embedder.embed_text(text)
     return functional.normalize(torch.cat(vectors) + words, dim=1) if vectors else words
-
-
-def _is(stored: Embeddings, row: int, file: Path) -> bool:
-    """Whether a row is of this very file."""
-    place = stored.file_of(row)
-    return place is not None and place.name == file.name and place.resolve() == file
 
 
 def result_json(result: SearchResult) -> dict[str, Any]:

@@ -252,7 +252,8 @@ class AmaMethod(Method):
 
     def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:
         """Re-cluster the un-augmented training images by the teacher's features, when clusters are in use."""
-        self._complain()
+        for message in complaints({name: float(value) for name, value in self._last.items()}):
+            self._say(message)
         config = self.config
         since = epoch - config.cluster_start
         if since < 0 or since % config.clusters.every or (config.cluster == 0 and config.alignment == 0):
@@ -261,10 +262,6 @@ class AmaMethod(Method):
         device = self.centers.device
         features = {m: probe.features(m, self._features).to(device) for m in _NAMES}
         return recluster({m: self._clusters(m) for m in _NAMES}, features, config.clusters, self._say)
-
-    def _complain(self) -> None:
-        for message in complaints({name: float(value) for name, value in self._last.items()}):
-            self._say(message)
 
     def _say(self, message: str) -> None:
         if message not in self._said and distributed.is_main():

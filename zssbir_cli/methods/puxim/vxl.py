@@ -3,7 +3,6 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -119,16 +118,12 @@ def score_photos(
     """Scores of the photos of one range, float16 [len(chunk), h, w]. Raises DataError for a damaged photo."""
     size = scorer.clip.size
     out = []
-    for batch in _batches(chunk):
+    for start in range(chunk.start, chunk.stop, BATCH):
+        batch = range(start, min(start + BATCH, chunk.stop))
         images = torch.stack([resize_photo(load_image(photos, i), size) for i in batch])
         labels = torch.from_numpy(photos.labels[batch.start : batch.stop])
         out.append(scorer(images.to(device), labels).half().cpu().numpy())
     return np.concatenate(out)
-
-
-def _batches(chunk: range) -> Iterator[range]:
-    for start in range(chunk.start, chunk.stop, BATCH):
-        yield range(start, min(start + BATCH, chunk.stop))
 
 
 class LazyScorer:
