@@ -1,7 +1,9 @@
 """Protocols, intervals, comparison, user files and the eval workflow's warnings, without a trained model."""
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from zssbir_cli.evaluation import results
 from zssbir_cli.evaluation.bootstrap import intervals, paired_difference
 from zssbir_cli.evaluation.compare import compare_results
 from zssbir_cli.evaluation.measure import Inputs, duplicates, inputs_of_file, measure
+from zssbir_cli.evaluation.published import SIZES, published
 from zssbir_cli.evaluation.report import write_report
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.retrieval.projection import confusion, pca
@@ -221,6 +224,25 @@ def test_result_says_convention_sizes_and_rule_and_is_whole(tmp_path: Path) -> N
     assert "| mAP@5 | hits |" in text
     assert "24 queries of 4 classes against a gallery of 36 photos (9 relevant to each)" in text
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["r.json", "r.queries.npz"]
+
+
+def test_published_numbers_name_their_paper_and_stand_only_beside_what_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = published("sketchy-21", "zs", 12_694, 12_553)
+    assert [(p.method, p.convention, p.value) for p in found if p.measure == "mAP@200"] == [
+        ("SAKE", "voc", 49.7),
+        ("ZSE-SBIR", "voc", 50.4),
+        ("CLIP-AT", "hits", 72.3),
+    ]
+    assert all(re.fullmatch(r"arXiv:\d{4}\.\d{5}", p.source) and p.source in p.title for p in found)
+    assert not published("sketchy-21", "zs", 12_694, 12_552)
+    assert not published("sketchy-21", "gzs-ocean", 12_694, 12_553)
+    here = measure(file_inputs(write_npz(tmp_path / "a.npz")), k=[5], device="cpu")
+    about = replace(here.inputs.about, split="sketchy-21", protocol="zs")
+    monkeypatch.setitem(SIZES, "sketchy-21", (here.metrics.queries, here.metrics.gallery))
+    text = results.markdown(replace(here, inputs=replace(here.inputs, about=about)))
+    assert "| mAP@200, SAKE 2019 (arXiv:1904.03208), CSE-ResNet50 (published) | voc | 49.7 |" in text
 
 
 def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> None:

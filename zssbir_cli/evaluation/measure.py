@@ -242,7 +242,7 @@ def table_of(evaluation: Evaluation) -> Cells:
         spans = [f"{100 * i.low:.2f} - {100 * i.high:.2f}" for i in (m.over_queries, m.over_classes)]
         rows.append((m.name, m.convention or "-", f"{100 * m.value:.2f}", *beside, *spans))
     for p in comparable(evaluation):
-        name = f"{p.measure}, {p.method} {p.year}, {p.backbone} (published)"
+        name = f"{p.title}, {p.backbone} (published)"
         rows.append((name, p.convention or "-", f"{p.value:.1f}", *[""] * (2 + len(baselines))))
     return rows
 
