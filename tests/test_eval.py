@@ -239,7 +239,7 @@ def test_published_numbers_name_their_paper_and_stand_only_beside_what_compares(
     assert not published("sketchy-21", "zs", 12_694, 12_552)
     assert not published("sketchy-21", "gzs-ocean", 12_694, 12_553)
     here = measure(file_inputs(write_npz(tmp_path / "a.npz")), k=[5], device="cpu")
-    about = replace(here.inputs.about, split="sketchy-21", protocol="zs")
+    about = replace(here.inputs.about, split="sketchy-21", protocol="zs", run="runs/one")
     monkeypatch.setitem(SIZES, "sketchy-21", (here.metrics.queries, here.metrics.gallery))
     text = results.markdown(replace(here, inputs=replace(here.inputs, about=about)))
     assert "| mAP@200, SAKE 2019 (arXiv:1904.03208), CSE-ResNet50 (published) | voc | 49.7 |" in text
