@@ -62,7 +62,7 @@ FORBIDDEN = {
 }  # fmt: skip
 """What a room must not import besides. Engine: no concrete method and no data format."""
 
-ONLY = {"typer": "cli", "rich": "cli", "h5py": "data"}
+ONLY = {"typer": "cli", "rich": "cli", "h5py": "data", "lancedb": "data"}
 """Packages that one room alone imports."""
 
 LARGEST_SHARE = 0.15

@@ -1,10 +1,13 @@
 """Names as keys: when two class names are the same class, and how any name becomes part of a file's name."""
 
 import hashlib
+import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
+from pathlib import Path
 
 from zssbir_cli.errors import UsageError
 
@@ -159,3 +162,12 @@ def file_part(name: str) -> str:
 
 
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"COM{i}" for i in range(10)), *(f"LPT{i}" for i in range(10))}
+
+
+TABLE_SUFFIX = ".lance"
+
+
+def table_address(place: str | Path) -> str | None:
+    """The address of the table that is meant; None for other places, whose names do not end with `.lance`."""
+    text = os.fspath(place).rstrip("/\\")
+    return re.sub(r"^([a-z][a-z0-9]+):/+", r"\1://", text) if text.endswith(TABLE_SUFFIX) else None

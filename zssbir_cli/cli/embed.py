@@ -6,22 +6,43 @@ import typer
 
 from zssbir_cli.cli import options
 from zssbir_cli.cli.options import flag, option
+from zssbir_cli.errors import UsageError
+from zssbir_cli.names import counted, table_address
 from zssbir_cli.types import Part
 
 
 def embed(
     context: typer.Context,
+    files: list[Path] = typer.Argument(None, metavar="PARTS", help="Embeddings files for --join."),
     images: Path | None = option(
-        None, "DIR", "Any folder of photos, no classes needed.  [default: the run's own data set]", "--photos"
+        None,
+        "PATH",
+        "Any folder of photos, no classes needed, or tar shards ('shards-{000..999}.tar').  [default: the run's own data set]",
+        "--photos",
     ),
     part: list[str] = option(
-        [], "PART", "Parts of the data set: test, val, holdout, train.  [default: all but train]"
+        [],
+        "PART",
+        "Parts of the data set: test, val, holdout, train; of shards: I/N, or auto for the numbers of torchrun or a Slurm "
+        "array.  [default: all but train; auto]",
     ),
     run: options.Run = None,
     model: options.Model = None,
     checkpoint: options.Checkpoint = "best",
     data: options.Data = None,
-    out: Path | None = option(None, "PATH", "The embeddings file of --photos.", "--out", "-o"),
+    out: Path | None = option(
+        None,
+        "PATH",
+        "The embeddings file of --photos, a LanceDB table (.lance), or the folder for those of shards.",
+        "--out",
+        "-o",
+    ),
+    join: Path | None = option(
+        None, "OUT", "Make one gallery, a file or a table, of the embeddings files PARTS."
+    ),
+    index: bool = flag(
+        "Make an index for `search --approximate`, in a table of 100,000 photos or more.", "--index"
+    ),
     half: bool = flag("Store float16 (half the size) instead of float32.", "--half"),
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -37,12 +58,17 @@ def embed(
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
 
+    if join is not None or files:
+        options.allow_only(context, "--join", "join", "files", "index")
+        _join(join, files or [], index)
+        return
     options.one_of_run_and_model(context, "runs")
-    for name in part:
+    sharded = images is not None and images.suffix == ".tar"
+    for name in () if sharded else part:
         options.one_of("--part", name, tuple(Part))
     if images is None:
         options.needs_data(model, data)
-    else:
+    elif not sharded:
         options.exists(images, "--photos")
     with shown("embed: loading PyTorch and the weights") as progress:
         from zssbir_cli.compute import distributed
@@ -50,7 +76,7 @@ def embed(
 
         result = run_embed(
             run, model=model, runs=runs, checkpoint=checkpoint, photos=images, out=out, half=half, data=data,
-            parts=part, force=force, device=device, precision=precision, workers=workers, batch=batch,
+            parts=part, force=force, index=index, device=device, precision=precision, workers=workers, batch=batch,
             progress=progress,
         )  # fmt: skip
     if not distributed.is_main():
@@ -62,4 +88,26 @@ def embed(
         for name, reason in result.folder.skipped:
             note(f"skipped {name}: {reason}")
         note(f"{result.folder.images:,} photos: {result.folder}")
-    print("\n".join(str(file) for file in result.files))
+    if result.shards is not None:
+        for name, reason in result.shards.skipped:
+            note(f"skipped {name}: {reason}")
+        note(str(result.shards))
+    print("\n".join(table_address(file) or str(file) for file in result.files))
+
+
+def _join(out: Path | None, parts: list[Path], index: bool) -> None:
+    from zssbir_cli.cli.console import note
+    from zssbir_cli.cli.display import progress as shown
+
+    if out is None:
+        raise UsageError(
+            f"{parts[0]}: photos are named with --photos, embeddings files to join with --join OUT"
+        )
+    for part in parts:
+        options.exists(part)
+    with shown("embed: joining") as progress:
+        from zssbir_cli.embedding.join import join_galleries
+
+        rows = join_galleries(parts, out, index=index, progress=progress)
+    note(f"{counted(rows, 'photo')} of {counted(len(parts), 'part')}")
+    print(table_address(out) or out)

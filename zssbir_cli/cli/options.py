@@ -9,9 +9,9 @@ import typer
 
 from zssbir_cli.cli import complete
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.names import suggestion
+from zssbir_cli.names import suggestion, table_address
 
-PHOTOS = "An embeddings file, a folder of photos, or a prepared data set."
+PHOTOS = "An embeddings file, a folder of photos, or a prepared data set; for search also a LanceDB table (.lance)."
 
 
 def _matching(pattern: str, words: str) -> Any:
@@ -155,8 +155,9 @@ def one_of(option: str, value: str, known: Collection[str], compared: str | None
 
 
 def exists(place: Path, option: str = "") -> None:
-    """Refuse a file or folder that is not there, before torch is loaded. Errors: DataError, with `option` UsageError."""
-    if not place.expanduser().exists():
+    """Refuse a file or folder that is not there, before torch is loaded. Errors: DataError, with `option` UsageError.
+    Tables are looked for when they are opened."""
+    if not table_address(place) and not place.expanduser().exists():
         if option:
             raise UsageError(f"{option} {place}: no such file or folder")
         raise DataError(f"{place}: cannot be read (no such file or folder)")

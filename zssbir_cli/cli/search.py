@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from zssbir_cli.cli import options
-from zssbir_cli.cli.options import option
+from zssbir_cli.cli.options import flag, option
+from zssbir_cli.errors import UsageError
+from zssbir_cli.names import table_address
 from zssbir_cli.types import FOUND_FILES
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def search(
     min_score: float = option(
         -1.0, "X", "Show no photo with a cosine below X (-1 to 1).", show_default=False
     ),
+    approximate: bool = flag("Use the index of a table; what it finds is scored exactly.", "--approximate"),
     device: options.Device = "auto",
     workers: options.Workers = None,
     runs: options.Runs = Path("runs"),
@@ -57,6 +60,8 @@ def search(
     options.one_of_run_and_model(context, "runs")
     if out is not None:
         options.one_of("--out", str(out), FOUND_FILES, out.suffix.lower())
+    if approximate and not table_address(gallery):
+        raise UsageError(f"--approximate is for tables (.lance); {gallery} is searched exactly")
     options.of_embeddings(context, gallery)
     options.exists(gallery, "--photos")
     for place in (*(sketches or ()), *like):
@@ -66,7 +71,7 @@ def search(
 
         result = workflow.search_sketches(
             sketches or [], gallery, run=run, model=model, runs=runs, checkpoint=checkpoint, k=k, like=like,
-            text=text, min_score=min_score, device=device, workers=workers, progress=progress,
+            text=text, min_score=min_score, approximate=approximate, device=device, workers=workers, progress=progress,
         )  # fmt: skip
     if out is not None:
         workflow.write_result(result, out)
@@ -93,6 +98,10 @@ def _say(result: "SearchResult", gallery: Path) -> None:
     note(result.weights)
     if result.note:
         note(result.note)
+    if result.share is not None:
+        note(
+            f"approximate search found {result.share:.0%} of what exact search finds (tried with the first queries)"
+        )
     for found in result.found:
         if found.note:
             note(f"{found.title}: {found.note}")

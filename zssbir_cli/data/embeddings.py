@@ -46,7 +46,7 @@ class EmbeddingInfo:
     method: str = ""
     data_name: str = ""
     data_identity: str = ""
-    """Identity of the prepared set ("" for a folder of photos)."""
+    """Identity of the prepared set, sha256 of a tar shard ("" for a folder of photos)."""
     data_root: str = ""
     """Folder of the prepared set or of the photos."""
     split: str = ""

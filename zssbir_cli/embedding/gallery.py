@@ -1,15 +1,18 @@
 """What `search` looks through: an embeddings file, a folder of photos or a prepared set, with the weights for it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, Rows, read_embeddings
+from zssbir_cli.data.table import GalleryTable, open_table
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
 from zssbir_cli.embedding.own import data_of, remark
@@ -19,10 +22,12 @@ from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
 from zssbir_cli.files import printable
 from zssbir_cli.models.towers import find_tower
+from zssbir_cli.names import table_address
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality, Part
 
+NO_QUERIES = np.empty((0, 0), np.float32)
 PRODUCTS = Precision.choose("auto", torch.device("cpu")).dtype
 """What the scan of a search computes in; its results do not depend on it."""
 
@@ -44,13 +49,19 @@ class Gallery:
 
     embedder: Embedder
     stored: Embeddings
+    """Of a `table`, only what `narrowed` has picked."""
     folder: FolderResult | None = None
     """What following the folder did, when it is one."""
     note: str = ""
+    table: GalleryTable | None = None
 
     @cached_property
     def rows(self) -> range:
-        """Rows of the photos in the file. Errors: DataError when there is none."""
+        """Rows of the photos in the file. Errors: DataError when there is none; UsageError for a table as a whole."""
+        if self.table and not len(self.stored):
+            raise UsageError(
+                f"{self.table.address}: a table is for `zssbir search`; give an embeddings file or a folder"
+            )
         rows = self.stored.rows_of(Modality.PHOTO)
         if not len(rows):
             raise DataError(f"{self.stored.path}: holds no photos")
@@ -64,6 +75,13 @@ class Gallery:
     def photos(self) -> Rows:
         """The photos' embeddings [N, D]: a slice, no copy of a memory map."""
         return self.stored.embedding[self.rows.start : self.rows.stop]
+
+    def narrowed(self, queries: Tensor, k: int, *, approximate: bool = False) -> "Gallery":
+        """The gallery itself; of a table, the photos among which are the `k` nearest of each query [Q, D]."""
+        if self.table is None:
+            return self
+        unit = functional.normalize(queries.float(), dim=1).numpy()
+        return replace(self, stored=self.table.pick(unit, k, approximate=approximate))
 
     def nearest(self, queries: Tensor, k: int, progress: Progress = silent) -> list[list[Hit]]:
         """The `k` photos nearest to each query [Q, D], best first; exact. Errors: see `retrieval.search`."""
@@ -95,14 +113,16 @@ def open_gallery(
     """Open a gallery; what is missing or has changed is embedded.
 
     Args:
-        gallery: an embeddings file, a prepared set (its test photos), or a folder of photos.
+        gallery: an embeddings file, a table (`.lance`), a prepared set (its test photos), or a folder of photos.
         run, model, runs, which: whose weights, as `choose_weights` takes them; default: those that made the file.
         embedder: the weights, where they are open already.
         text: whether texts will be searched for: weights without a text side are refused before anything is embedded.
 
     Errors: UsageError (no such gallery), DataError (damaged, of other weights), CheckpointError.
     """
-    stored = read_embeddings(gallery) if gallery.is_file() else None
+    address = table_address(gallery)
+    table = open_table(address) if address else None
+    stored = table.pick(NO_QUERIES, 0) if table else read_embeddings(gallery) if gallery.is_file() else None
     if stored is None and not gallery.is_dir():
         raise UsageError(f"--photos {gallery}: no such file or folder")
     if stored is not None and (embedder is None or embedder.weights.sha256 != stored.info.checkpoint):
@@ -110,6 +130,8 @@ def open_gallery(
             run = embedder.weights.home
         elif embedder is not None:
             raise _other_weights(stored.info, gallery, embedder.weights.label)
+        # LanceDB has threads of its own, which the processes that load pictures would inherit half
+        workers = 0 if table else workers
         embedder = Embedder(_weights_of(stored.info, gallery, run, model, runs), device, workers=workers)
     if embedder is None:
         embedder = Embedder(choose_weights(run, model, runs, which), device, workers=workers)
@@ -129,7 +151,7 @@ def open_gallery(
             raise DataError(
                 f"{followed.path}: replaced by another process meanwhile; run the same command again"
             )
-    return Gallery(embedder, stored, followed, "; ".join(filter(None, notes)))
+    return Gallery(embedder, stored, followed, "; ".join(filter(None, notes)), table)
 
 
 def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:

@@ -19,7 +19,7 @@ from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.measure import Distractors, Inputs, Side
 from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
-from zssbir_cli.names import class_key, counted, listed, named_classes
+from zssbir_cli.names import class_key, counted, listed, named_classes, table_address
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
@@ -205,6 +205,10 @@ def find_distractors(
     """
     if not place.exists():
         raise UsageError(f"--gallery-extra {place}: no such file or folder")
+    if table_address(place):
+        raise UsageError(
+            f"--gallery-extra {place}: a table is for `zssbir search`; give an embeddings file or a folder"
+        )
     opened = open_gallery(place, embedder.device, embedder=embedder, progress=progress)
     stored = opened.stored
     if stored.info.checkpoint != embedder.weights.sha256:

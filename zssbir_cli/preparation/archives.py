@@ -189,11 +189,26 @@ class TarSource(_Archive):
                     if path is not None:
                         self.listing.add(path, member.size)
                         self._offsets.append(member.offset_data)
+                _check_end(self.path, file, archive.offset)
         except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
             raise DataError(broken(self.path, "tar", error)) from None
 
+    def offset(self, entry: int) -> int:
+        """Where the bytes of an entry begin in the file."""
+        return self._offsets[entry]
+
     def read(self, entry: int) -> bytes:
         return self._at(self._offsets[entry], min(self.listing.sizes[entry], MAX_FILE_BYTES + 1))
+
+
+def _check_end(path: Path, file: IO[bytes], offset: int) -> None:
+    """Refuse a tar whose list of members ends at something else than its end mark: tarfile stops there in silence."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        raise DataError(f"{path} is cut short: it has no end mark")
+    if block.strip(b"\0"):
+        raise DataError(f"{path} is damaged at byte {offset:,}: no header of a member")
 
 
 class _Guard:
@@ -244,6 +259,9 @@ class TarStreamSource(_Archive):
                         path = _tar_path(self.path, member)
                         if path is not None:
                             yield path, member, archive
+                    while rest := guard.read(1 << 20):
+                        if rest.strip(b"\0"):
+                            raise DataError(f"{self.path} is damaged: something follows its last member")
         except DataError:
             raise
         except Exception as error:  # each decoder has errors of its own (zlib.error, LZMAError)

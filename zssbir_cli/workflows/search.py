@@ -18,9 +18,12 @@ from zssbir_cli.embedding.folder import FolderResult
 from zssbir_cli.embedding.gallery import Gallery, Hit, open_gallery
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.folder import Pictures, QueryImage, QueryInputs, expand, read_queries
+from zssbir_cli.names import table_address
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import FOUND_FILES, AnyPath, Modality
 
+CHECKED = 3
+"""So many queries of an approximate search are also searched exactly."""
 SHOW_PROGRESS = 500_000
 """Photos of a gallery from which on a search shows its progress."""
 
@@ -58,6 +61,8 @@ class SearchResult:
     found: tuple[Found, ...]
     left_out: tuple[tuple[Path, str], ...] = ()
     """Queries that are broken or blank, and why."""
+    share: float | None = None
+    """After an approximate search, the share of the exact results that it found for the first queries."""
 
     @property
     def gallery(self) -> Embeddings:
@@ -67,7 +72,7 @@ class SearchResult:
     @property
     def photos(self) -> int:
         """How many photos were searched."""
-        return len(self.opened.rows)
+        return self.opened.table.rows if self.opened.table else len(self.opened.rows)
 
     @property
     def weights(self) -> str:
@@ -97,6 +102,7 @@ def search_sketches(
     like: Pictures = (),
     text: str = "",
     min_score: float = -1.0,
+    approximate: bool = False,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress = silent,
@@ -107,13 +113,15 @@ def search_sketches(
         sketches: drawings: files, folders, PIL images or arrays. Broken and blank ones are left out, with the reason
             in the result.
         photos: the gallery: an embeddings file (made with the same weights), a prepared data set (its test photos),
-            or any folder of photos (embedded on first use, then followed: only what is new or changed is embedded).
+            any folder of photos (embedded on first use, then followed: only what is new or changed is embedded), or a
+            LanceDB table (`photos.lance`).
         run, model, checkpoint: whose weights, as `embedding.weights.choose_weights` takes them; default: those that made
             the file, or the latest run under `runs`.
         like: photos to find more like; they do not find themselves.
         text: what to look for in words, for a frozen model with a text side: alone, or added to each picture (the mean
             of both unit vectors).
         min_score: the least cosine of a photo that is shown.
+        approximate: use the index of a table; what it finds is scored exactly.
 
     Errors: DataError (no query can be read, gallery of another model), UsageError, CheckpointError.
 
@@ -126,7 +134,9 @@ def search_sketches(
         Path(photos), choose_device(device), run=run, model=model, runs=Path(runs), which=checkpoint,
         workers=workers, text=bool(text), progress=progress,
     )  # fmt: skip
-    result = _search(opened, asked, progress)
+    if approximate and opened.table is None:
+        raise UsageError(f"--approximate is for tables (`.lance`); {photos} is searched exactly")
+    result = _search(opened, asked, progress, approximate)
     opened.embedder.keep_ready()
     return result
 
@@ -169,14 +179,14 @@ def _asked(sketches: Pictures, like: Pictures, text: str, k: int, min_score: flo
     return _Asked(queries, unreadable + left_out, text, k, min_score)
 
 
-def _search(opened: Gallery, asked: _Asked, progress: Progress) -> SearchResult:
+def _search(opened: Gallery, asked: _Asked, progress: Progress, approximate: bool = False) -> SearchResult:
     """The photos of each query."""
-    stored, most = opened.stored, asked.k + any(q.modality is Modality.PHOTO for q in asked.queries)
-    nearest = opened.nearest(
-        _vectors(opened.embedder, asked.queries, asked.text), most,
-        progress=progress if len(opened.rows) > SHOW_PROGRESS else silent,
-    )  # fmt: skip
-    found = []
+    most = asked.k + any(q.modality is Modality.PHOTO for q in asked.queries)
+    vectors = _vectors(opened.embedder, asked.queries, asked.text)
+    opened = opened.narrowed(vectors, most, approximate=approximate)
+    nearest = opened.nearest(vectors, most, progress if len(opened.rows) > SHOW_PROGRESS else silent)
+    share = _share(opened, vectors[:CHECKED], nearest, most) if approximate else None
+    found, stored = [], opened.stored
     queries: list[QueryImage | None] = [*asked.queries] or [None]
     for query, hits in zip(queries, nearest, strict=True):
         if query and query.modality is Modality.PHOTO:
@@ -193,7 +203,17 @@ def _search(opened: Gallery, asked: _Asked, progress: Progress) -> SearchResult:
             (query.path, query.modality, query.image) if query else (Path(), Modality.SKETCH, None)
         )
         found.append(Found(path, shown, "; ".join(notes), modality, image, asked.text))
-    return SearchResult(opened, tuple(found), tuple(asked.left_out))
+    return SearchResult(opened, tuple(found), tuple(asked.left_out), share)
+
+
+def _share(opened: Gallery, vectors: Tensor, nearest: list[list[Hit]], k: int) -> float:
+    """The share of the exact `k` nearest photos of each query that an approximate search has found."""
+    exact = opened.narrowed(vectors, k).nearest(vectors, k)
+    names = [
+        ({h.source for h in right}, {h.source for h in hits})
+        for right, hits in zip(exact, nearest, strict=False)
+    ]
+    return sum(len(right & hits) for right, hits in names) / sum(len(right) for right, _ in names)
 
 
 def _vectors(embedder: Embedder, queries: list[QueryImage], text: str) -> Tensor:
@@ -213,12 +233,13 @@ def result_json(result: SearchResult) -> dict[str, Any]:
     """Results as plain values."""
     info = result.gallery.info
     return {
-        "gallery": str(result.gallery.path),
+        "gallery": table_address(str(result.gallery.path)) or str(result.gallery.path),
         "photos": result.photos,
         "data_root": info.data_root,
         "weights": result.weights,
         "checkpoint": info.checkpoint,
-        "exact": True,
+        "exact": result.share is None,
+        **({} if result.share is None else {"share_of_exact": result.share}),
         "left_out": [{"sketch": str(path), "reason": reason} for path, reason in result.left_out],
         "sketches": [
             {

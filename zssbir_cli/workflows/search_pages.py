@@ -63,5 +63,5 @@ def _title(found: "Found") -> str:
 
 
 def _about(result: "SearchResult") -> str:
-    place = result.gallery.info.data_root or "?"
-    return f"{result.photos:,} photos of {place}; {result.weights}; exact search; scores are cosines"
+    place, how = result.gallery.info.data_root or "?", "exact" if result.share is None else "approximate"
+    return f"{result.photos:,} photos of {place}; {result.weights}; {how} search; scores are cosines"
