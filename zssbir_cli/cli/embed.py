@@ -1,6 +1,7 @@
 """`zssbir embed`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -9,6 +10,9 @@ from zssbir_cli.cli.options import flag, option
 from zssbir_cli.errors import UsageError
 from zssbir_cli.names import counted, table_address
 from zssbir_cli.types import Part
+
+if TYPE_CHECKING:
+    from zssbir_cli.workflows.embed import Embedded
 
 
 def embed(
@@ -55,7 +59,6 @@ def embed(
 
     Example: zssbir embed --photos holiday --out holiday.h5
     """
-    from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
 
     if join is not None or files:
@@ -79,18 +82,23 @@ def embed(
             parts=part, force=force, index=index, device=device, precision=precision, workers=workers, batch=batch,
             progress=progress,
         )  # fmt: skip
-    if not distributed.is_main():
-        return
+    if distributed.is_main():
+        _say(result)
+
+
+def _say(result: "Embedded") -> None:
+    """What was done, on stderr; the files that are up to date now, on stdout."""
+    from zssbir_cli.cli.console import note
+
     note(result.weights)
     if result.note:
         note(result.note)
-    if result.folder is not None:
-        for name, reason in result.folder.skipped:
-            note(f"skipped {name}: {reason}")
+    done = result.folder or result.shards
+    for name, reason in done.skipped if done else ():
+        note(f"skipped {name}: {reason}")
+    if result.folder:
         note(f"{result.folder.images:,} photos: {result.folder}")
-    if result.shards is not None:
-        for name, reason in result.shards.skipped:
-            note(f"skipped {name}: {reason}")
+    if result.shards:
         note(str(result.shards))
     print("\n".join(table_address(file) or str(file) for file in result.files))
 

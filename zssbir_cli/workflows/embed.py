@@ -102,13 +102,8 @@ def embed(
         if photos is not None:
             place = None if out is None or address else Path(out)
             result = follow_folder(embedder, Path(photos), place, half=half, force=force, progress=progress)
-            made = Embedded((result.path,), embedder.weights.label, result, note=embedder.weights.note)
-            if address and distributed.is_main():
-                gallery = read_embeddings(result.path)
-                table = write_table(address, [gallery], gallery.info, index=index, progress=progress)
-                note = f"{address}: {table}"
-                return replace(made, files=(Path(address),), note="; ".join(filter(None, (made.note, note))))
-            return made
+            made = Embedded((result.path,), weights.label, result, note=weights.note)
+            return _in_table(made, address, index, progress) if address and distributed.is_main() else made
         found = data_of(embedder.weights, None if data is None else Path(data))
         prepared = found.prepared
         have = {part for part, _ in prepared.manifest.counts}
@@ -116,6 +111,14 @@ def embed(
         stored = [embed_part(embedder, prepared, p, force=force, progress=progress) for p in wanted]
         note = "; ".join(filter(None, (embedder.weights.note, remark(found))))
         return Embedded(tuple(s.path for s in stored if s.path), embedder.weights.label, note=note)
+
+
+def _in_table(made: Embedded, address: str, index: bool, progress: Progress) -> Embedded:
+    """Bring a table in line with an embeddings file."""
+    gallery = read_embeddings(made.files[0])
+    change = write_table(address, [gallery], gallery.info, index=index, progress=progress)
+    note = "; ".join(filter(None, (made.note, f"{address}: {change}")))
+    return replace(made, files=(Path(address),), note=note)
 
 
 def _shards(
