@@ -79,13 +79,11 @@ def main() -> None:
             search(torch.from_numpy(queries[i : i + 1]), stored.embedding, 20)
             middle = time.perf_counter()
             picked = found.pick(queries[i : i + 1], 20)
-            mine = search(torch.from_numpy(queries[i : i + 1]), picked.embedding, 20)
+            again = search(torch.from_numpy(queries[i : i + 1]), picked.embedding, 20)
             wall.append((middle - begin, time.perf_counter() - middle))
-            assert [picked.sources[j] for j in mine.rows[0]] == [stored.sources[j] for j in right.rows[i]]
-        print(
-            "exact, one query: file %.3f s, table %.3f s" % tuple(median(w) for w in zip(*wall, strict=True)),
-            flush=True,
-        )
+            assert [picked.sources[j] for j in again.rows[0]] == [stored.sources[j] for j in right.rows[i]]
+        file, mine = (median(w) for w in zip(*wall, strict=True))
+        print(f"exact, one query: file {file:.3f} s, table {mine:.3f} s", flush=True)
         if options.index:
             timed("making the index", lambda: write_table(str(table), [stored], INFO, index=True))
             found, wall, hits = open_table(str(table)), [], 0
