@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure as Drawing
 
@@ -22,7 +23,7 @@ from zssbir_cli.viz.fonts import drawable
 from zssbir_cli.viz.page import Figure, Table, write_page
 from zssbir_cli.viz.sheet import Mark, Tile
 
-SAMPLE = 512
+SAMPLE = 256
 """Queries that the confusion matrix looks at (all, if there are fewer)."""
 MAP_CLASSES, MAP_SKETCHES, MAP_PHOTOS = 20, 15, 25
 """Classes of the map, and sketches and photos of each."""
@@ -85,6 +86,7 @@ def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[s
     out: dict[str, Figure] = {}
 
     def add(name: str, drawing: Drawing, alt: str, caption: str, wide: bool = False) -> None:
+        figures.lay_out(drawing)
         figures.save_figure(drawing, folder / f"{name}.png")
         out[name] = Figure(figures.to_svg(drawing, name), alt, caption, wide)
 
@@ -104,9 +106,7 @@ def _confusion(evaluation: Evaluation, progress: Progress) -> tuple[Drawing, str
     metrics = evaluation.metrics
     sample = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(metrics.counted))[:SAMPLE])
     depth = int(min(100, metrics.relevant[metrics.counted].min()))
-    found = evaluation.inputs.gallery.labels[
-        _top(evaluation, sample, max(depth, 10), progress).rows[:, :depth]
-    ]
+    found = evaluation.inputs.gallery.labels[_nearest(evaluation, sample, depth, progress)]
     everything, place = np.unique(np.append(found.ravel(), metrics.query_labels[sample]), return_inverse=True)
     cut = found.size
     shares = confusion(place[:cut].reshape(found.shape), place[cut:], len(everything))
@@ -126,17 +126,28 @@ def _shown(evaluation: Evaluation, label: int) -> str:
     return drawable(_name(evaluation, label), f"class {label}")
 
 
-def _top(evaluation: Evaluation, queries: Ints, k: int, progress: Progress = silent) -> Neighbours:
-    """The first k photos of some queries (unit rows, so that inner products are cosines)."""
-    inputs = evaluation.inputs
-    gallery = np.asarray(inputs.gallery.rows, np.float32)
-    gallery = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
-    parts = []
-    for a in range(0, len(queries), 256):
-        rows = torch.from_numpy(np.asarray(inputs.query.rows[queries[a : a + 256]], np.float32))
-        parts.append(search(rows, gallery, k))
-        progress("first photos of the queries", min(a + 256, len(queries)), len(queries))
-    return Neighbours(np.concatenate([p.rows for p in parts]), np.concatenate([p.scores for p in parts]))
+def _nearest(evaluation: Evaluation, queries: Ints, k: int, progress: Progress) -> Ints:
+    """The first k photos of some queries, to within rounding, in any order; int64 [Q, k]."""
+    rows, gallery, parts = _query_rows(evaluation, queries), torch.from_numpy(_unit_gallery(evaluation)), []
+    for a in range(0, len(rows), 64):
+        parts.append((rows[a : a + 64] @ gallery.T).topk(k, sorted=False).indices.numpy())
+        progress("first photos of the queries", min(a + 64, len(rows)), len(rows))
+    return np.concatenate(parts)
+
+
+def _top(evaluation: Evaluation, queries: Ints, k: int) -> Neighbours:
+    """The first k photos of some queries."""
+    return search(_query_rows(evaluation, queries), _unit_gallery(evaluation), k)
+
+
+def _query_rows(evaluation: Evaluation, queries: Ints) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(evaluation.inputs.query.rows[queries], np.float32))
+
+
+def _unit_gallery(evaluation: Evaluation) -> npt.NDArray[np.float32]:
+    """Unit rows, so that inner products order by cosine."""
+    rows = np.asarray(evaluation.inputs.gallery.rows, np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _extremes(evaluation: Evaluation) -> list[dict[str, object]]:

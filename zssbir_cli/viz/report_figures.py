@@ -138,6 +138,13 @@ def embedding_map(
     return figure
 
 
+def lay_out(figure: Figure) -> None:
+    """Settle where everything in a figure is, once, before it is written in several forms."""
+    with mpl.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def to_svg(figure: Figure, name: str) -> str:
     """A figure as an SVG document; `name` keeps its ids apart from those of other figures on a page."""
     out = io.StringIO()
