@@ -23,11 +23,12 @@ import numpy as np
 from bench_eval import make
 
 from zssbir_cli.data.embeddings import EmbeddingInfo, write_embeddings
+from zssbir_cli.data.embeddings_user import read_user_embeddings
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.evaluation import measure as measuring
 from zssbir_cli.evaluation import report, results
 from zssbir_cli.evaluation.baselines import with_chance
-from zssbir_cli.evaluation.inputs import Inputs, Side, file_inputs
+from zssbir_cli.evaluation.measure import Inputs, Side, inputs_of_file
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows.prepare import prepare
 
@@ -61,7 +62,8 @@ def turn(file: Path, prepared: PreparedSet, out: Path) -> dict[str, float]:
     with ExitStack() as stack:
         for module, name in INSIDE:
             stack.enter_context(mock.patch.object(module, name, clock(f"  {name}", getattr(module, name))))
-        inputs = clock("read", file_inputs)(file)
+        pair = clock("read", read_user_embeddings)(file)
+        inputs = inputs_of_file(file, pair)
         inputs = replace(inputs, query=_pictured(inputs, prepared, Modality.SKETCH),
                          gallery=_pictured(inputs, prepared, Modality.PHOTO), prepared=prepared)  # fmt: skip
         found = clock("measure", measuring.measure)(inputs)

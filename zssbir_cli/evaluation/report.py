@@ -147,7 +147,7 @@ def _query_rows(evaluation: Evaluation, queries: Ints) -> torch.Tensor:
 def _unit_gallery(evaluation: Evaluation) -> npt.NDArray[np.float32]:
     """Unit rows, so that inner products order by cosine."""
     rows = np.asarray(evaluation.inputs.gallery.rows, np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def _extremes(evaluation: Evaluation) -> list[dict[str, object]]:
