@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from zssbir_cli.errors import DataError
 from zssbir_cli.methods.ama.clustering import adapted_k, recluster
 from zssbir_cli.methods.ama.data import UnpairedPlan
-from zssbir_cli.methods.ama.monitors import complaints, teacher_monitors
+from zssbir_cli.methods.ama.losses import complaints, teacher_monitors
 from zssbir_cli.types import Modality
 
 

@@ -165,7 +165,7 @@ class StopsInTheSecondEpoch(Silent):
 def test_resumes_with_the_anchors_of_its_checkpoint_and_retrieval_needs_none(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from zssbir_cli.embedding.load import load_run
+    from zssbir_cli.embedding.weights import load_run
 
     recipe = load_recipe(tiny_recipe, [*HEAD, "train.validate_every=0"])
     straight = train(recipe, runs=tmp_path / "a", device="cpu").run

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.embedding.load import load_run
+from zssbir_cli.embedding.weights import load_run
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.models.centring import SAMPLE, Centring
 from zssbir_cli.recipe.loader import load_recipe

@@ -20,7 +20,7 @@ from zssbir_cli.preparation.own import plan_own
 from zssbir_cli.progress import rough_size, rough_time
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.workflows import check as check_workflow
-from zssbir_cli.workflows import doctor, doctor_machine
+from zssbir_cli.workflows import doctor, doctor_checks
 from zssbir_cli.workflows.prepare import prepare, scanned
 from zssbir_cli.workflows.train import train
 
@@ -89,7 +89,7 @@ def test_no_network_is_a_warning_that_says_what_to_do(monkeypatch: pytest.Monkey
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")  # a mirror, which downloads would come from
-    lines = list(doctor_machine.downloads(True))
+    lines = list(doctor_checks.downloads(True))
     assert lines[0].state == doctor.WARNING
     assert "hub.invalid cannot be reached" in lines[0].found
     assert "model.weights=FILE" in lines[0].mend
@@ -109,7 +109,7 @@ def test_an_error_in_a_check_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what Linux says of memory")
 def test_available_memory_is_that_of_the_system() -> None:
-    assert 1e7 < (doctor_machine.available_memory() or 0) < 1e14
+    assert 1e7 < (doctor_checks.available_memory() or 0) < 1e14
 
 
 def test_help_of_doctor_imports_no_torch() -> None:

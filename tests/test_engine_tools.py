@@ -11,7 +11,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
-from zssbir_cli.cli.train_progress import print_profile
+from zssbir_cli.cli.display import print_profile
 from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.profile import PHASES, profile_steps

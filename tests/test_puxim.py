@@ -16,8 +16,7 @@ from zssbir_cli.methods.base import Batch
 from zssbir_cli.methods.puxim import data as puxim_data
 from zssbir_cli.methods.puxim import vxl
 from zssbir_cli.methods.puxim.config import PuximConfig, VxlConfig
-from zssbir_cli.methods.puxim.losses import reconstruction_loss, triplet_loss
-from zssbir_cli.methods.puxim.masks import keep_mask
+from zssbir_cli.methods.puxim.losses import keep_mask, reconstruction_loss, triplet_loss
 from zssbir_cli.methods.puxim.method import Puxim, add_stem
 from zssbir_cli.methods.triplet.method import batch_triplet
 from zssbir_cli.models.encoder import build_encoder

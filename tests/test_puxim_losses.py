@@ -6,8 +6,13 @@ from torch import nn
 
 from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.puxim.decoder import MatchDecoder, interaction_loss, other_class
-from zssbir_cli.methods.puxim.losses import reconstruction_loss, triplet_loss
-from zssbir_cli.methods.puxim.masks import keep_mask, masked_count, to_grid
+from zssbir_cli.methods.puxim.losses import (
+    keep_mask,
+    masked_count,
+    reconstruction_loss,
+    to_grid,
+    triplet_loss,
+)
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -13,7 +13,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.batchnorm import BATCH_NORMS, share_statistics
+from zssbir_cli.compute.distributed import BATCH_NORMS, share_statistics
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.engine.step import Stepper, seed_all

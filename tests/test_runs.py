@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
 from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
-from zssbir_cli.embedding.load import load_run, open_checkpoint
 from zssbir_cli.embedding.own import data_of
-from zssbir_cli.embedding.weights import RunWeights
+from zssbir_cli.embedding.weights import RunWeights, load_run, open_checkpoint
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.runs import find_checkpoint, latest_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError, ZssbirError

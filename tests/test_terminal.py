@@ -11,8 +11,7 @@ import time
 import pytest
 
 from zssbir_cli.cli.console import fitting_widths
-from zssbir_cli.cli.display import Display, progress_text
-from zssbir_cli.cli.train_progress import progress_line
+from zssbir_cli.cli.display import Display, progress_line, progress_text
 from zssbir_cli.engine.report import Report
 
 

@@ -119,7 +119,7 @@ def test_embeddings_are_unit_length_float32() -> None:
 
 
 def test_trained_run_beats_chance_and_loads_back(tiny_recipe: Path, tmp_path: Path) -> None:
-    from zssbir_cli.embedding.load import load_run
+    from zssbir_cli.embedding.weights import load_run
     from zssbir_cli.recipe.loader import load_recipe
     from zssbir_cli.workflows.train import train
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from starts import start_of
 
-from zssbir_cli.embedding.load import load_run
+from zssbir_cli.embedding.weights import load_run
 from zssbir_cli.methods.base import Method
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.recipe.schema import Recipe

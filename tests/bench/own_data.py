@@ -20,7 +20,7 @@ from starts import start_of
 
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.embedding.load import load_run
+from zssbir_cli.embedding.weights import load_run
 from zssbir_cli.methods.base import Method
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.recipe.loader import find_recipe, load_recipe

@@ -28,7 +28,7 @@ from starts import start_of
 
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.scores import write_scores
-from zssbir_cli.embedding.load import load_run
+from zssbir_cli.embedding.weights import load_run
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.puxim.method import Puxim
 from zssbir_cli.preparation.choices import BuildOptions, Choices

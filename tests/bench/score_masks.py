@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from zssbir_cli.demo import draw_photo
-from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
+from zssbir_cli.methods.puxim.losses import keep_mask, to_grid
 from zssbir_cli.models import offline_clip
 from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.models.surgery_clip import ClassScorer, load_surgery_clip

@@ -17,12 +17,12 @@ from zssbir_cli.cli.eval import evaluate
 from zssbir_cli.cli.export import export
 from zssbir_cli.cli.info import info
 from zssbir_cli.cli.mask_viz import mask_viz
+from zssbir_cli.cli.mistakes import Command, Group
 from zssbir_cli.cli.prepare import prepare
 from zssbir_cli.cli.recipes import recipes
 from zssbir_cli.cli.runs import app as runs
 from zssbir_cli.cli.search import search
 from zssbir_cli.cli.train import train
-from zssbir_cli.cli.words import Command, Group
 from zssbir_cli.errors import Interrupted
 
 AGAIN = "finished work is kept; run the same command to continue"

@@ -36,7 +36,7 @@ def demo(
     with progress(
         f"demo in {out}: drawing sketches and photos, then training on the seen classes"
     ) as display:
-        from zssbir_cli.cli.train_progress import TrainHooks
+        from zssbir_cli.cli.display import TrainHooks
         from zssbir_cli.workflows import demo as workflow
 
         photos = per_class or (workflow.QUICK_PHOTOS if quick else 40)

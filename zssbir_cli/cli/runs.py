@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from zssbir_cli.cli import complete, options
+from zssbir_cli.cli.mistakes import Command, Group
 from zssbir_cli.cli.options import option, shared
-from zssbir_cli.cli.words import Command, Group
 
 app = typer.Typer(
     name="runs",

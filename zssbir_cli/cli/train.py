@@ -60,7 +60,7 @@ def train(
     if resume is None:  # else a checkpoint brings the weights
         check_names(loaded)
     with progress("train: loading PyTorch and the data") as display:
-        from zssbir_cli.cli.train_progress import TrainHooks, print_profile
+        from zssbir_cli.cli.display import TrainHooks, print_profile
         from zssbir_cli.workflows import train as workflow
 
         if check:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from zssbir_cli.compute import distributed
-from zssbir_cli.compute.batchnorm import share_statistics
+from zssbir_cli.compute.distributed import share_statistics
 from zssbir_cli.compute.precision import Precision, choose_attention
 from zssbir_cli.engine.averages import Blend, Ema
 from zssbir_cli.engine.monitor import Monitor

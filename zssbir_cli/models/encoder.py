@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zssbir_cli.compute.batchnorm import BATCH_NORMS
+from zssbir_cli.compute.distributed import BATCH_NORMS
 from zssbir_cli.compute.memory import out_of_memory
 from zssbir_cli.models.backbone import create_backbone, unfit
 from zssbir_cli.models.contours import contours

@@ -15,7 +15,7 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zssbir_cli.compute.batchnorm import is_fixed
+from zssbir_cli.compute.distributed import is_fixed
 
 AGREEMENT = 1e-6
 """Largest relative difference, in float64, between the folded network and the network as it is."""

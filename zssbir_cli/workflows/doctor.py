@@ -55,19 +55,19 @@ def diagnose(
 
     network: False leaves the network alone. Nothing is raised for what is wrong: that is a finding.
     """
-    from zssbir_cli.workflows import doctor_data, doctor_machine
+    from zssbir_cli.workflows import doctor_checks
 
     steps: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("versions", versions),
         ("disk", lambda: disk(Path(runs))),
-        ("machine", doctor_machine.machine),
-        ("devices", doctor_machine.devices),
-        ("network and weights", lambda: doctor_machine.downloads(network)),
+        ("machine", doctor_checks.machine),
+        ("devices", doctor_checks.devices),
+        ("network and weights", lambda: doctor_checks.downloads(network)),
     ]
     if data is not None:
-        steps.append(("data", lambda: doctor_data.prepared_set(Path(data))))
+        steps.append(("data", lambda: doctor_checks.prepared_set(Path(data))))
     if run is not None:
-        steps.append(("run", lambda: doctor_data.trained_run(run, Path(runs))))
+        steps.append(("run", lambda: doctor_checks.trained_run(run, Path(runs))))
     found: list[Finding] = []
     for number, (name, look) in enumerate(steps):
         progress(f"checking {name}", number, len(steps))

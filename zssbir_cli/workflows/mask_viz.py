@@ -21,7 +21,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.inputs.folder import picture_files
 from zssbir_cli.methods.puxim.config import PuximConfig, VxlConfig
-from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
+from zssbir_cli.methods.puxim.losses import keep_mask, to_grid
 from zssbir_cli.models.clip_text import clean_class_name
 from zssbir_cli.models.encoder import Encoder
 from zssbir_cli.models.known import OFFLINE

@@ -100,7 +100,7 @@ def _resumed(resume: AnyPath, runs: Path, changes: list[str]) -> Recipe:
     except UsageError:
         if not has_checkpoint(run):
             raise
-        from zssbir_cli.embedding.load import open_checkpoint
+        from zssbir_cli.embedding.weights import open_checkpoint
 
         recipe, _ = open_checkpoint(run, "last", verify=False)
         return parse_recipe(dump_recipe(recipe), f"{run}/checkpoints/last/meta.json", changes)

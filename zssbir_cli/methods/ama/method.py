@@ -21,7 +21,7 @@ from zssbir_cli.methods.ama import losses
 from zssbir_cli.methods.ama.clustering import Clusters, recluster
 from zssbir_cli.methods.ama.config import AmaConfig
 from zssbir_cli.methods.ama.head import DinoHead, load_networks
-from zssbir_cli.methods.ama.monitors import complaints, teacher_monitors
+from zssbir_cli.methods.ama.losses import complaints, teacher_monitors
 from zssbir_cli.methods.base import Batch, Method, Position, Probe, StepOutput, measure_means
 from zssbir_cli.models.centring import Centring
 from zssbir_cli.models.encoder import Encoder, build_encoder, check_input

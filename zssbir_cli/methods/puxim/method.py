@@ -15,8 +15,7 @@ from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.base import Batch, Method, StepOutput
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.decoder import MatchDecoder, interaction_loss, other_class
-from zssbir_cli.methods.puxim.losses import reconstruction_loss, triplet_loss
-from zssbir_cli.methods.puxim.masks import keep_mask, to_grid
+from zssbir_cli.methods.puxim.losses import keep_mask, reconstruction_loss, to_grid, triplet_loss
 from zssbir_cli.methods.puxim.vxl import LazyScorer
 from zssbir_cli.methods.triplet.method import batch_triplet, supervised_contrast
 from zssbir_cli.models.encoder import Encoder, Features, build_encoder
