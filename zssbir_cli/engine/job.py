@@ -25,7 +25,7 @@ class Job:
     validate: Validate | None = None
     """None where nothing is held out: `checkpoints/best` is then the last."""
     overfit: int | None = None
-    """Train on the first so many batches again and again (for debugging)."""
+    """Train on the first `overfit` batches again and again (for debugging)."""
 
 
 @dataclass(frozen=True)

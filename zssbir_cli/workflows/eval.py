@@ -79,7 +79,7 @@ def evaluate_run(
             and named.
         gallery_extra: more photos for the gallery, relevant to no query: a folder, an embeddings file or a prepared set.
         baselines: also measure chance and the run's frozen start (its embeddings are kept in the run).
-        classes, per_class, seed: only these classes, at most so many images of each, and how they are drawn.
+        classes, per_class, seed: only these classes, at most `per_class` images of each, and how they are drawn.
         k: cuts. report: also write pages and figures. export: `trec` or `trec-all`, beside the result.
 
     Errors: UsageError, DataError, CheckpointError.

@@ -105,5 +105,5 @@ def load(
     """
     weights = choose_weights(run, model, Path(runs), checkpoint)
     embedder = Embedder(weights, choose_device(device), precision=precision, workers=workers)
-    _ = embedder.method  # a checkpoint that is damaged is told now
+    _ = embedder.method  # a damaged checkpoint is reported now
     return Retriever(embedder)

@@ -67,7 +67,7 @@ def train(
         recipe: a shipped recipe's name, a file, or a `Recipe` (then without `data` and `settings`).
         data: the prepared data set. settings: changes of the recipe, {"train.epochs": 5} or ["train.epochs=5"].
         resume: a run or one of its checkpoints to continue (see `find_run`); its recipe is used.
-        overfit: for debugging, train on so many batches only.
+        overfit: for debugging, train on this many batches only.
         hooks: receives every report of the loop (loss, speed, validation); progress: only how far it is.
         tensorboard: also write event files.
 
