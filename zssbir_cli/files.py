@@ -51,6 +51,15 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What keeps the user's file `path` from being written inside becomes a DataError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({reason(error)})") from error
+
+
 def finished_name(name: str) -> str:
     """What a file of that name becomes when its writer ends well; a name that is not of an unfinished file as it is."""
     return _OWNER.sub("", name).removesuffix(PARTIAL)

@@ -129,8 +129,7 @@ def table_of_runs(
     Example: zssbir runs export --format latex --measure mAP@all --measure P@100
     """
     from zssbir_cli.cli.console import note
-    from zssbir_cli.errors import DataError
-    from zssbir_cli.files import reason, write_text
+    from zssbir_cli.files import write_text, writing
     from zssbir_cli.workflows.paper_table import formatted, paper_table
 
     found = paper_table(
@@ -143,8 +142,6 @@ def table_of_runs(
     if out is None:
         print(text, end="")
         return
-    try:
+    with writing(out):
         write_text(out, text)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({reason(error)})") from error
     note(f"written: {out}")

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure as Drawing
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Ints, UInt8
-from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.evaluation.measure import Evaluation, Inputs, comparable, context, groups_of, table_of
 from zssbir_cli.evaluation.results import markdown
@@ -35,11 +34,9 @@ WIDE = 40
 
 def write_report(evaluation: Evaluation, folder: Path, progress: Progress = silent) -> Path:
     """Write report.html, report.md and the figures into `folder`; returns the page's path. DataError: disk."""
-    try:
+    with files.writing(folder):
         drawn = _figures(evaluation, folder, progress)
         files.write_text(folder / "report.md", markdown(evaluation))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot write the report ({files.reason(error)})") from error
     return write_page(folder / "report.html", "report", **_values(evaluation, drawn))
 
 

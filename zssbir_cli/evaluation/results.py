@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from zssbir_cli import __version__
-from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, comparable, context, groups_of, table_of
-from zssbir_cli.files import reason, write_bytes, write_json
+from zssbir_cli.files import write_bytes, write_json, writing
 from zssbir_cli.names import file_part
 
 FORMAT_VERSION = 1
@@ -87,22 +86,18 @@ def write(evaluation: Evaluation, path: Path) -> None:
     """
     metrics = evaluation.metrics
     values = np.stack(list(metrics.columns.values()))
-    try:
-        block = io.BytesIO()  # see `Stage`
-        np.savez_compressed(
-            block,
-            values=values,
-            names=np.array([f"{m.name} {m.convention}".strip() for m in evaluation.measures]),
-            labels=metrics.query_labels,
-            sources=np.array(evaluation.inputs.query.sources),
-            facts=np.array(json.dumps(evaluation.inputs.about.as_json() | {"gallery": metrics.gallery})),
-        )
+    block = io.BytesIO()  # see `Stage`
+    np.savez_compressed(
+        block,
+        values=values,
+        names=np.array([f"{m.name} {m.convention}".strip() for m in evaluation.measures]),
+        labels=metrics.query_labels,
+        sources=np.array(evaluation.inputs.query.sources),
+        facts=np.array(json.dumps(evaluation.inputs.about.as_json() | {"gallery": metrics.gallery})),
+    )
+    with writing(path):
         write_bytes(queries_file(path), block.getbuffer())
         write_json(path, as_json(evaluation))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot write the result ({reason(error)}); choose another place with --out"
-        ) from error
 
 
 def queries_file(path: Path) -> Path:

@@ -27,7 +27,7 @@ from zssbir_cli.evaluation.measure import (
     evaluation_of,
     useful_cuts,
 )
-from zssbir_cli.files import reason, replacing
+from zssbir_cli.files import reason, replacing, writing
 from zssbir_cli.names import counted, listed
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.metrics import Metrics
@@ -140,16 +140,14 @@ def write_trec(
     them. Queries without a relevant photo are in neither file: they enter no mean. Errors: DataError: disk.
     """
     paths = tuple(stem.with_name(f"{stem.name}.{kind}.txt") for kind in ("qrels", "run"))
-    try:
-        with (
-            replacing(paths[0]) as judged,
-            replacing(paths[1]) as ranked,
-            judged.open("w", encoding="utf-8") as qrels,
-            ranked.open("w", encoding="utf-8") as run,
-        ):
-            _write(inputs, qrels, run, depth, device, progress)
-    except OSError as error:
-        raise DataError(f"{paths[1]}: cannot be written ({reason(error)})") from error
+    with (
+        writing(paths[1]),
+        replacing(paths[0]) as judged,
+        replacing(paths[1]) as ranked,
+        judged.open("w", encoding="utf-8") as qrels,
+        ranked.open("w", encoding="utf-8") as run,
+    ):
+        _write(inputs, qrels, run, depth, device, progress)
     return paths[0], paths[1]
 
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Array
-from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.errors import UsageError
 
 INK = (32, 36, 44)
 MUTED = (96, 104, 116)
@@ -54,9 +54,6 @@ def badge(draw: ImageDraw.ImageDraw, x: float, y: float, radius: int, hit: bool)
 
 def save_image(image: Any, path: Path) -> Path:
     """Write a PIL image as PNG, whole or not at all; returns `path`. Raises DataError."""
-    try:
-        with files.replacing(path) as partial:
-            image.save(partial, "PNG")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {files.reason(error)}") from None
+    with files.writing(path), files.replacing(path) as partial:
+        image.save(partial, "PNG")
     return path

@@ -19,7 +19,6 @@ from PIL import Image
 
 from zssbir_cli import files
 from zssbir_cli.arrays import UInt8
-from zssbir_cli.errors import DataError
 
 THUMB = 160
 """Side of a thumbnail in pixels."""
@@ -57,10 +56,8 @@ class Figure:
 
 def write_page(path: Path, template: str, **values: object) -> Path:
     """Fill a template and write the page, whole or not at all; returns `path`. Raises DataError."""
-    try:
+    with files.writing(path):
         files.write_text(path, render(template, **values))
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {files.reason(error)}") from None
     return path
 
 

@@ -20,7 +20,7 @@ from zssbir_cli.embedding.weights import Embeds, RunWeights, Weights, choose_wei
 from zssbir_cli.engine.bundle import pack_run
 from zssbir_cli.engine.runs import find_checkpoint, find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
-from zssbir_cli.files import reason, replacing, write_json
+from zssbir_cli.files import reason, write_bytes, write_json, writing
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.names import file_part
 from zssbir_cli.types import EXPORT_FORMS, AnyPath, Modality, Part
@@ -111,13 +111,10 @@ def export_onnx(weights: Weights, out: Path) -> Exported:
             )
         files = {m.name.lower(): kinds[Modality.PHOTO if alike else m].name for m in Modality}
         about = _about(weights, files, dim) | {"checked_on": source, "least_cosine": least}
-        try:
+        with writing(out):
             for target, content in made.items():
-                with replacing(target) as partial:
-                    partial.write_bytes(content)
+                write_bytes(target, content)
             write_json(Path(f"{stem}.json"), about)
-        except OSError as error:
-            raise DataError(f"{out}: cannot be written ({reason(error)})") from error
     return Exported((*made, Path(f"{stem}.json")), source, least)
 
 

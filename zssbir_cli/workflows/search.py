@@ -16,7 +16,7 @@ from zssbir_cli.data.embeddings import Embeddings
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult
 from zssbir_cli.embedding.gallery import Gallery, Hit, open_gallery
-from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.errors import UsageError
 from zssbir_cli.inputs.folder import Pictures, QueryImage, QueryInputs, expand, read_queries
 from zssbir_cli.names import table_address
 from zssbir_cli.progress import Progress, silent
@@ -281,10 +281,8 @@ def write_result(result: SearchResult, out: Path) -> None:
     elif out.suffix.lower() == ".html":
         write_search_page(result, out)
     else:
-        try:
+        with files.writing(out):
             if out.suffix.lower() == ".csv":
                 files.write_text(out, result_csv(result))
             else:
                 files.write_json(out, result_json(result))
-        except OSError as error:
-            raise DataError(f"{out}: cannot be written ({files.reason(error)})") from error
