@@ -1,9 +1,13 @@
 """Shell completion as bash and zsh ask for it: right words, without torch, and a script that both shells accept."""
 
 import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,8 +75,29 @@ def test_the_script_completes_in_the_shell_itself(shell: str, tmp_path: Path) ->
     ).stdout
     (tmp_path / "complete").write_text(script)
     if shell == "zsh":
-        subprocess.run(["zsh", "-n", str(tmp_path / "complete")], check=True)
+        assert "zssbir train " in pressed_in_zsh("zssbir tra\t", "zssbir train ", tmp_path, env)
         return
     press = f"source {tmp_path}/complete; COMP_WORDS=(zssbir tra); COMP_CWORD=1; _zssbir_completion zssbir; echo ${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "-c", press], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["train"]
+
+
+def pressed_in_zsh(keys: str, wanted: str, folder: Path, env: dict[str, str]) -> str:
+    """What an interactive zsh shows after `keys`, until that holds `wanted` (or a minute is over)."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(folder)
+        os.execvpe("zsh", ["zsh", "-f", "-i"], env | {"TERM": "dumb", "HOME": str(folder)})
+    os.write(terminal, b"autoload -Uz compinit; compinit -u; source ./complete; echo rea''dy\n")
+    shown = ""
+    try:
+        for text, after in (("ready\r\n", keys), (wanted, "")):
+            until = time.monotonic() + 60
+            while text not in shown and time.monotonic() < until:
+                if select.select([terminal], [], [], 0.2)[0]:
+                    shown += os.read(terminal, 4096).decode(errors="replace")
+            os.write(terminal, after.encode())
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return shown
