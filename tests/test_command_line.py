@@ -12,6 +12,7 @@ import pytest
 
 from zssbir_cli.cli import mistakes
 from zssbir_cli.cli.app import app
+from zssbir_cli.cli.console import table
 
 ZSSBIR = [sys.executable, "-m", "zssbir_cli"]
 
@@ -99,6 +100,20 @@ def test_every_command_has_an_example_and_speaks_no_python() -> None:
             assert "Example: zssbir " in text, name
         assert not re.search(r"<(?!class)\w+|list\[|\bINTEGER\b|int range|\.\.\.\]\.\.\.", text), (name, text)
         assert not re.search(r"\bx[<>]=|<=x|\[\[|\{[A-Z]", text), (name, text)
+
+
+def test_a_narrow_table_leaves_out_its_spare_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("mAP@all", "40.79", "36.42 - 45.22", "28.03 - 55.07")]
+    columns = ("measure", "%", "95 % over queries", "95 % over classes")
+    for width, lines, said in ((80, 3, ""), (40, 3, "no room for 95 % over queries and 95 % over classes")):
+        monkeypatch.setenv("COLUMNS", str(width))
+        table(columns, rows, spare=2)
+        shown = capsys.readouterr()
+        assert len(shown.out.splitlines()) == lines
+        assert ("28.03 - 55.07" in shown.out) == (width == 80)
+        assert said in shown.err
 
 
 def test_a_short_option_means_one_thing_and_out_has_one_everywhere() -> None:

@@ -121,7 +121,7 @@ def test_what_unseen_means(value: str, classes: tuple[str, ...], meaning: Unseen
         (
             "ant,belll,zebra",
             CLASSES,
-            r"'belll' is not a class of the data \(nor are 1 others\); did you mean 'bell'",
+            r"'belll', 'zebra' are not classes of the data; did you mean 'bell'",
         ),
     ],
 )

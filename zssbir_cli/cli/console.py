@@ -20,11 +20,14 @@ def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None, spare: int = 0
+) -> None:
     """Print a table on stdout that fits the terminal (or COLUMNS); numbers are right-aligned.
 
-    Where the columns do not fit side by side without breaking words, each row becomes a short block of lines.
-    Names are printed as they are, never as markup.
+    Where the columns do not fit side by side without breaking words, the last `spare` ones are left out and named on
+    stderr; where that does not help, each row becomes a short block of lines. Names are printed as they are, never as
+    markup.
     """
     if title:
         print(title)
@@ -35,6 +38,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str |
         widths = fitting_widths([list(columns), *cells], room - gap * (len(columns) - 1))
         if widths is not None:
             return _print_grid(columns, cells, widths, numeric, gap)
+    if spare:
+        kept = len(columns) - spare
+        table(columns[:kept], [row[:kept] for row in rows])
+        return note(f"no room for {' and '.join(columns[kept:])}: see the report, or use a wider terminal")
     return _print_blocks(columns, cells, room)
 
 

@@ -156,7 +156,7 @@ def _print_result(found: "Evaluation") -> None:
         note(line)
     gallery = f"{found.metrics.queries:,} queries, gallery of {found.metrics.gallery:,}"
     head, *rows = table_of(found)
-    table(head, rows, f"{found.inputs.about.headline}: {gallery} (percent)")
+    table(head, rows, f"{found.inputs.about.headline}: {gallery} (percent)", spare=2)
     if groups := groups_of(found):
         table(groups[0], groups[1:])
 

@@ -146,6 +146,6 @@ def _named(names: Sequence[str], classes: Sequence[str]) -> Unseen:
     missing = [n for n, name in found.items() if name is None]
     if missing:
         hint = suggestion(missing[0], classes) or f"; its classes are {listed(sorted(classes))}"
-        more = f" (nor are {len(missing) - 1} others)" if len(missing) > 1 else ""
-        raise UsageError(f"--unseen: {missing[0]!r} is not a class of the data{more}{hint}")
+        are = "is not a class" if len(missing) == 1 else "are not classes"
+        raise UsageError(f"--unseen: {listed(missing, 4)} {are} of the data{hint}")
     return Unseen(names=frozenset(name for name in found.values() if name is not None))

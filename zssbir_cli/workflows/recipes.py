@@ -10,7 +10,7 @@ from zssbir_cli.engine.runs import find_run, has_checkpoint
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.models.known import check_clip_name, check_timm_name, check_weight_file
-from zssbir_cli.names import suggestion
+from zssbir_cli.names import listed, suggestion
 from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe, parse_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import AnyPath
@@ -84,10 +84,12 @@ def check_names(recipe: Recipe) -> None:
 
 
 def neighbour(root: Path) -> str:
-    """`; did you mean 'data/cats'?` for the prepared set beside `root` whose name is closest, else an empty text."""
+    """`; did you mean 'data/cats'?` for the prepared set beside `root` whose name is closest, else those that are there, else
+    an empty text."""
     with suppress(OSError):
         beside = [str(p) for p in root.parent.iterdir() if (p / "manifest.json").is_file()]
-        return suggestion(str(root), beside)
+        there = f"; prepared sets here: {listed(sorted(beside), 4)}" if beside else ""
+        return suggestion(str(root), beside) or there
     return ""
 
 
