@@ -19,7 +19,9 @@ def demo(
     per_class: int | None = option(
         None, "N", "Photos per class, and 3/4 as many sketches.  [default: 40; 10 with --quick]", min=2
     ),
-    quick: bool = flag("Fewer pictures and steps: about a minute, with lower numbers.", "--quick"),
+    quick: bool = flag(
+        "Fewer and smaller pictures: a third of the time or less, with lower numbers.", "--quick"
+    ),
     as_json: options.Json = False,
 ) -> None:
     """See everything in minutes, offline: draw a data set, train on it, and search it by unseen classes.

@@ -38,7 +38,7 @@ from zssbir_cli.workflows.prepare import prepare_demo
 from zssbir_cli.workflows.train import train
 
 QUICK = (
-    "data.size=64", "train.epochs=3", "train.steps_per_epoch=40", "train.validate_every=1", "optim.warmup_steps=10",
+    "data.size=64", "train.epochs=3", "train.steps_per_epoch=30", "train.validate_every=1", "optim.warmup_steps=10",
 )  # fmt: skip
 """Changes of the recipe for `--quick`; the numbers then show that it works, not how well."""
 QUICK_PHOTOS = 10
