@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 import zssbir_cli as zssbir
 from zssbir_cli.types import Modality
+from zssbir_cli.workflows.load import CHUNK
 
 DOCS = Path(__file__).parents[1] / "docs"
 STORY = ("prepare", "train", "embed", "load", "search", "evaluate", "evaluate_file")
@@ -126,6 +127,7 @@ def test_wrong_pictures_are_named(told: Path, monkeypatch: pytest.MonkeyPatch) -
     Path("broken.jpg").write_bytes(b"\xff\xd8\xff no")
     for wrong, words in (
         ([drawing(), Image.new("L", (9, 9), 255)], "sketch 2: blank"),
+        ([*[drawing()] * (CHUNK + 1), Image.new("L", (9, 9), 255)], f"sketch {CHUNK + 2}: blank"),
         ("broken.jpg", "broken.jpg"),
         ("nowhere.png", "nowhere.png"),
         ([object()], "sketch 1: give a file, a PIL image"),

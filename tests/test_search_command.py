@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from prepare_helpers import CLASSES, make_folder
 from retrieval_helpers import make_run
 
 from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.workflows import search as workflow
 from zssbir_cli.workflows.embed import embed
+from zssbir_cli.workflows.load import load
+from zssbir_cli.workflows.prepare import prepare
 
 
 def draw(path: Path, fill: int = 0) -> Path:
@@ -123,6 +126,40 @@ def test_a_photo_finds_more_like_itself_but_not_itself(tmp_path: Path, run: Path
     (tmp_path / "bad.jpg").write_bytes(b"nope")
     with pytest.raises(DataError, match=r"bad\.jpg"):
         workflow.search_sketches([], folder, run=run, like=[tmp_path / "bad.jpg"])
+
+
+def large_photo(path: Path) -> Path:
+    """A JPEG whose pixels the network sees differently when it is decoded at a part of its size."""
+    rng = np.random.default_rng(4)
+    Image.fromarray(rng.integers(0, 256, (1600, 1280, 3), dtype=np.uint8)).save(path, quality=40)
+    return path
+
+
+def test_a_large_photo_is_decoded_in_the_same_way_as_query_and_in_the_gallery(
+    tmp_path: Path, run: Path, folder: Path
+) -> None:
+    large = large_photo(folder / "large.jpg")
+    query = tmp_path / "query.jpg"
+    query.write_bytes(large.read_bytes())
+    result = workflow.search_sketches([], folder, run=run, k=1, like=[query])
+    hit = result.found[0].hits[0]
+    assert hit.source == "large.jpg"
+    assert hit.score == pytest.approx(1, abs=1e-6)
+    retriever = load(run, device="cpu", workers=0)
+    row = result.gallery.embedding[list(result.gallery.sources).index("large.jpg")]
+    (vector,) = retriever.embed([query])
+    assert vector @ row == pytest.approx(1, abs=1e-6)
+    file = embed(run, photos=folder, out=tmp_path / "g.h5").files[0]
+    assert workflow.search_sketches([], file, k=1, like=[query]).found[0].hits[0].score == pytest.approx(1)
+
+
+def test_a_large_photo_of_a_prepared_set_is_like_itself(tmp_path: Path, run: Path) -> None:
+    """Stored images are decoded whole, and so is the query."""
+    pictures = make_folder(tmp_path / "pics")
+    large = large_photo(pictures / "photo" / CLASSES[0] / "large.jpg")
+    prepare(pictures, out=tmp_path / "data", unseen="all")
+    result = workflow.search_sketches([], tmp_path / "data", run=run, k=1, like=[large])
+    assert result.found[0].hits[0].score == pytest.approx(1, abs=1e-6)
 
 
 def test_nothing_above_the_least_score_is_said(tmp_path: Path, run: Path, folder: Path) -> None:

@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from zssbir_cli.errors import DataError
-from zssbir_cli.inputs.folder import read_photo, read_sketch
+from zssbir_cli.inputs.folder import read_photo, sketch_of
 from zssbir_cli.preparation.svg import harmless, rasterise
 
 NS = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 40 40"'
 LINE = '<path d="M4 4L36 16" stroke="black" stroke-width="2"/>'
 BOMB = '<!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+
+
+def drawn(path: Path) -> Tensor:
+    return sketch_of(path.read_bytes(), path)
 
 
 def svg(inside: str, before: str = "") -> str:
@@ -55,7 +60,7 @@ def test_local_pictures_are_not_read(tmp_path: Path, attribute: str, place: str)
     (tmp_path / "a.svg").write_text(
         svg(f'{LINE}<image {attribute}="{link}" x="0" y="20" width="20" height="20"/>')
     )
-    image = read_sketch(tmp_path / "a.svg")[0].numpy()
+    image = drawn(tmp_path / "a.svg")[0].numpy()
     assert (image[300:] == 255).all()
     assert (image[:300] < 128).any()
 
@@ -85,7 +90,7 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"><path d="M4 4
 @pytest.mark.parametrize("color", ["black", "white", "#888"])
 def test_svg_sketches_are_dark_on_white(tmp_path: Path, color: str) -> None:
     (tmp_path / "a.svg").write_text(SVG.format(color))
-    image = read_sketch(tmp_path / "a.svg")
+    image = drawn(tmp_path / "a.svg")
     assert image.shape == (1, 256, 512)
     assert image[0, 0, -1] == 255
     assert image[0, 128, 256] < 180
@@ -95,7 +100,7 @@ def test_svg_sketches_are_dark_on_white(tmp_path: Path, color: str) -> None:
 def test_broken_svg_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.svg").write_text(text)
     with pytest.raises(DataError, match=r"a\.svg"):
-        read_sketch(tmp_path / "a.svg")
+        drawn(tmp_path / "a.svg")
 
 
 def test_svg_of_extreme_shape_is_small() -> None:
@@ -107,7 +112,7 @@ def test_transparent_sketch_and_unreadable_photo(tmp_path: Path) -> None:
     image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     image.paste((0, 0, 0, 255), (5, 5, 15, 7))
     image.save(tmp_path / "t.png")
-    sketch = read_sketch(tmp_path / "t.png")
+    sketch = drawn(tmp_path / "t.png")
     assert (int(sketch[0, 0, 0]), int(sketch[0, 6, 10])) == (255, 0)
     (tmp_path / "b.jpg").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"b\.jpg: not an image"):

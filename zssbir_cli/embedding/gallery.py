@@ -55,6 +55,11 @@ class Gallery:
     note: str = ""
     table: GalleryTable | None = None
 
+    @property
+    def of_files(self) -> bool:
+        """Whether its photos are files as found, and not the images of a prepared set."""
+        return not self.stored.info.data_identity
+
     @cached_property
     def rows(self) -> range:
         """Rows of the photos in the file. Errors: DataError when there is none; UsageError for a table as a whole."""

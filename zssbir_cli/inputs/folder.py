@@ -81,11 +81,6 @@ def photo_of(raw: bytes, path: Path, size: int | None = None) -> Tensor:
         raise DataError(f"{path}: {error}") from None
 
 
-def read_sketch(path: Path) -> Tensor:
-    """A sketch file, SVG included, as dark ink on white, uint8 [1, H, W]. DataError naming the file."""
-    return sketch_of(_read(path), path)
-
-
 def sketch_of(raw: bytes, path: Path) -> Tensor:
     """The bytes of a sketch file as dark ink on white, uint8 [1, H, W]. DataError naming the file."""
     try:
@@ -122,27 +117,30 @@ class QueryImage:
     modality: Modality
     image: Tensor
     note: str = ""
+    raw: bytes = b""
+    """A photo's file."""
 
 
 def read_queries(
-    sketches: Pictures, photos: Pictures = ()
+    sketches: Pictures, photos: Pictures = (), *, size: int | None = None, first: int = 1
 ) -> tuple[list[QueryImage], list[tuple[Path, str]]]:
     """The queries, sketches first, and those that are left out with the reason: broken or blank. A picture that is no
-    file is called by its kind and number (`sketch 1`).
+    file is called by its kind and number (`sketch 1`), counted from `first`. `size`: what photos will be resized to
+    (`preparation.clean.photo`).
 
     Errors: DataError when a place does not exist or no query remains.
     """
     queries: list[QueryImage] = []
     left_out: list[tuple[Path, str]] = []
     for modality, places in ((Modality.SKETCH, sketches), (Modality.PHOTO, photos)):
-        for number, picture in enumerate(expand(places), 1):
+        for number, picture in enumerate(expand(places), first):
             path = (
                 Path(picture)
                 if isinstance(picture, str | Path)
                 else Path(f"{modality.name.lower()} {number}")
             )
             try:
-                queries.append(_query(picture, path, modality))
+                queries.append(_query(picture, path, modality, size))
             except DataError as error:
                 left_out.append((path, str(error).removeprefix(f"{path}: ")))
     if not queries:
@@ -152,11 +150,11 @@ def read_queries(
     return queries, left_out
 
 
-def _query(picture: Picture, path: Path, modality: Modality) -> QueryImage:
-    raw = None if isinstance(picture, str | Path) else _png(picture, path)
+def _query(picture: Picture, path: Path, modality: Modality, size: int | None) -> QueryImage:
+    raw = _read(path) if isinstance(picture, str | Path) else _png(picture, path)
     if modality is Modality.PHOTO:
-        return QueryImage(path, modality, read_photo(path) if raw is None else photo_of(raw, path))
-    image = read_sketch(path) if raw is None else sketch_of(raw, path)
+        return QueryImage(path, modality, photo_of(raw, path, size), raw=raw)
+    image = sketch_of(raw, path)
     if ink_box(image) is None:
         raise DataError(BLANK)
     shaded = float(((image > 40) & (image < 215)).float().mean())
@@ -200,10 +198,13 @@ def _existing(place: Path) -> tuple[list[Path], str]:
 
 
 class QueryInputs(Dataset[Tensor]):
-    """Queries of one modality as network inputs, uint8 [1 or 3, size, size]."""
+    """Queries of one modality as network inputs, uint8 [1 or 3, size, size]. `of_files`: photos are decoded as those of a
+    folder are, large ones at a part of their size, so that a photo is itself there."""
 
-    def __init__(self, queries: Sequence[QueryImage], size: int, sketch_crop: bool = True) -> None:
-        self.queries, self.size, self.sketch_crop = queries, size, sketch_crop
+    def __init__(
+        self, queries: Sequence[QueryImage], size: int, sketch_crop: bool = True, of_files: bool = False
+    ) -> None:
+        self.queries, self.size, self.sketch_crop, self.of_files = queries, size, sketch_crop, of_files
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -211,5 +212,6 @@ class QueryInputs(Dataset[Tensor]):
     def __getitem__(self, i: int) -> Tensor:
         query = self.queries[i]
         if query.modality is Modality.PHOTO:
-            return resize_photo(query.image, self.size)
+            image = photo_of(query.raw, query.path, self.size) if self.of_files else query.image
+            return resize_photo(image, self.size)
         return square_sketch(query.image, self.size, self.sketch_crop)

@@ -59,6 +59,8 @@ class LiveGallery:
         """Number of photos."""
         self.size, self.sketch_crop = gallery.embedder.size, gallery.embedder.sketch_crop
         """Side of the network input, pixels; whether drawings are cropped to their ink."""
+        self.of_files = gallery.of_files
+        """See `Gallery`."""
         self.reads_text = gallery.embedder.weights.text_is_here
         """Whether words can be searched for: the weights have a text side, and it is on this machine."""
         self._stamp, self._checked = _stamp(gallery.stored.path), time.monotonic()

@@ -114,7 +114,8 @@ def _image(fields: Mapping[str, Any], gallery: LiveGallery) -> tuple[Tensor, Mod
     """The network input that the fields hold: `image` (a drawing), `photo`, or `strokes`."""
     try:
         if fields.get("photo"):
-            pixels = _pixels(photo(_sent(fields["photo"]), gallery.size))
+            size = gallery.size if gallery.of_files else None
+            pixels = _pixels(photo(_sent(fields["photo"]), size))
             return resize_photo(pixels.permute(2, 0, 1), gallery.size), Modality.PHOTO
         if fields.get("image"):
             sketch = _pixels(drawing(_sent(fields["image"])))[None]

@@ -49,7 +49,8 @@ class Retriever:
         for start in range(0, len(given), CHUNK):
             progress(f"embedding {modality}s", start, len(given))
             some = given[start : start + CHUNK]
-            found, bad = read_queries(*((some, ()) if kind is Modality.SKETCH else ((), some)))
+            places = (some, ()) if kind is Modality.SKETCH else ((), some)
+            found, bad = read_queries(*places, size=self.embedder.size, first=start + 1)
             if bad:
                 raise DataError(f"{bad[0][0]}: {bad[0][1]}")
             inputs = QueryInputs(found, self.embedder.size, self.embedder.sketch_crop)

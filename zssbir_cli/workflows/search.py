@@ -13,7 +13,6 @@ from torch.nn import functional
 from zssbir_cli import files
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Embeddings
-from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult
 from zssbir_cli.embedding.gallery import Gallery, Hit, open_gallery
 from zssbir_cli.errors import UsageError
@@ -182,7 +181,7 @@ def _asked(sketches: Pictures, like: Pictures, text: str, k: int, min_score: flo
 def _search(opened: Gallery, asked: _Asked, progress: Progress, approximate: bool = False) -> SearchResult:
     """The photos of each query."""
     most = asked.k + any(q.modality is Modality.PHOTO for q in asked.queries)
-    vectors = _vectors(opened.embedder, asked.queries, asked.text)
+    vectors = _vectors(opened, asked.queries, asked.text)
     opened = opened.narrowed(vectors, most, approximate=approximate)
     nearest = opened.nearest(vectors, most, progress if len(opened.rows) > SHOW_PROGRESS else silent)
     share = _share(opened, vectors[:CHECKED], nearest, most) if approximate else None
@@ -216,10 +215,11 @@ def _share(opened: Gallery, vectors: Tensor, nearest: list[list[Hit]], k: int) -
     return sum(len(right & hits) for right, hits in names) / sum(len(right) for right, _ in names)
 
 
-def _vectors(embedder: Embedder, queries: list[QueryImage], text: str) -> Tensor:
+def _vectors(gallery: Gallery, queries: list[QueryImage], text: str) -> Tensor:
     """Unit embeddings [N, D] of the queries, sketches first, each with the text if there is one; of the text alone."""
+    embedder = gallery.embedder
     vectors = [
-        embedder.embed(QueryInputs(some, embedder.size, embedder.sketch_crop), modality)
+        embedder.embed(QueryInputs(some, embedder.size, embedder.sketch_crop, gallery.of_files), modality)
         for modality in (Modality.SKETCH, Modality.PHOTO)
         if (some := [q for q in queries if q.modality is modality])
     ]
