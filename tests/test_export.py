@@ -148,6 +148,12 @@ def test_a_run_as_one_file_serves_as_the_run(run: Path, tmp_path: Path) -> None:
     assert place in again.result.parents
     with pytest.raises(UsageError, match="no state to continue from"):
         choose_recipe(resume=bundle)
+    before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    with pytest.raises(UsageError, match="no state to continue from"):
+        train(RunWeights.open(place, "best").recipe, resume=bundle, device="cpu")
+    with pytest.raises(CheckpointError, match="last is gone"):  # the unpacked folder has no state either
+        train(RunWeights.open(place, "best").recipe, resume=place, device="cpu")
+    assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file() and p.name != ".lock"} == before
 
 
 def test_without_a_best_checkpoint_the_last_one_is_packed(run: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from zssbir_cli.compute import distributed
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.changes import FREE_KEYS, Change, changes
-from zssbir_cli.engine.checkpoint import CheckpointInfo
+from zssbir_cli.engine.checkpoint import META, CheckpointInfo
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.step import Stepper
@@ -39,15 +39,28 @@ def check_resume(run: RunDir, source: Path | None = None) -> Path | None:
     """The checkpoint to resume from: `source`, or `last`, or the one before where a kill left no `last`; None when
     the run was ended before its first one.
 
-    Raises CheckpointError, before anything is written, when it belongs to another recipe or data set.
+    Raises CheckpointError, before anything is written, when it belongs to another recipe or data set, or when `last` has
+    been removed and starting over would overwrite what else there is.
     """
     path = source or run.checkpoints / "last"
     if source is None and not path.exists():
         path = checkpoint.previous(path)
         if not path.exists():
+            _check_nothing_lost(run)
             return None
     check_same(checkpoint.inspect(path, verify=False), run)
     return path
+
+
+def _check_nothing_lost(run: RunDir) -> None:
+    """A kill at the end of the first epoch leaves `best` without `last`; later on nothing does."""
+    for meta in sorted(run.checkpoints.glob(f"*/{META}")):
+        info = checkpoint.inspect(meta.parent, verify=False)
+        if info.epoch > 1:
+            raise CheckpointError(
+                f"{run.checkpoints / 'last'} is gone, and without its state the run cannot be continued (starting over would "
+                f"overwrite {meta.parent.name}, of epoch {info.epoch}); start a new run"
+            )
 
 
 def check_same(info: CheckpointInfo, run: RunDir) -> None:

@@ -34,12 +34,8 @@ def choose_recipe(
     changes = overrides(settings)
     if data is not None:
         changes.append(f"data.root={json.dumps(str(data))}")
-    if resume is not None and Path(resume).suffix.lower() == ".zip":
-        raise UsageError(
-            f"{resume}: an exported run holds no state to continue from; resume the run's folder"
-        )
     if resume is not None:
-        find_run(resume, Path(runs))  # what is no run is refused
+        check_resumable(resume, Path(runs))
     if recipe is not None:
         chosen = load_recipe(find_recipe(str(recipe)), changes)
     elif resume is not None:
@@ -48,6 +44,15 @@ def choose_recipe(
         raise UsageError("give --recipe NAME (see `zssbir recipes`), or --resume RUN")
     check_data(chosen)
     return chosen
+
+
+def check_resumable(resume: AnyPath, runs: Path) -> None:
+    """Refuse what is no run, and an exported one, which would be trained where it is unpacked. Errors: UsageError."""
+    if Path(resume).suffix.lower() == ".zip":
+        raise UsageError(
+            f"{resume}: an exported run holds no state to continue from; resume the run's folder"
+        )
+    find_run(resume, runs)
 
 
 def overrides(settings: Settings) -> list[str]:

@@ -24,7 +24,7 @@ from zssbir_cli.recipe.loader import dump_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import AnyPath
 from zssbir_cli.viz.curves import save_curves
-from zssbir_cli.workflows.recipes import Settings, choose_recipe
+from zssbir_cli.workflows.recipes import Settings, check_resumable, choose_recipe
 from zssbir_cli.workflows.setup import Setup, build_job
 
 
@@ -82,6 +82,8 @@ def train(
     elif data is not None or settings:
         raise UsageError("data and settings apply to a recipe given by name or file, not to a Recipe")
     runs = Path(runs)
+    if resume is not None:
+        check_resumable(resume, runs)
     where = choose_device(device)
     with distributed.session(where), ExitStack() as stack:
         setup = Setup.build(recipe, where)
