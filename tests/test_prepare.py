@@ -189,6 +189,32 @@ def test_bad_options_name_themselves(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"unseen": "ant,bell", "val_classes": 0, "seed": 3},
+            "--seed 3 has no effect: nothing is drawn here",
+        ),
+        ({"unseen": "all", "seed": 3}, "--seed 3 has no effect"),
+        ({"unseen": "all", "val_classes": 1}, "--val-classes 1 has no effect where all classes are unseen"),
+        ({"unseen": "all", "holdout": 1}, "--holdout 1 has no effect where all classes are unseen"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    folder: Path, tmp_path: Path, options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        prepare_own([folder], out=tmp_path / "out", choices=Choices(**options))  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [{"subset": 1}, {"holdout": 1}, {"val_classes": 2}])
+def test_a_seed_that_draws_is_taken(folder: Path, tmp_path: Path, options: dict[str, int]) -> None:
+    choices = Choices(**{"unseen": "ant,bell", "val_classes": 0, "seed": 3, **options})  # type: ignore[arg-type]
+    assert prepare_own([folder], out=tmp_path / "out", choices=choices).manifest.options["seed"] == 3
+
+
 def test_unseen_by_fraction_file_and_seed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("# mine\nant\n\nBELL\n")
     by_file = run(folder, tmp_path / "a", unseen=str(tmp_path / "names.txt")).manifest

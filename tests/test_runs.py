@@ -271,6 +271,13 @@ def test_options_that_would_do_nothing_are_refused(place: Path) -> None:
             evaluate(*mode)
 
 
+def test_a_checkpoint_is_named_once(place: Path) -> None:
+    named = str(latest_run() / "checkpoints" / "last")
+    with pytest.raises(UsageError, match=r"--checkpoint best has no effect with --run .*last, which names a"):
+        evaluate("--run", named, "--checkpoint", "best")
+    assert evaluate("--run", named, "--checkpoint", "last")["which"] == "last"
+
+
 def test_a_read_only_run_can_be_evaluated_elsewhere(place: Path) -> None:
     run = latest_run()
     forget(run)

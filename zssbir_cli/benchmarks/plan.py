@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from zssbir_cli.benchmarks.assemble import benchmark_items, find
-from zssbir_cli.benchmarks.layouts import PUBLISHED
-from zssbir_cli.benchmarks.lists import Lists, check_same_split, find_faults, read_lists, train_classes
+from zssbir_cli.benchmarks.layouts import PUBLISHED, Kind
+from zssbir_cli.benchmarks.lists import TRAIN, Lists, check_same_split, find_faults, read_lists, train_classes
 from zssbir_cli.benchmarks.splits import Split
 from zssbir_cli.data.manifest import OLD_MARK, ClassInfo, Leak
 from zssbir_cli.errors import DataError, UsageError
@@ -52,6 +52,11 @@ def plan_benchmark(
     found = find(split.dataset, sources)
     classes = _classes(split, listed, choices)
     holdout = split.holdout if choices.holdout is None else choices.holdout
+    choices.check_seed(bool(choices.val_classes or holdout))
+    if choices.holdout is not None and listed.lists is not None and listed.lists.lists(TRAIN, Kind.SKETCH):
+        raise UsageError(
+            f"--holdout {choices.holdout} has no effect with --lists, which say which sketches are held out; leave it out"
+        )
     items, told = benchmark_items(
         found, sources, split, classes, lists=listed.lists, choices=choices, holdout=holdout
     )

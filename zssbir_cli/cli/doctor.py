@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import typer
+
 from zssbir_cli.cli import options
 from zssbir_cli.cli.options import flag, option
 
 
 def doctor(
+    context: typer.Context,
     data: Path | None = option(None, "DIR", "Also check a prepared data set."),
     run: str | None = option(None, "RUN", "Also check a run: its folder, its name, or latest."),
     runs: options.Runs = Path("runs"),
@@ -21,9 +24,12 @@ def doctor(
 
     from zssbir_cli.cli.console import table
     from zssbir_cli.cli.display import progress
+    from zssbir_cli.errors import UsageError
     from zssbir_cli.names import counted
     from zssbir_cli.workflows.doctor import PROBLEM, WARNING, diagnose
 
+    if run is None and "runs" in options.given(context):
+        raise UsageError("--runs has no effect without --run; name a run, or leave it out")
     with progress("doctor: checking versions") as display:
         found = diagnose(data=data, run=run, runs=runs, network=network, progress=display)
     if as_json:

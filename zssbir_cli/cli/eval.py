@@ -50,7 +50,7 @@ def evaluate(
         "Show chance and the run's frozen start beside it.", "--baselines/--no-baselines", default=True
     ),
     per_class: options.PerClass = None,
-    seed: int = option(0, "N", "Seed of the images that a protocol or --per-class draws."),
+    seed: int = option(0, "N", "Seed of the images that a protocol or --per-class draws.", min=0),
     k: list[int] = option([100, 200], "N", "Cut-off of mAP@k, P@k and recall@k (repeatable).", "-k", min=1),
     report: bool = flag("Write the HTML page, Markdown and figures.", "--report/--no-report", default=True),
     out: Path | None = option(
@@ -78,6 +78,7 @@ def evaluate(
 
     _refuse_idle(context)
     options.one_of_run_and_model(context)
+    _refuse_idle_seed(context)
     options.needs_data(model, data)
     _check_files(export, embeddings, qrels, gallery_extra)
     if compare is not None:
@@ -146,6 +147,17 @@ def _refuse_idle(context: typer.Context) -> None:
         options.allow_only(context, given[mode], mode, *MODES[mode])
     elif "ties" in given:
         raise UsageError("--ties is for a ranking in TREC format (--qrels FILE --run FILE)")
+    values = context.params
+    if mode == "embeddings" and "report" in given and values["report"] and "out" not in given:
+        raise UsageError("--report needs --out FOLDER with --embeddings")
+    if mode == "compare" and "split" in given and all(Path(name).is_file() for name in values["compare"]):
+        raise UsageError("--split has no effect between two result files; leave it out")
+    from zssbir_cli.evaluation.protocols import DRAWN
+
+    if "seed" in given and values["split"] not in DRAWN and values["per_class"] is None:
+        raise UsageError(
+            f"--seed has no effect with --split {values['split']}, which draws nothing; leave it out"
+        )
 
 
 def _print_result(found: "Evaluation") -> None:

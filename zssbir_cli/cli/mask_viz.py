@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import typer
+
 from zssbir_cli.cli import options
 from zssbir_cli.cli.options import option
+from zssbir_cli.errors import UsageError
 
 
 def mask_viz(
+    context: typer.Context,
     images: list[Path] = option([], "PATH", "Your own photos: files or folders (repeatable).", "--photos"),
     classes: list[str] = option([], "NAMES", "Classes of the data set to show (repeatable)."),
     text: list[str] = option([], "WORDS", "Words to look for instead of the class name (repeatable)."),
@@ -45,6 +49,7 @@ def mask_viz(
     from zssbir_cli.engine.runs import find_run
     from zssbir_cli.models.known import check_clip_name
 
+    _refuse_idle(context)
     for place in images:
         options.exists(place, "--photos")
     if run is not None:
@@ -63,3 +68,22 @@ def mask_viz(
     note(outcome.heading)
     print(outcome.sheet)
     print(outcome.page)
+
+
+def _refuse_idle(context: typer.Context) -> None:
+    """Refuse options that would do nothing. Errors: UsageError."""
+    found, values = options.given(context), context.params
+    idle: list[str] = []
+    why = ""
+    if values["images"]:
+        idle = [name for name in ("data", "classes") if name in found]
+        why = "--photos, which brings its own pictures"
+    elif values["model"] == "offline":
+        idle, why = (
+            [name for name in ("weights",) if name in found],
+            "--vxl offline, which brings its own weights",
+        )
+    if "runs" in found and values["run"] is None and (values["images"] or values["data"] is not None):
+        idle, why = ["runs"], "--photos or --data without --run"
+    if idle:
+        raise UsageError(f"{found[idle[0]]} has no effect with {why}; leave it out")

@@ -192,7 +192,12 @@ def one_of_run_and_model(context: typer.Context, *idle: str) -> None:
     elif "run" in found and "qrels" not in found:  # with --qrels it is a file
         from zssbir_cli.engine.runs import find_run
 
-        find_run(context.params["run"], context.params["runs"])
+        named = find_run(context.params["run"], context.params["runs"], which="").which
+        if named and "checkpoint" in found and context.params["checkpoint"] != named:
+            raise UsageError(
+                f"--checkpoint {context.params['checkpoint']} has no effect with --run {context.params['run']}, which names a "
+                "checkpoint itself; leave one of them out"
+            )
 
 
 def of_embeddings(context: typer.Context, gallery: Path) -> None:

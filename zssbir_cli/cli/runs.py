@@ -8,6 +8,7 @@ import typer
 from zssbir_cli.cli import complete, options
 from zssbir_cli.cli.mistakes import Command, Group
 from zssbir_cli.cli.options import option, shared
+from zssbir_cli.errors import UsageError
 
 app = typer.Typer(
     name="runs",
@@ -32,6 +33,8 @@ def runs(
     """
     context.obj = root
     if context.invoked_subcommand is not None:
+        if json_:
+            raise UsageError(f"--json goes behind `runs {context.invoked_subcommand}`, where there is one")
         return
     import json
 

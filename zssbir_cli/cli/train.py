@@ -88,7 +88,7 @@ def _check_modes(context: typer.Context, *, check: bool, profile: bool, resume: 
     if check:
         options.allow_only(context, "--check", *recipe, "resume", "runs", "check")
     elif profile:
-        options.allow_only(context, "--profile", *recipe, "resume", "runs", "profile")
+        options.allow_only(context, "--profile", *recipe, "profile", *(("resume", "runs") if resume else ()))
     elif resume:
         options.allow_only(context, "--resume", *recipe, "resume", "runs", "overfit", "tensorboard")
 

@@ -27,6 +27,9 @@ PROTOCOLS: dict[str, str] = {
     "gzs-distractors-equal": "generalised (distractors): as many seen photos are added as there are unseen ones",
 }
 
+DRAWN = frozenset(PROTOCOLS) - {"zs", "val", "gzs-distractors"}
+"""Protocols that draw by a seed."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -49,6 +49,14 @@ class Choices:
         if name is not None and (fault := name_fault(name)):
             raise UsageError(f"--name {name!r} {fault}; --out says where the set goes")
 
+    def check_seed(self, drawn: bool) -> None:
+        """Raises UsageError for a seed where no class and no image is drawn by it."""
+        if self.seed and not drawn and not self.holdout and self.subset is None:
+            raise UsageError(
+                f"--seed {self.seed} has no effect: nothing is drawn here (no number of unseen or validation classes, no "
+                "--holdout, no --per-class); leave it out"
+            )
+
     def record(self) -> dict[str, str | int | float | bool | None]:
         """What the manifest keeps of them for every kind of data."""
         clean = self.build.clean

@@ -36,6 +36,14 @@ def plan_own(
         raise DataError(f"left out: {'; '.join(files.left_out)} (--strict; without it they are reported)")
     held_out = choices.val_classes if val is None else frozenset(val)
     classes = assign_roles(names, unseen, val_classes=held_out, seed=choices.seed)
+    if not any(c.role is not Role.UNSEEN for c in classes) and (choices.val_classes or choices.holdout):
+        option = (
+            f"--val-classes {choices.val_classes}" if choices.val_classes else f"--holdout {choices.holdout}"
+        )
+        raise UsageError(f"{option} has no effect where all classes are unseen; leave it out")
+    if val is None:
+        partly = unseen.draw and unseen.draw < len(names)
+        choices.check_seed(bool(partly) or any(c.role is Role.VAL for c in classes))
     held = choices.holdout or 0
     items = to_items(files, sources, classes, holdout=held, subset=choices.subset, seed=choices.seed)
     number = sum(c.role is Role.UNSEEN for c in classes)
