@@ -78,7 +78,6 @@ def evaluate(
 
     _refuse_idle(context)
     options.one_of_run_and_model(context)
-    _refuse_idle_seed(context)
     options.needs_data(model, data)
     _check_files(export, embeddings, qrels, gallery_extra)
     if compare is not None:
