@@ -241,13 +241,13 @@ def test_results_do_not_overwrite_one_another(place: Path) -> None:
     run, names = latest_run(), roles(place / "data/pics")[Role.UNSEEN]
     evaluate()
     evaluate("--checkpoint", "last")
-    evaluate("--seed", "3")
+    evaluate("--per-class", "2", "--seed", "3")
     evaluate("-k", "5")
     evaluate("--classes", ",".join(names[:2]))
     evaluate("--classes", ",".join(names[2:4]))
     evaluate("--classes", ",".join(names[:2]))
     files = sorted(p.name for p in (run / "eval").glob("*.json"))
-    assert {"zs.json", "zs-last.json", "zs-seed3.json", "zs-k5.json", "zs-subset.json"} < set(files)
+    assert {"zs.json", "zs-last.json", "zs-seed3-subset.json", "zs-k5.json", "zs-subset.json"} < set(files)
     assert len(files) == 6
     assert json.loads((run / "eval" / "zs.json").read_text())["which"] == "best"
 
