@@ -76,7 +76,7 @@ def test_the_example_of_the_page_runs(run: Path, tiny_demo: Path) -> None:
     Image.fromarray(load_image(photos, 0).permute(1, 2, 0).numpy()).save("photo.jpg", quality=98)
     space: dict[str, Any] = {}
     exec(compile(block, "export.md", "exec"), space)
-    embedder = Embedder.open(run, torch.device("cpu"), precision="fp32", workers=0)
+    embedder = Embedder(RunWeights(run), torch.device("cpu"), precision="fp32", workers=0)
     wanted = embedder.embed_batch(EvalImages(photos, 32)[0][None], Modality.PHOTO)[0].numpy()
     assert space["row"] @ wanted > 0.99
 
