@@ -29,6 +29,7 @@ from zssbir_cli.data.embeddings import FileStamps, write_embeddings
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import follow_folder
 from zssbir_cli.embedding.listing import file_content, list_photos
+from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.types import Modality
 
 
@@ -99,7 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         run = place / "run"
-        embedder = Embedder.open(make_run(run), torch.device("cpu"), workers=0)
+        embedder = Embedder(RunWeights(make_run(run)), torch.device("cpu"), workers=0)
         width = embedder.embed_batch(torch.zeros(1, 3, 96, 96, dtype=torch.uint8), Modality.PHOTO).shape[1]
         folder, before, gallery, few = (
             place / "photos",
