@@ -1,5 +1,6 @@
-"""The text-anchored head: its loss, whose names it knows, the text side against open_clip, training and resuming."""
+"""Heads of fixed anchors: their loss, whose names and photos they know, the text side against open_clip, resuming."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,14 +15,15 @@ from zssbir_cli.engine.checkpoint import read_weights
 from zssbir_cli.engine.report import Report, Silent
 from zssbir_cli.engine.runs import run_folders
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.table import build_method
-from zssbir_cli.methods.triplet.anchors import TextAnchors
+from zssbir_cli.methods.triplet.anchors import MeanAnchors, TextAnchors
 from zssbir_cli.methods.triplet.method import Triplet
 from zssbir_cli.models.encoder import build_encoder
 from zssbir_cli.models.text_tower import load_text_side
 from zssbir_cli.recipe.loader import load_recipe
-from zssbir_cli.types import Modality, Role
-from zssbir_cli.workflows.setup import training_classes
+from zssbir_cli.types import Modality, Part, Role
+from zssbir_cli.workflows.setup import Setup, TrainProbe, training_classes
 from zssbir_cli.workflows.train import train
 
 HEAD = ("method.text_weight=1", "method.text_scale=20")
@@ -40,7 +42,7 @@ class Names:
 def test_the_loss_is_the_cross_entropy_of_the_names() -> None:
     anchors = TextAnchors(5)
     texts = normalize(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), dim=1)
-    anchors.texts, anchors.labels = texts, torch.tensor([2, 7, 9])
+    anchors.directions, anchors.labels = texts, torch.tensor([2, 7, 9])
     z = normalize(torch.randn(4, 5, generator=torch.Generator().manual_seed(1)), dim=1)
     found = float(anchors(z, torch.tensor([9, 2, 7, 7]), 10.0))
     terms = []
@@ -67,7 +69,7 @@ def test_only_names_of_training_classes_reach_the_text_side(tiny_demo: Path, tin
     assert sorted(names.values()) == sorted(seen)
     assert len(asked) == len(seen) < len(prepared.classes)
     assert sorted(asked) == sorted(f"a photo of a {n.replace('_', ' ')}." for n in seen)
-    for label, row in zip(method.anchors.labels.tolist(), method.anchors.texts, strict=True):
+    for label, row in zip(method.anchors.labels.tolist(), method.anchors.directions, strict=True):
         assert prepared.classes[label] in seen
         assert float(row.norm()) == pytest.approx(1, abs=1e-5)
 
@@ -117,7 +119,7 @@ def test_anchors_are_the_towers_own_words(
     with torch.no_grad():
         tokens = open_clip.get_tokenizer("tiny-clip")(["a photo of a cat.", "a photo of a hot air balloon."])
         wanted = normalize(clip.encode_text(tokens), dim=1)
-    torch.testing.assert_close(method.anchors.texts, wanted)
+    torch.testing.assert_close(method.anchors.directions, wanted)
     assert method.anchors.labels.tolist() == [1, 3]
 
 
@@ -150,7 +152,7 @@ def test_overfits_one_batch_and_pulls_towards_the_names(tiny_recipe: Path) -> No
     assert float(loss.detach()) < 0.1 * first
     method.eval()
     for name, modality in (("sketch", Modality.SKETCH), ("photo", Modality.PHOTO)):
-        nearest = (method.embed(batch[name], modality) @ method.anchors.texts.T).argmax(1)
+        nearest = (method.embed(batch[name], modality) @ method.anchors.directions.T).argmax(1)
         assert (nearest == batch["label"]).all()
 
 
@@ -180,7 +182,46 @@ def test_resumes_with_the_anchors_of_its_checkpoint_and_retrieval_needs_none(
     monkeypatch.setattr(TextAnchors, "fill", never)
     train(runs=tmp_path / "b", resume=cut, device="cpu")
     states = [read_weights(run / "checkpoints" / "last") for run in (straight, cut)]
-    assert torch.equal(states[0]["anchors.texts"], states[1]["anchors.texts"])
+    assert torch.equal(states[0]["anchors.directions"], states[1]["anchors.directions"])
     one, two = (load_run(run, torch.device("cpu"))[1].retrieval_state() for run in (straight, cut))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert not [name for name in one if name.startswith("anchors")]
+
+
+def test_means_are_of_the_classes_photos_and_a_class_without_one_scores_nothing() -> None:
+    photos = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    anchors = MeanAnchors(4)
+    anchors.fill([7, 2, 9], photos, torch.tensor([2, 7, 2, 7, 7]))
+    unit = photos / photos.norm(dim=1, keepdim=True)
+    wanted = [unit[[0, 2]].mean(0), unit[[1, 3, 4]].mean(0)]
+    assert anchors.labels.tolist() == [2, 7, 9]
+    for found, mean in zip(anchors.directions, wanted, strict=False):
+        assert torch.allclose(found, mean / mean.norm(), atol=1e-6)
+    assert not anchors.directions[2].any()
+
+
+def test_the_head_of_means_trains_and_resumes_with_the_means_of_before_training(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(tiny_recipe, ["method.class_weight=1", "train.validate_every=0"])
+    straight = train(recipe, runs=tmp_path / "a", device="cpu").run
+    rows = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert any("loss/class" in row for row in rows)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, runs=tmp_path / "b", device="cpu", hooks=StopsInTheSecondEpoch())
+    (cut,) = run_folders(tmp_path / "b")
+    monkeypatch.setattr(MeanAnchors, "fill", None)  # filling again would fail
+    train(runs=tmp_path / "b", resume=cut, device="cpu")
+    states = [read_weights(run / "checkpoints" / "last") for run in (straight, cut)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    best = read_weights(straight / "checkpoints" / "best")
+    assert not [name for name in best if name.startswith("means.")]
+
+
+def test_a_probe_gives_the_labels_of_the_images_it_embeds(tiny_recipe: Path) -> None:
+    setup = Setup.build(load_recipe(tiny_recipe), torch.device("cpu"))
+    images, probe = setup.prepared.images(Part.TRAIN, Modality.PHOTO), TrainProbe(setup)
+    sums = probe.features(Modality.PHOTO, lambda x: x.float().sum((1, 2, 3))[:, None], 30)[:, 0]
+    whole = EvalImages(images, setup.recipe.data.size)
+    of_sum = {float(whole[i].float().sum()): int(images.labels[i]) for i in range(len(images))}
+    assert probe.labels(Modality.PHOTO, 30).tolist() == [of_sum[float(s)] for s in sums]

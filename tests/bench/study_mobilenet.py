@@ -52,6 +52,7 @@ BASE: dict[str, Any] = {
     "drawings": 0.0,  # share of a batch's sketches that are line drawings of a photo of the class instead
     "more": 0,  # line drawings of the batch's photos beside its sketches
     "proxies": 0.0,
+    "fixed": False,  # the proxies stay what they start as: the frozen start's mean of a class's photos
     "preserve": 0.0,
     "tune": 3,
     "norms": False,
@@ -64,6 +65,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "quarter drawings": {"drawings": 0.25},
     "16 drawings more": {"more": 16},
     "proxies": {"proxies": 1.0},
+    "fixed proxies": {"proxies": 1.0, "fixed": True},
     "contrast alone": {"triplet": 0.0},
     "scale 10": {"scale": 10.0},
     "scale 24": {"scale": 24.0},
@@ -187,7 +189,9 @@ class Study:
         proxies = nn.Parameter(functional.normalize(means, dim=1))
         settings = OptimConfig(lr=c["lr"], weight_decay=1e-2, warmup_steps=30)
         trained = [p for p in net.parameters() if p.requires_grad]
-        optimizer = build_optimizer([{"params": [*trained, *[proxies] * bool(c["proxies"])]}], settings)
+        optimizer = build_optimizer(
+            [{"params": [*trained, *[proxies] * (c["proxies"] > 0 and not c["fixed"])]}], settings
+        )
         average = {k: v.clone() for k, v in net.state_dict().items()}
         for step, rows in enumerate(plan):
             set_lr(optimizer, lr_at(step, c["steps"], settings))

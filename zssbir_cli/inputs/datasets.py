@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from zssbir_cli.arrays import Ints
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import ImageSet
 from zssbir_cli.data.square import resize, resize_photo, resize_squared, square_sketch
@@ -152,6 +153,12 @@ class EvalImages(Dataset[Tensor]):
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def labels(self) -> Ints:
+        """Labels int64 [N] of the images."""
+        places = np.arange(self.count) * len(self.images) // max(1, self.count)
+        return self.images.labels[places].astype(np.int64)
 
     def __getitem__(self, i: int) -> Tensor:
         i = i * len(self.images) // max(1, self.count)

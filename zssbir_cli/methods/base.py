@@ -70,6 +70,10 @@ class Probe(Protocol):
         """
         ...
 
+    def labels(self, modality: Modality, most: int | None = None) -> Tensor:
+        """Labels int64 [N] of the images that `features` looks at, in its order."""
+        ...
+
     def class_names(self) -> Mapping[int, str]:
         """Label -> name of the classes that the training images are of: never an unseen one."""
         ...

@@ -1,8 +1,9 @@
-"""The text-anchored head: class names of the training classes, in the tower's own words, as classifier weights."""
+"""Heads with fixed classifier weights over the training classes: their names in the tower's own words, or the means of
+their photos before training."""
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +15,40 @@ from zssbir_cli.models.clip_text import TextEncoder, clean_class_name, encode_wo
 log = logging.getLogger("zssbir")
 
 
-class TextAnchors(nn.Module):
+class Anchors(nn.Module):
     """A fixed linear classifier over the training classes. Empty until `fill`; a checkpoint holds what it was filled with.
 
-    texts: unit embeddings float32 [C, D]; labels: int64 [C], ascending.
+    directions: unit embeddings float32 [C, D]; labels: int64 [C], ascending.
     """
 
-    texts: Tensor
+    directions: Tensor
     labels: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.register_buffer("texts", torch.zeros(0, dim))
+        self.register_buffer("directions", torch.zeros(0, dim))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
 
     @property
     def ready(self) -> bool:
         """Whether there are anchors."""
         return len(self.labels) > 0
+
+    def resize(self, weights: Mapping[str, Tensor], prefix: str) -> None:
+        """Make room for the anchors that a checkpoint holds."""
+        for name in ("directions", "labels"):
+            if (stored := weights.get(prefix + name)) is not None:
+                setattr(self, name, getattr(self, name).new_zeros(stored.shape))
+
+    def forward(self, embeddings: Tensor, labels: Tensor, scale: float) -> Tensor:
+        """Cross-entropy of scale * cosine over the anchors: unit embeddings [N, D], labels [N] of training classes."""
+        return functional.cross_entropy(
+            scale * embeddings @ self.directions.T, torch.searchsorted(self.labels, labels)
+        )
+
+
+class TextAnchors(Anchors):
+    """The names of the classes, embedded by the tower's text side."""
 
     def fill(self, names: Mapping[int, str], encode: TextEncoder | None, prompt: str) -> None:
         """Anchors for `names` (label -> class name of the training classes, and of no others).
@@ -45,23 +62,24 @@ class TextAnchors(nn.Module):
                 log.warning(
                     "text anchors: random directions, because the weights are random (model.weights: none)"
                 )
-            texts = torch.stack([_direction(names[label], self.texts.shape[1]) for label in order])
+            texts = torch.stack([_direction(names[label], self.directions.shape[1]) for label in order])
         else:
             texts = encode_words(encode, [clean_class_name(names[label]) for label in order], prompt)
-        device = self.texts.device
-        self.texts, self.labels = texts.to(device), torch.tensor(order, device=device)
+        device = self.directions.device
+        self.directions, self.labels = texts.to(device), torch.tensor(order, device=device)
 
-    def resize(self, weights: Mapping[str, Tensor], prefix: str) -> None:
-        """Make room for the anchors that a checkpoint holds."""
-        for name in ("texts", "labels"):
-            if (stored := weights.get(prefix + name)) is not None:
-                setattr(self, name, getattr(self, name).new_zeros(stored.shape))
 
-    def forward(self, embeddings: Tensor, labels: Tensor, scale: float) -> Tensor:
-        """Cross-entropy of scale * cosine over the anchors: unit embeddings [N, D], labels [N] of training classes."""
-        return functional.cross_entropy(
-            scale * embeddings @ self.texts.T, torch.searchsorted(self.labels, labels)
+class MeanAnchors(Anchors):
+    """The means of the classes' photos, as the network embeds them before training."""
+
+    def fill(self, classes: Iterable[int], photos: Tensor, labels: Tensor) -> None:
+        """photos: embeddings [N, D] of some training photos; labels: int64 [N]. A class without one scores 0."""
+        order, device = torch.tensor(sorted(classes)), self.directions.device
+        sums = torch.zeros(len(order), photos.shape[1])
+        sums.index_add_(
+            0, torch.searchsorted(order, labels), functional.normalize(photos.float().cpu(), dim=1)
         )
+        self.directions, self.labels = functional.normalize(sums, dim=1).to(device), order.to(device)
 
 
 def _direction(name: str, dim: int) -> Tensor:

@@ -21,6 +21,12 @@ class TripletConfig(Section):
         "what the pretrained network knows of unseen classes is not forgotten.",
         ge=0,
     )
+    class_weight: float = key(
+        0.0,
+        "Weight of a head of class means: cross-entropy over the training classes, at `scale`, with the means of their "
+        "photos' embeddings before training as the fixed classifier.",
+        ge=0,
+    )
     text_weight: float = key(
         0.0,
         "Weight of the text-anchored head: cross-entropy over the training classes, whose names in the "

@@ -12,7 +12,7 @@ from torch.nn import functional
 from zssbir_cli.compute.distributed import gather
 from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.base import Batch, Method, Probe, StepOutput, measure_means
-from zssbir_cli.methods.triplet.anchors import TextAnchors
+from zssbir_cli.methods.triplet.anchors import MeanAnchors, TextAnchors
 from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.models.centring import Centring
 from zssbir_cli.models.clip_text import TextEncoder
@@ -20,6 +20,9 @@ from zssbir_cli.models.encoder import Encoder, build_encoder
 from zssbir_cli.models.text_tower import check_text_side, load_text_side
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
+
+MOST_PHOTOS = 2000
+"""Training photos that the means of `MeanAnchors` are taken over, spread evenly."""
 
 
 class Triplet(Method):
@@ -40,6 +43,7 @@ class Triplet(Method):
         self.projection = nn.Linear(encoder.dim, projection) if projection else nn.Identity()
         self.centring = Centring(projection or encoder.dim) if config.centre else None
         self.anchors = TextAnchors(encoder.dim) if config.text_weight else None
+        self.means = MeanAnchors(projection or encoder.dim) if config.class_weight else None
         self.text_source = text_source
         self.start = copy.deepcopy(encoder).requires_grad_(False) if config.preserve_weight else None
 
@@ -61,6 +65,9 @@ class Triplet(Method):
             if self.anchors is not None:
                 head = self.anchors(torch.cat([sketch, photo_z]), labels.repeat(2), self.config.text_scale)
                 losses["text"] = self.config.text_weight * head
+            if self.means is not None:
+                head = self.means(torch.cat([sketch, photo_z]), labels.repeat(2), self.config.scale)
+                losses["class"] = self.config.class_weight * head
         if self.start is not None:
             with torch.no_grad():
                 target = self.start.features(photo).embedding
@@ -96,7 +103,11 @@ class Triplet(Method):
             measure_means(self.centring, probe, self._embed)
 
     def before_epoch(self, epoch: int, probe: Probe) -> dict[str, float]:
-        """Embed the names of the training classes, once."""
+        """Embed the names of the training classes and photos of them, once."""
+        if self.means is not None and not self.means.ready:
+            self.eval()
+            photos = probe.features(Modality.PHOTO, self._embed, MOST_PHOTOS)
+            self.means.fill(probe.class_names(), photos, probe.labels(Modality.PHOTO, MOST_PHOTOS))
         if self.anchors is not None and not self.anchors.ready:
             encode = self.text_source() if self.text_source else None
             self.anchors.fill(probe.class_names(), encode, self.config.text_prompt)
@@ -104,12 +115,14 @@ class Triplet(Method):
 
     def before_load(self, weights: Mapping[str, Tensor]) -> None:
         """There are as many anchors as the checkpoint holds."""
-        if self.anchors is not None:
-            self.anchors.resize(weights, "anchors.")
+        for anchors, prefix in ((self.anchors, "anchors."), (self.means, "means.")):
+            if anchors is not None:
+                anchors.resize(weights, prefix)
 
     def retrieval_state(self) -> dict[str, Tensor]:
-        """Everything but the frozen start and the text anchors."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(("start.", "anchors."))}
+        """Everything but the frozen start and the anchors."""
+        left_out = ("start.", "anchors.", "means.")
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(left_out)}
 
 
 def build(recipe: Recipe, load_weights: bool = True) -> Triplet:
