@@ -17,6 +17,7 @@ from zssbir_cli.data.embeddings import read_embeddings
 from zssbir_cli.embedding.join import join_galleries
 from zssbir_cli.embedding.tars import ShardsResult, shard_files, share_of
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.evaluation import pictures
 from zssbir_cli.preparation.archives import open_source
 from zssbir_cli.workflows.embed import embed
 
@@ -64,6 +65,9 @@ def test_parts_together_embed_every_shard_once_and_are_joined(tmp_path: Path, ru
         f"s-0{s}.tar/{s}{i}.png" for s in range(3) for i in range(10) if (s, i) != JUNK
     )
     assert [s.name for s in joined.skipped] == ["s-01.tar/13.png"]
+    shown = pictures.jpeg_of_gallery(joined, 12, 20)  # read from the tar
+    assert shown is not None
+    assert Image.open(io.BytesIO(shown)).size == (20, 15)
     with tarfile.open(tmp_path / "s-02.tar") as tar:  # the same vectors as of loose files
         tar.extractall(tmp_path / "loose", filter="data")
     loose = embed(run, photos=tmp_path / "loose", workers=0).folder

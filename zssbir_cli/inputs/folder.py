@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from zssbir_cli.data.square import ink_box, resize_photo, square_sketch
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
+from zssbir_cli.preparation.archives import read_member
 from zssbir_cli.preparation.clean import drawing, photo
 from zssbir_cli.preparation.kinds import (
     HEAD_BYTES,
@@ -69,7 +70,8 @@ def _begins_as_picture(path: Path) -> bool:
 
 
 def read_photo(path: Path) -> Tensor:
-    """An image file of any supported kind as RGB uint8 [3, H, W]. DataError naming the file."""
+    """An image file of any supported kind, or a member of a tar (`shard.tar/cat.jpg`), as RGB uint8 [3, H, W]. DataError
+    naming the file."""
     return photo_of(_read(path), path)
 
 
@@ -93,6 +95,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
+        if (raw := read_member(path)) is not None:
+            return raw
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -199,6 +200,26 @@ class TarSource(_Archive):
 
     def read(self, entry: int) -> bytes:
         return self._at(self._offsets[entry], min(self.listing.sizes[entry], MAX_FILE_BYTES + 1))
+
+
+def read_member(path: Path) -> bytes | None:
+    """The bytes of a member of a tar, named by a path that goes on behind it (`shard.tar/cat.jpg`); None when there is none.
+
+    The members of the tars read last are remembered. Errors: DataError (a damaged tar).
+    """
+    for tar in path.parents:
+        if tar.suffix == ".tar" and tar.is_file():
+            source, places = _members_of(tar, tar.stat().st_mtime_ns)
+            place = places.get(path.relative_to(tar).as_posix())
+            return None if place is None else source.read(place)
+    return None
+
+
+@lru_cache(8)
+def _members_of(tar: Path, stamp: int) -> tuple["TarSource", dict[str, int]]:
+    source = TarSource(tar)
+    source.scan()
+    return source, {name: place for place, name in enumerate(source.listing.paths)}
 
 
 def _check_end(path: Path, file: IO[bytes], offset: int) -> None:
