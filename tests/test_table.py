@@ -16,6 +16,7 @@ from zssbir_cli.data.table import open_table, write_table
 from zssbir_cli.embedding.gallery import open_gallery
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import table_address
+from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.embed import embed
 from zssbir_cli.workflows.search import search_sketches
@@ -31,11 +32,6 @@ def gallery(count: int, width: int = 16, seed: int = 0, dtype: type[np.floating]
     kind = np.full(count, int(Modality.PHOTO), np.uint8)
     names = tuple(f"it's {i:05d}.jpg" for i in range(count))
     return Embeddings(rows, row_sums(rows), np.full(count, -1, np.int32), kind, names, INFO)
-
-
-def nearest(query: np.ndarray, rows: np.ndarray, k: int) -> list[int]:
-    wide = rows.astype(np.float64)
-    return np.argsort(-(wide @ query) / np.linalg.norm(wide, axis=1), kind="stable")[:k].tolist()
 
 
 @pytest.fixture
@@ -91,16 +87,18 @@ def test_search_is_exact_and_equal_scores_stand_in_order(tmp_path: Path, dtype: 
     stored = gallery(3000, dtype=dtype)
     rows = stored.embedding.copy()
     rows[1000:1600] = rows[7]  # more equal ones than are looked at first
-    stored = replace(stored, embedding=rows, checksum=row_sums(rows))
+    names = tuple(f"{3000 - i:05d}.jpg" for i in range(3000))  # in another order than the table's rows
+    stored = replace(stored, embedding=rows, checksum=row_sums(rows), sources=names)
     address = str(tmp_path / "t.lance")
     assert write_table(address, [stored], INFO).rows == 3000
     table = open_table(address)
     assert table.info == INFO
+    wide = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     for i in (7, 42):
-        query = rows[i].astype(np.float32) / np.linalg.norm(rows[i].astype(np.float32))
-        picked = table.pick(query[None], 5)
-        best = nearest(query, picked.embedding, 5)
-        assert [picked.sources[j] for j in best] == [stored.sources[j] for j in nearest(query, rows, 5)]
+        picked = table.pick(wide[i : i + 1].astype(np.float32), 5)
+        found = search(torch.from_numpy(wide[i : i + 1]), picked.embedding, 5).rows[0]
+        right = sorted(range(3000), key=lambda j: (-round(float(wide[j] @ wide[i]), 9), names[j]))[:5]
+        assert [picked.sources[j] for j in found] == [names[j] for j in right]
 
 
 def test_a_write_that_was_killed_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

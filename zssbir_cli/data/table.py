@@ -277,7 +277,7 @@ def open_table(address: str) -> GalleryTable:
 
 def _connection(address: str) -> tuple[Any, str]:
     """The database around a table, and the table's name in it."""
-    os.environ.setdefault("LANCE_LOG", "error")
+    os.environ.setdefault("LANCEDB_LOG", "error")
     try:
         import lancedb
     except ImportError as error:
