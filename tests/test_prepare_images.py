@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image, ImageDraw, features
 from prepare_helpers import encode, make_folder, photo, sketch
 
 from zssbir_cli.data.images import decode_photo, decode_sketch
@@ -328,3 +328,22 @@ def test_grey_png_files_are_kept_or_changed_as_pillow_sees_them(data: st.DataObj
         assert found == (side, side, len(out.getvalue()))
     cut = raw[: data.draw(st.integers(0, len(out.getvalue()) - 1))]
     assert plain_png(cut) is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_a_colour_profile_that_libpng_dislikes_is_not_told_at_each_decoding(
+    mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """libpng writes to file descriptor 2 itself, into the middle of a progress line."""
+    image = Image.new("L", (40, 40), 255)
+    ImageDraw.Draw(image).ellipse((5, 5, 30, 34), outline=0, width=3)
+    plain, odd = io.BytesIO(), io.BytesIO()
+    image.convert(mode).save(plain, "PNG")
+    image.convert(mode).save(odd, "PNG", icc_profile=bytes(200), dpi=(96, 96))
+    for modality in Modality:
+        kept = clean(odd.getvalue(), modality, CleanOptions())
+        assert kept.data is not None
+    for decode in (decode_photo, decode_sketch):
+        found, wanted = (decode(np.frombuffer(f.getvalue(), np.uint8)) for f in (odd, plain))
+        assert torch.equal(found, wanted)
+    assert capfd.readouterr().err == ""

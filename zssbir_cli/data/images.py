@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from zssbir_cli.arrays import UInt8
+from zssbir_cli.data.png import bare_png
 from zssbir_cli.errors import DataError
 
 
@@ -42,7 +43,7 @@ def _decode(buffer: UInt8, flags: int) -> UInt8:
     """[H, W] or [H, W, C] as OpenCV decodes it, without turning it by its EXIF orientation."""
     # OpenCV fills what a cut file lacks with grey, so the end marker is checked first
     whole = len(buffer) > 12 and (bytes(buffer[-2:]) == b"\xff\xd9" or bytes(buffer[-8:-4]) == b"IEND")
-    pixels = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION) if whole else None
+    pixels = cv2.imdecode(bare_png(buffer), flags | cv2.IMREAD_IGNORE_ORIENTATION) if whole else None
     if pixels is None or pixels.dtype != np.uint8:
         raise DataError(f"an image of {len(buffer)} bytes does not decode (no JPEG or PNG, or cut short)")
     return np.asarray(pixels)

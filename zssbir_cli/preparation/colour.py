@@ -5,6 +5,7 @@ import numpy as np
 
 from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
+from zssbir_cli.data.png import bare_png
 from zssbir_cli.errors import DataError
 
 COLOURED = 40
@@ -46,7 +47,7 @@ def own_grey(raw: bytes, mode: str) -> tuple[UInt8, str]:
 
 
 def _decoded(raw: bytes, flags: int) -> UInt8:
-    pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = cv2.imdecode(bare_png(np.frombuffer(raw, np.uint8)), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise DataError("does not decode: damaged")
     return np.asarray(pixels, np.uint8)
