@@ -1,6 +1,7 @@
 """Hostile and damaged archives are refused with one line, before anything is written."""
 
 import bz2
+import contextlib
 import io
 import lzma
 import os
@@ -149,10 +150,14 @@ def read_all(path: Path) -> str:
     try:
         source = open_source(path)
         source.scan()
-        for entry in range(len(source.listing.paths)):
-            source.read(entry)
     except DataError as error:
         return str(error)
+    with contextlib.closing(source):
+        try:
+            for entry in range(len(source.listing.paths)):
+                source.read(entry)
+        except DataError as error:
+            return str(error)
     return ""
 
 
@@ -180,25 +185,23 @@ def test_sevenzip_is_read_and_cleaned_up(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_unpacked_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
-    py7zr = pytest.importorskip("py7zr")
-    with py7zr.SevenZipFile(tmp_path / "own.7z", "w") as archive:
-        archive.writeall(make_folder(tmp_path / "own"), "own")
+    packed = make_tar(tmp_path / "own.tgz", [], "w:gz")
     script = (
         "import os, signal, sys; from zssbir_cli.preparation.archives import open_source\n"
         "source = open_source(sys.argv[1]); source.scan(); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "own.7z")], check=False)
+    killed = subprocess.run([sys.executable, "-c", script, str(packed)], check=False)
     assert killed.returncode == -9
-    left = list(tmp_path.glob(".zssbir-7z-*"))
+    left = list(tmp_path.glob(".zssbir-unpacked-*"))
     assert len(left) == 1
-    first, second = open_source(tmp_path / "own.7z"), open_source(tmp_path / "own.7z")
+    first, second = open_source(packed), open_source(packed)
     first.scan()
     assert not left[0].exists()
     second.scan()
     assert first.read(0) == second.read(0)
     first.close()
     second.close()
-    assert not list(tmp_path.glob(".zssbir-7z-*"))
+    assert not list(tmp_path.glob(".zssbir-unpacked-*"))
 
 
 def test_sources_that_are_none(tmp_path: Path) -> None:

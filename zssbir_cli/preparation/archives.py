@@ -1,7 +1,7 @@
-"""Archives as sources: zip and tar by random access, compressed tar as a stream, 7z through the extra.
+"""Archives as sources: zip and tar, read in place by random access; what allows none is unpacked first (`unpacked`).
 
 Refused: members with absolute paths or `..`, links and devices, encrypted members, and bombs (a size that
-the compressed bytes cannot honestly hold). Nothing is unpacked to disk except 7z.
+the compressed bytes cannot honestly hold).
 """
 
 import struct
@@ -10,7 +10,6 @@ import threading
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -70,12 +69,14 @@ class _Archive(Source):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.file = path
+        """Where the bytes are read from."""
         self._local = threading.local()
 
     def _file(self) -> IO[bytes]:
         file: IO[bytes] | None = getattr(self._local, "file", None)
         if file is None:
-            file = self._local.file = self.path.open("rb")
+            file = self._local.file = self.file.open("rb")
         return file
 
     def _at(self, offset: int, size: int) -> bytes:
@@ -164,11 +165,6 @@ def _tar_path(archive: Path, member: tarfile.TarInfo) -> str | None:
     return path
 
 
-def _forget(archive: Any) -> None:
-    """Drop the headers read so far; tarfile keeps them all otherwise."""
-    archive.members = []
-
-
 class TarSource(_Archive):
     """An uncompressed .tar; members are read by their offsets, from any thread."""
 
@@ -176,23 +172,25 @@ class TarSource(_Archive):
 
     def scan(self) -> None:
         self.listing, self._offsets = Listing(), array("q")
-        size = self.path.stat().st_size
+        size = self.file.stat().st_size
         try:
-            with (
-                self.path.open("rb") as file,
-                tarfile.open(fileobj=_guard(file, self.path), mode="r:") as archive,
-            ):
-                for member in archive:
-                    _forget(archive)
-                    path = _tar_path(self.path, member)
-                    if member.offset_data + member.size > size:
-                        raise DataError(f"{self.path} is cut short at member {member.name!r}")
-                    if path is not None:
-                        self.listing.add(path, member.size)
-                        self._offsets.append(member.offset_data)
+            with self.file.open("rb") as file:
+                guarded: Any = _Guard(file, self.path)  # tarfile needs only read, seek and tell
+                with tarfile.open(fileobj=guarded, mode="r:") as archive:
+                    for member in archive:
+                        archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all headers otherwise
+                        self._take(member, size)
                 _check_end(self.path, file, archive.offset)
         except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
             raise DataError(broken(self.path, "tar", error)) from None
+
+    def _take(self, member: tarfile.TarInfo, size: int) -> None:
+        path = _tar_path(self.path, member)
+        if member.offset_data + member.size > size:
+            raise DataError(f"{self.path} is cut short at member {member.name!r}")
+        if path is not None:
+            self.listing.add(path, member.size)
+            self._offsets.append(member.offset_data)
 
     def offset(self, entry: int) -> int:
         """Where the bytes of an entry begin in the file."""
@@ -233,84 +231,16 @@ def _check_end(path: Path, file: IO[bytes], offset: int) -> None:
 
 
 class _Guard:
-    """A file that refuses single reads no header needs (a tar header may claim gigabytes), and counts."""
+    """A file that refuses single reads no header needs: a tar header may claim gigabytes."""
 
-    def __init__(self, file: Any, path: Path, packed: int = 0) -> None:
-        self._file, self._path, self._packed, self._total = file, path, packed, 0
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path = file, path
+        self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_READ:
             raise DataError(f"{self._path} is refused: a header claims {size} bytes")
-        data: bytes = self._file.read(size)
-        self._total += len(data)
-        if self._packed:
-            check_bomb(self._path, self._packed, self._total)
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-
-def _guard(file: IO[bytes], path: Path, packed: int = 0) -> Any:
-    """The guarded file, typed loosely: tarfile needs only read, seek and tell."""
-    return _Guard(file, path, packed)
-
-
-class TarStreamSource(_Archive):
-    """A compressed .tar (gz, bz2, xz): decompressed once to list it and once to read it, never to disk."""
-
-    kind = "tar"
-    sequential = True
-
-    def scan(self) -> None:
-        self.listing = Listing()
-        for path, member, _ in self._members():
-            self.listing.add(path, member.size)
-
-    def _members(self) -> Iterator[tuple[str, tarfile.TarInfo, tarfile.TarFile]]:
-        try:
-            with self._decompressed() as plain:
-                guard = _guard(plain, self.path, self.path.stat().st_size)
-                with tarfile.open(fileobj=guard, mode="r|", bufsize=1 << 20) as archive:
-                    for member in archive:
-                        _forget(archive)
-                        path = _tar_path(self.path, member)
-                        if path is not None:
-                            yield path, member, archive
-                    while rest := guard.read(1 << 20):
-                        if rest.strip(b"\0"):
-                            raise DataError(f"{self.path} is damaged: something follows its last member")
-        except DataError:
-            raise
-        except Exception as error:  # each decoder has errors of its own (zlib.error, LZMAError)
-            raise DataError(broken(self.path, "compressed tar", error)) from None
-
-    def _decompressed(self) -> IO[bytes]:
-        import bz2
-        import gzip
-        import lzma
-
-        name = self.path.name.lower()
-        opener: Any = gzip.open if name.endswith("gz") else bz2.open if name.endswith("bz2") else lzma.open
-        file: IO[bytes] = opener(self.path, "rb")
-        return file
-
-    def read(self, entry: int) -> bytes:
-        return next(self.stream([entry]))[1]
-
-    def stream(self, entries: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        wanted = iter(entries)
-        target = next(wanted, None)
-        for number, (_, member, archive) in enumerate(self._members()):
-            if target is None:
-                return
-            if number == target:
-                file = archive.extractfile(member)
-                yield number, file.read(MAX_FILE_BYTES + 1) if file is not None else b""
-                target = next(wanted, None)
+        return self._file.read(size)
 
 
 def open_source(path: str | Path) -> Source:
@@ -328,11 +258,13 @@ def open_source(path: str | Path) -> Source:
     if name.endswith(".zip"):
         return ZipSource(path)
     if name.endswith(".7z"):
-        from zssbir_cli.preparation.sevenzip import SevenZipSource
+        from zssbir_cli.preparation.unpacked import SevenZipSource
 
         return SevenZipSource(path)
     if name.endswith(".tar"):
         return TarSource(path)
     if name.endswith(ARCHIVE_SUFFIXES):
-        return TarStreamSource(path)
+        from zssbir_cli.preparation.unpacked import CompressedTarSource
+
+        return CompressedTarSource(path)
     raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})")

@@ -5,7 +5,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from zssbir_cli.preparation.journal import REPORT_NAME, Journal, ShardRecord
 from zssbir_cli.preparation.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
 from zssbir_cli.preparation.masks import NOTE, Mask, fit_mask, told
 from zssbir_cli.preparation.plan import GROUPS, PreparePlan
-from zssbir_cli.preparation.reading import UNREADABLE, Content, later_copies, read_items
+from zssbir_cli.preparation.reading import UNREADABLE, Content, read_items
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
 
@@ -121,27 +120,9 @@ def build_set(plan: PreparePlan, out: Path, options: BuildOptions, progress: Pro
         ) from None
 
 
-@dataclass
-class _Copies:
-    """Which images repeat others. `later`: item numbers, known beforehand where the sources cannot be read in
-    order of parts; else the first one that comes is kept."""
-
-    later: set[int] | None
-    seen: set[tuple[Modality, bytes]] = field(default_factory=set)
-
-    def repeats(self, item: int, modality: Modality, digest: bytes) -> bool:
-        """Whether this image's file is in the set already; from here on it is."""
-        if self.later is not None:
-            return item in self.later
-        mark = (modality, digest[:12])
-        repeated = mark in self.seen
-        self.seen.add(mark)
-        return repeated
-
-
 def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, progress: Progress) -> None:
     items = plan.items
-    copies = _copies(plan, groups, options, progress) if options.dedup else None
+    stored = _stored(groups) if options.dedup else None
     todo = _unsettled(plan, groups)
     done = len(items) - len(todo)
     progress("preparing", done, len(items))
@@ -153,9 +134,11 @@ def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, p
             group.content.add(path, result.digest + mask.digest)
             if result.data is None:
                 _leave_out(group, "skipped", path, result.note, options)
-            elif copies is not None and copies.repeats(item, group.modality, result.digest):
+            elif stored is not None and (mark := (group.modality, result.digest[:12])) in stored:
                 group.note("skipped", path, COPY)
             else:
+                if stored is not None:
+                    stored.add(mark)
                 if result.note:
                     group.note("changed", path, result.note)
                 if mask.note:
@@ -188,16 +171,14 @@ def _leave_out(group: _Group, kind: str, path: str, why: str, options: BuildOpti
     group.note(kind, path, why)
 
 
-def _copies(plan: PreparePlan, groups: list[_Group], options: BuildOptions, progress: Progress) -> _Copies:
-    if plan.sequential:
-        return _Copies(later_copies(plan, options.workers, progress))
-    seen = {
+def _stored(groups: list[_Group]) -> set[tuple[Modality, bytes]]:
+    """What tells the files that are in the set already from others, of a run that is continued."""
+    return {
         (group.modality, digest[:12].tobytes())
         for group in groups
         for record in group.records
         for digest in read_digests(group.writer.folder / record.info.file)
     }
-    return _Copies(None, seen)
 
 
 def _unsettled(plan: PreparePlan, groups: list[_Group]) -> Ints:

@@ -51,7 +51,7 @@ def carry_out(plan: PreparePlan, out: Path, options: BuildOptions, say: Say, pro
             same = Journal(out).is_of(plan.key, plan.state)
             anew = "starting anew: the unfinished set is of other options, other files or another version"
             say(f"continuing in {readable(str(out))}" if same else f"{readable(str(out))}: {anew}")
-        elif (forecast := foresee(plan, options)).seconds is None or forecast.seconds > WORTH_SAYING:
+        elif (forecast := foresee(plan, options)).seconds > WORTH_SAYING:
             say(str(forecast))
         manifest = build_set(plan, out, options, progress)
     for warning in manifest.warnings[len(plan.warnings) :]:

@@ -18,22 +18,22 @@ OVERHEAD = 1e-4
 
 @dataclass(frozen=True)
 class Forecast:
-    """Images, bytes they will take, and seconds; None where the sources can only be read from the beginning."""
+    """Images, bytes they will take, and seconds."""
 
     images: int
     size: float
-    seconds: float | None
+    seconds: float
 
     def __str__(self) -> str:
-        time_ = "" if self.seconds is None else f", {rough_time(self.seconds)}"
-        return f"preparing {counted(self.images, 'image')}: about {rough_size(self.size)}{time_}"
+        size, time_ = rough_size(self.size), rough_time(self.seconds)
+        return f"preparing {counted(self.images, 'image')}: about {size}, {time_}"
 
 
 def foresee(plan: PreparePlan, options: BuildOptions) -> Forecast:
     """Size and time of a set, from the sizes of its files and from what happens to a few of them."""
     items, total = plan.items, float(sum(plan.items.size))
-    if plan.sequential or not len(items):
-        return Forecast(len(items), total, None)
+    if not len(items):
+        return Forecast(0, 0.0, 0.0)
     step = max(1, len(items) // SAMPLE)
     given, stored, seconds = 0, 0, list[float]()
     for item in range(0, len(items), step):

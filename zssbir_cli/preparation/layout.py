@@ -90,7 +90,7 @@ def find_images(sources: Sequence[Source]) -> ClassFiles:
                 continue
             modality, folder, top = place
             if modality is None:
-                masks.add(number, source, entry, path)
+                masks.add(number, entry, path)
                 continue
             above[number].add(path[:top])
             of_class = files.entries.setdefault(spellings.key(modality, folder), {})

@@ -17,7 +17,6 @@ from zssbir_cli.names import class_key, counted, readable
 from zssbir_cli.preparation.clean import FORMATS
 from zssbir_cli.preparation.plan import PreparePlan
 from zssbir_cli.preparation.reading import UNREADABLE
-from zssbir_cli.preparation.sources import Source
 
 MASK_FOLDERS = ("mask", "masks")
 NOTE = "mask left out"
@@ -32,14 +31,11 @@ class MaskFiles:
         self._entries: dict[_Place, int] = {}
         self._unused: dict[_Place, str] = {}
         self._spare: list[str] = []
-        self._streamed: list[str] = []
 
-    def add(self, number: int, source: Source, entry: int, path: str) -> None:
+    def add(self, number: int, entry: int, path: str) -> None:
         """Note entry `entry` of source number `number`."""
         place = _place(number, path)
-        if source.sequential:
-            self._streamed.append(path)
-        elif place in self._entries:
+        if place in self._entries:
             self._spare.append(path)
         else:
             self._entries[place] = entry
@@ -60,10 +56,6 @@ class MaskFiles:
         for paths, why in (
             (list(self._unused.values()), "no photo of the same class and name"),
             (self._spare, "the photo has another one"),
-            (
-                self._streamed,
-                "an archive of this kind holds no masks for zssbir; unpack it, or make it a .zip",
-            ),
         ):
             if paths:
                 yield f"{counted(len(paths), 'mask')} (first: {readable(paths[0])}): {why}"

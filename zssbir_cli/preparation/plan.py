@@ -73,43 +73,17 @@ class PreparePlan:
     warnings: tuple[str, ...] = ()
     leaks: tuple[Leak, ...] = ()
 
-    @property
-    def sequential(self) -> bool:
-        """Whether any source must be read in its own order."""
-        return any(s.sequential for s in self.sources)
-
     def read_mask(self, item: int) -> bytes | None:
         """The file of a photo's object mask, None when it has none (from any thread). Raises DataError."""
         entry = self.items.mask[item]
         return None if entry < 0 else self.sources[self.items.source[item]].read(entry)
 
-    def rank(self) -> Ints:
-        """Item numbers by group (test first), class and path."""
-        items = self.items
-        return np.lexsort((self._by_path, np.asarray(items.label), np.asarray(items.group)))
-
-    @cached_property
-    def _by_path(self) -> Ints:
-        """The place of each item among the sorted paths."""
-        place = np.empty(len(self.items), np.int64)
-        place[sorted(range(len(place)), key=self.items.paths.__getitem__)] = np.arange(len(place))
-        return place
-
     def order(self) -> Ints:
-        """Item numbers in writing order: their rank; sources that cannot be read at random come in their own
-        order, each after the sources before it."""
-        if not self.sequential:
-            return self.rank()
-        items, by_path, parts = self.items, self._by_path, []
-        for number, source in enumerate(self.sources):
-            mine = np.flatnonzero(np.asarray(items.source) == number)
-            keys = (
-                (np.asarray(items.entry)[mine],)
-                if source.sequential
-                else (by_path[mine], np.asarray(items.label)[mine], np.asarray(items.group)[mine])
-            )
-            parts.append(mine[np.lexsort(keys)])
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+        """Item numbers in writing order: by group (test first), class and path."""
+        items = self.items
+        by_path = np.empty(len(items), np.int64)
+        by_path[sorted(range(len(items)), key=items.paths.__getitem__)] = np.arange(len(items))
+        return np.lexsort((by_path, np.asarray(items.label), np.asarray(items.group)))
 
     @cached_property
     def state(self) -> str:

@@ -14,9 +14,8 @@ from typing import TypeVar
 
 from zssbir_cli.arrays import Ints
 from zssbir_cli.errors import DataError
-from zssbir_cli.preparation.plan import GROUPS, PreparePlan
+from zssbir_cli.preparation.plan import PreparePlan
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.types import Modality
 
 CHUNK_IMAGES = 32
 CHUNK_BYTES = 4 << 20
@@ -27,8 +26,6 @@ UNREADABLE = b"\0" * 32
 """Stands for the digest of a file that cannot be read."""
 
 T = TypeVar("T")
-Chunk = list[tuple[int, bytes | None]]
-"""Item numbers, with their bytes where the source must be read in order."""
 
 
 def read_items(
@@ -41,9 +38,10 @@ def read_items(
     ahead, sizes = 0, plan.items.size
     try:
         for chunk in _chunks(plan, todo):
-            items = [item for item, _ in chunk]
-            size = sum(sizes[i] for i in items)
-            waiting.append((items, size, pool.submit(_use_chunk, plan, chunk, use)))
+            size = sum(sizes[i] for i in chunk)
+            waiting.append(
+                (chunk, size, pool.submit(lambda items: [use(i, read_item(plan, i)) for i in items], chunk))
+            )
             ahead += size
             while len(waiting) > AHEAD_CHUNKS or (ahead > AHEAD_BYTES and len(waiting) > 1):
                 items, size, future = waiting.popleft()
@@ -55,10 +53,6 @@ def read_items(
         pool.shutdown(cancel_futures=True)
 
 
-def _use_chunk(plan: PreparePlan, chunk: Chunk, use: Callable[[int, bytes | DataError], T]) -> list[T]:
-    return [use(item, read_item(plan, item) if data is None else data) for item, data in chunk]
-
-
 def read_item(plan: PreparePlan, item: int) -> bytes | DataError:
     """The bytes of an item's file, or why they cannot be read."""
     try:
@@ -67,34 +61,18 @@ def read_item(plan: PreparePlan, item: int) -> bytes | DataError:
         return error
 
 
-def _chunks(plan: PreparePlan, todo: Ints) -> Iterator[Chunk]:
+def _chunks(plan: PreparePlan, todo: Ints) -> Iterator[list[int]]:
     """The items in chunks of bounded bytes."""
-    chunk: Chunk = []
+    chunk: list[int] = []
     size = 0
-    for item, data in _feed(plan, todo):
-        chunk.append((item, data))
+    for item in todo.tolist():
+        chunk.append(item)
         size += plan.items.size[item]
         if len(chunk) >= CHUNK_IMAGES or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _feed(plan: PreparePlan, todo: Ints) -> Iterator[tuple[int, bytes | None]]:
-    """Each item; all of a source that must be read in order come together, with their bytes."""
-    items, order = plan.items, todo.tolist()
-    start = 0
-    while start < len(order):
-        source = plan.sources[items.source[order[start]]]
-        if not source.sequential:
-            yield order[start], None
-            start += 1
-            continue
-        mine = [i for i in order[start:] if plan.sources[items.source[i]] is source]
-        for item, (_, data) in zip(mine, source.stream([items.entry[i] for i in mine]), strict=True):
-            yield item, data
-        start += len(mine)
 
 
 class Content:
@@ -117,54 +95,26 @@ class Content:
 
 def content_of(plan: PreparePlan, workers: int, progress: Progress = silent) -> str:
     """The plan's `Content`, from reading all of its files."""
-    content, paths = Content(), plan.items.paths
-    for chunk, digests in _digests(plan, workers, "comparing", progress, partial(_digest_with_mask, plan)):
+    content, done, total = Content(), 0, len(plan.items)
+    progress("comparing", 0, total)
+    for chunk, digests in read_items(plan, plan.order(), workers, partial(_digest_with_mask, plan)):
         for item, digest in zip(chunk, digests, strict=True):
-            content.add(paths[item], digest)
-    return content.hex
-
-
-def later_copies(plan: PreparePlan, workers: int, progress: Progress = silent) -> set[int]:
-    """Items whose file repeats one that comes before it by part (test first), class and path, whatever the order
-    in which the sources can be read."""
-    digests: dict[int, bytes] = {}
-    for chunk, found in _digests(plan, workers, "looking for copies", progress, _digest):
-        digests.update(zip(chunk, found, strict=True))
-    first: set[tuple[Modality, bytes]] = set()
-    later: set[int] = set()
-    for item in plan.rank().tolist():
-        mark = (GROUPS[plan.items.group[item]][1], digests[item])
-        if mark in first and digests[item] != UNREADABLE:
-            later.add(item)
-        first.add(mark)
-    return later
-
-
-def _digests(
-    plan: PreparePlan,
-    workers: int,
-    what: str,
-    progress: Progress,
-    use: Callable[[int, bytes | DataError], bytes],
-) -> Iterator[tuple[list[int], list[bytes]]]:
-    done, total = 0, len(plan.items)
-    progress(what, 0, total)
-    for chunk, digests in read_items(plan, plan.order(), workers, use):
-        yield chunk, digests
+            content.add(plan.items.paths[item], digest)
         done += len(chunk)
-        progress(what, done, total)
-
-
-def _digest(item: int, data: bytes | DataError) -> bytes:
-    return UNREADABLE if isinstance(data, DataError) else hashlib.sha256(data).digest()
+        progress("comparing", done, total)
+    return content.hex
 
 
 def _digest_with_mask(plan: PreparePlan, item: int, data: bytes | DataError) -> bytes:
     try:
         mask = plan.read_mask(item)
     except DataError as error:
-        return _digest(item, data) + _digest(item, error)
-    return _digest(item, data) + (b"" if mask is None else _digest(item, mask))
+        return _digest(data) + _digest(error)
+    return _digest(data) + (b"" if mask is None else _digest(mask))
+
+
+def _digest(data: bytes | DataError) -> bytes:
+    return UNREADABLE if isinstance(data, DataError) else hashlib.sha256(data).digest()
 
 
 def available_cores() -> int:

@@ -1,14 +1,13 @@
 """Where images come from: a folder or an archive, listed once and then read without unpacking.
 
-A `Source` is scanned once (paths and sizes); after that entries are read by number from any thread
-(`read`), or, where the format allows no random access, in order (`stream`).
+A `Source` is scanned once (paths and sizes); after that entries are read by number from any thread.
 """
 
 import hashlib
 import os
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +50,6 @@ class Source(ABC):
     """A folder or archive. `listing` is filled by `scan`."""
 
     kind = "source"
-    sequential = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,11 +66,6 @@ class Source(ABC):
     @abstractmethod
     def read(self, entry: int) -> bytes:
         """The bytes of one entry (any thread). Larger than `MAX_FILE_BYTES`: DataError."""
-
-    def stream(self, entries: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """The wanted entries (ascending) with their bytes, in order; for sequential sources."""
-        for entry in entries:
-            yield entry, self.read(entry)
 
     @abstractmethod
     def sha256(self) -> str:
