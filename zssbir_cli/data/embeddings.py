@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Array, Ints, UInt8, UInt64
-from zssbir_cli.data.hdf5 import differing_rows, integers, new_file, open_sealed, texts, write_rows
+from zssbir_cli.data.hdf5 import differing_rows, integers, new_file, reading, texts, write_rows
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality
 
@@ -203,32 +203,22 @@ def read_embeddings(path: str | Path, *, check_rows: bool = True) -> Embeddings:
     Errors: DataError: missing, damaged, altered, not an embeddings file, or of another format version.
     """
     path = Path(path)
-    try:
-        with open_sealed(path) as file:
-            found = _read(path, file)
-    except DataError as error:
-        again = "" if "`zssbir embed`" in str(error) else "; run `zssbir embed` again"
-        raise DataError(f"{error}{again}") from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; write it with `zssbir embed`") from None
-    except Exception as error:  # h5py raises almost any type on a damaged file
-        raise DataError(
-            f"{path}: not an embeddings file, or damaged ({files.reason(error)}); run `zssbir embed` again"
-        ) from None
-    if check_rows and len(bad := differing_rows(found.embedding, found.checksum)):
-        raise DataError(
-            f"{path}: damaged, {len(bad)} of {len(found)} rows are not as they were written (the first: row "
-            f"{int(bad[0])}); run `zssbir embed` again"
-        )
+    with reading(path, "an embeddings file", "run `zssbir embed` again") as file:
+        found = _read(path, file)
+        if check_rows and len(bad := differing_rows(found.embedding, found.checksum)):
+            raise DataError(
+                f"{path}: damaged, {len(bad)} of {len(found)} rows are not as they were written (the first: row "
+                f"{int(bad[0])})"
+            )
     return found
 
 
 def _read(path: Path, file: h5py.File) -> Embeddings:
     version = file.attrs.get("format_version")
     if version is None or not {"embedding", "label", "modality", "source"} <= set(file):
-        raise DataError(f"{path}: not an embeddings file of zssbir (`zssbir embed` writes them)")
+        raise DataError(f"{path}: not an embeddings file of zssbir")
     if int(version) != FORMAT_VERSION:
-        raise DataError(f"{path}: format version {version}, not {FORMAT_VERSION}; run `zssbir embed` again")
+        raise DataError(f"{path}: format version {version}, not {FORMAT_VERSION}")
     data = file["embedding"]
     if data.ndim != 2 or data.dtype not in (np.float16, np.float32) or not data.shape[1]:
         raise DataError(
@@ -240,9 +230,9 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
     known = [f.name for f in fields(EmbeddingInfo) if f.name not in LATER or f.name in file.attrs]
     facts = {name: str(file.attrs.get(name, "")) for name in known}
     if {len(names), *(len(a) for a in arrays.values())} != {data.shape[0]}:
-        raise DataError(f"{path}: damaged, its fields differ in length; run `zssbir embed` again")
+        raise DataError(f"{path}: damaged, its fields differ in length")
     if _digest(arrays, names, facts, lost.decode()) != file.attrs["sha256"]:
-        raise DataError(f"{path}: damaged or altered, its sha256 differs; run `zssbir embed` again")
+        raise DataError(f"{path}: damaged or altered, its sha256 differs")
     classes = tuple(str(c) for c in json.loads(facts.pop("classes") or "[]"))
     info = EmbeddingInfo(classes=classes, size=int(facts.pop("size") or 0), **facts)
     return Embeddings(
@@ -263,5 +253,5 @@ def _mapped(path: Path, data: h5py.Dataset) -> Rows:
     if offset is None or not MAP_ROWS:
         return np.asarray(data[()])
     if offset + data.size * data.dtype.itemsize > end:
-        raise DataError(f"{path}: cut short; run `zssbir embed` again")
+        raise DataError(f"{path}: cut short")
     return np.memmap(path, data.dtype, "r", offset, data.shape)

@@ -41,14 +41,25 @@ def new_file(path: Path, bulk: str) -> Iterator[h5py.File]:
             raise target.error
 
 
-def open_sealed(path: Path) -> h5py.File:
+@contextmanager
+def reading(path: Path, kind: str, again: str, *, sealed: bool = True) -> Iterator[h5py.File]:
     """A file of `new_file`, opened for reading once its seal is whole: the library never sees damaged bytes.
 
-    Without HDF5's own lock, which some file systems lack. Raises DataError, FileNotFoundError.
+    Without HDF5's own lock, which some file systems lack. kind: what the file should be; again: how it is made again;
+    sealed: whether one without a seal is refused (older versions wrote none).
+    Raises DataError, with `again`, for a file that is missing or damaged and for what is found wrong within the block.
     """
-    if not check_seal(path):
-        raise DataError(f"{path} was cut short, or written by an older version or another program")
-    return h5py.File(path, "r", locking=False)
+    try:
+        if not check_seal(path) and sealed:
+            raise DataError(f"{path} was cut short, or written by an older version or another program")
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing (no such file); {again}") from None
+    except DataError as error:
+        raise DataError(f"{error}; {again}") from None
+    except Exception as error:  # h5py raises almost any type on a damaged file
+        raise DataError(f"{path} is damaged or not {kind} ({files.reason(error)}); {again}") from None
 
 
 PATIENCE = 20.0

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Float32, UInt64
-from zssbir_cli.data.hdf5 import differing_rows, new_file, open_sealed, write_rows
+from zssbir_cli.data.hdf5 import differing_rows, new_file, reading, write_rows
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.errors import DataError
 
@@ -192,37 +192,21 @@ def read_scores(path: Path, *, data: str, count: int) -> Scores:
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: method.masks must be cached, online, none or a file of scores")
-    try:
-        with open_sealed(path) as file:
-            version, made_for = int(file.attrs["format_version"]), str(file.attrs["data"])
-            text = str(file.attrs["facts"])
-            dataset = file["scores"]
-            shape, dtype, at = tuple(dataset.shape), dataset.dtype, dataset.id.get_offset()
-            proof = (
-                (np.asarray(file["checksum"][()], np.uint64), str(file.attrs["sha256"]))
-                if version > 1
-                else None
-            )
+    with reading(path, "a file of mask scores", AGAIN) as file:
+        version, made_for = int(file.attrs["format_version"]), str(file.attrs["data"])
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}")
+        text, dataset = str(file.attrs["facts"]), file["scores"]
+        shape, at = tuple(dataset.shape), dataset.id.get_offset()
+        end = (at or 0) + 2 * int(np.prod(shape))
+        if dataset.dtype != np.float16 or len(shape) != 3 or at is None or end > path.stat().st_size:
+            raise DataError(f"{path} is damaged: its scores are not contiguous float16 maps")
         facts = {str(k): str(v) for k, v in json.loads(text).items()}
-    except DataError as error:
-        raise DataError(f"{error}; {AGAIN}") from None
-    except Exception as error:  # h5py raises almost any type on a damaged file
-        raise DataError(
-            f"{path} is damaged or not a file of mask scores ({files.reason(error)}); {AGAIN}"
-        ) from None
-    if version != FORMAT_VERSION or proof is None:
-        raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; {AGAIN}")
-    end = path.stat().st_size
-    if dtype != np.float16 or len(shape) != 3 or at is None or at + 2 * int(np.prod(shape)) > end:
-        raise DataError(f"{path} is damaged: its scores are not contiguous float16 maps; {AGAIN}")
-    found = Scores(path, int(at), (shape[0], shape[1], shape[2]), facts)
-    sums, sha256 = proof
-    if (
-        len(sums) != len(found)
-        or _digest(sums, made_for, text) != sha256
-        or len(differing_rows(found.maps, sums))
-    ):
-        raise DataError(f"{path} is damaged or altered: its checksums do not fit; {AGAIN}")
+        found = Scores(path, int(at), (shape[0], shape[1], shape[2]), facts)
+        sums = np.asarray(file["checksum"][()], np.uint64)
+        proved = len(sums) == len(found) and _digest(sums, made_for, text) == str(file.attrs["sha256"])
+        if not proved or len(differing_rows(found.maps, sums)):
+            raise DataError(f"{path} is damaged or altered: its checksums do not fit")
     if made_for != data or shape[0] != count:
         raise DataError(
             f"{path} holds {shape[0]} masks made for data set {made_for}, not for {data} with {count} "

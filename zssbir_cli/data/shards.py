@@ -10,8 +10,8 @@ import hashlib
 import io
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zssbir_cli.arrays import Array, Ints, UInt8
-from zssbir_cli.data.hdf5 import integers, texts
+from zssbir_cli.data.hdf5 import integers, reading, texts
 from zssbir_cli.data.manifest import FORMAT_VERSION, READABLE_VERSIONS, ShardInfo
-from zssbir_cli.data.seal import check_seal, seal
+from zssbir_cli.data.seal import seal
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason, write_bytes
 from zssbir_cli.names import readable
@@ -215,26 +215,8 @@ class ShardIndex:
     mask_crc32: UInt32 | None
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """A shard opened for reading, once its seal is whole. Without HDF5's own lock, which some file systems lack:
-    shards never change.
-
-    Raises:
-        DataError: missing or damaged, whatever the HDF5 library makes of that.
-    """
-    try:
-        check_seal(path)
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; run the same `zssbir prepare` command again") from None
-    except Exception as error:  # h5py raises almost any type on a damaged file
-        raise DataError(
-            f"{path} is damaged or not a shard ({reason(error)}); prepare the set again"
-        ) from None
+def _opened(path: Path) -> AbstractContextManager[h5py.File]:
+    return reading(path, "a shard", "run the same `zssbir prepare` command again", sealed=False)
 
 
 def read_index(path: Path) -> ShardIndex:
@@ -250,7 +232,7 @@ def read_index(path: Path) -> ShardIndex:
 def _read_index(path: Path, file: h5py.File) -> ShardIndex:
     version = file.attrs["format_version"]
     if int(version) not in READABLE_VERSIONS:
-        raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}; prepare the set again")
+        raise DataError(f"{path} has format version {version}, not {FORMAT_VERSION}")
     blob_at, blob_size = _contiguous(path, file["blob"])
     labels = np.asarray(integers(file["label"]), np.int32)
     offsets = _checked_offsets(path, integers(file["offsets"]), len(labels), blob_size)
