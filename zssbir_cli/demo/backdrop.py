@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from zssbir_cli.demo.geometry import ellipse, smooth, turn
-from zssbir_cli.demo.paint import Picture, Plane, blurred, grid, hsv, mix, noise
+from zssbir_cli.demo.paint import Picture, Plane, blurred, grid, hsv, mix, noise, softened
 from zssbir_cli.demo.pieces import Dice
 
 
@@ -165,7 +165,7 @@ def litter(d: Dice, picture: Picture, amount: int, direction: float) -> Picture:
             fill=(*(min(255, c + 45) for c in colour), 255),
             width=k,
         )
-    cast = np.asarray(shadow.filter(ImageFilter.GaussianBlur(n * 0.012)), dtype=np.float32) / 255
+    cast = softened(shadow, n * 0.012)
     things = np.asarray(layer.reduce(k), dtype=np.float32) / 255
     picture = picture * (1 - 0.6 * cast[..., None])
     return mix(picture, things[..., :3] / np.maximum(things[..., 3:], 1e-3), things[..., 3])

@@ -35,10 +35,14 @@ def noise(
     return total
 
 
+def softened(image: Image.Image, radius: float) -> Plane:
+    """A grey image blurred (by three box filters), as a 0-1 plane."""
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
+
+
 def blurred(plane: Plane, radius: float) -> Plane:
-    """A 0-1 plane blurred (by three box filters, 8 bits)."""
-    image = Image.fromarray(np.asarray(plane * 255, dtype=np.uint8)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(image, dtype=np.float32) / 255
+    """A 0-1 plane blurred, in 8 bits."""
+    return softened(Image.fromarray(np.asarray(plane * 255, dtype=np.uint8)), radius)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Plane:

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from zssbir_cli.arrays import UInt8
 from zssbir_cli.demo.backdrop import litter, room, table_top
 from zssbir_cli.demo.classes import CLASSES, draw_instance
 from zssbir_cli.demo.geometry import Points, ellipse, smooth
 from zssbir_cli.demo.material import random_material
-from zssbir_cli.demo.paint import Picture, Plane, hsv, luminance, mix, noise
+from zssbir_cli.demo.paint import Picture, Plane, hsv, luminance, mix, noise, softened
 from zssbir_cli.demo.pieces import Dice, Piece, extent
 from zssbir_cli.demo.solid import Light, Patch, paint_solid
 from zssbir_cli.errors import UsageError
@@ -171,12 +171,8 @@ def _window(tile: Patch, size: int) -> tuple[slice, slice, slice, slice]:
     h, w = tile.cover.shape
     y0, y1 = max(tile.top, 0), max(0, min(tile.top + h, size))
     x0, x1 = max(tile.left, 0), max(0, min(tile.left + w, size))
-    return (
-        slice(y0, y1),
-        slice(x0, x1),
-        slice(y0 - tile.top, y1 - tile.top),
-        slice(x0 - tile.left, x1 - tile.left),
-    )
+    own_rows, own_columns = slice(y0 - tile.top, y1 - tile.top), slice(x0 - tile.left, x1 - tile.left)
+    return slice(y0, y1), slice(x0, x1), own_rows, own_columns
 
 
 def _cover(tile: Patch, size: int) -> Plane:
@@ -205,21 +201,17 @@ def _shadowed(canvas: Picture, tile: Patch, stage: bool, light: Light) -> Pictur
     size = canvas.shape[0]
     cover = Image.fromarray((_cover(tile, size) * 255).astype(np.uint8))
     dx, dy = -np.cos(light.direction), -np.sin(light.direction)
+    foot = min(size - 1.0, float(tile.top + tile.cover.shape[0] - 2))
+    lean, squash, reach = -dx * 1.3, 0.32, size * 0.045 * (1.5 - light.height)
+    # maps each pixel of the shadow back to the silhouette: standing (its foot line stays where it is), or lying
+    data: tuple[float, ...] = (1, 0, -dx * reach, 0, 1, -dy * reach)
     if stage:
-        foot = min(size - 1.0, float(tile.top + tile.cover.shape[0] - 2))
-        lean, squash = -dx * 1.3, 0.32
-        # maps each pixel of the shadow back to the standing silhouette; the foot line stays where it is
         data = (1, lean / squash * 0.5, -lean / squash * 0.5 * foot, 0, 1 / squash, foot * (1 - 1 / squash))
-        cast = cover.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
-        soft = np.asarray(cast.filter(ImageFilter.GaussianBlur(size * 0.018)), dtype=np.float32) / 255
-        contact = np.asarray(cover.filter(ImageFilter.GaussianBlur(size * 0.02)), dtype=np.float32) / 255
+    cast = cover.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+    if stage:
+        soft, contact = softened(cast, size * 0.018), softened(cover, size * 0.02)
         return canvas * (1 - 0.55 * soft - 0.2 * contact * (1 - soft))[..., None]
-    reach = size * 0.045 * (1.5 - light.height)
-    data = (1, 0, -dx * reach, 0, 1, -dy * reach)
-    moved = cover.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
-    soft = np.asarray(moved.filter(ImageFilter.GaussianBlur(size * 0.022)), dtype=np.float32) / 255
-    tight = np.asarray(moved.filter(ImageFilter.GaussianBlur(size * 0.007)), dtype=np.float32) / 255
-    return canvas * (1 - 0.42 * soft - 0.25 * tight)[..., None]
+    return canvas * (1 - 0.42 * softened(cast, size * 0.022) - 0.25 * softened(cast, size * 0.007))[..., None]
 
 
 def _foreground(d: Dice, canvas: Picture, cover: Plane) -> tuple[Picture, Plane]:
@@ -230,7 +222,7 @@ def _foreground(d: Dice, canvas: Picture, cover: Plane) -> tuple[Picture, Plane]
     centre = n * (0.5 + d(0.42, 0.56) * np.array([np.cos(angle), np.sin(angle)]))
     image = Image.new("L", (n, n), 0)
     ImageDraw.Draw(image).polygon((blob * n * d(0.14, 0.26) + centre).ravel().tolist(), fill=255)
-    veil = np.asarray(image.filter(ImageFilter.GaussianBlur(n * d(0.01, 0.03))), dtype=np.float32) / 255
+    veil = softened(image, n * d(0.01, 0.03))
     if float((veil * cover).sum()) > _MOST_HIDDEN * float(cover.sum()):
         return canvas, np.zeros_like(veil)
     colour = hsv(d(0, 1), d(0.1, 0.7), d(0.15, 0.9)) * (1 + 0.15 * noise(d.rng, n, n, (3, 3), 2))[..., None]
