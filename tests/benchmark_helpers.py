@@ -6,7 +6,7 @@ from prepare_helpers import tiny_png
 
 from zssbir_cli.benchmarks.layouts import Kind, published_path
 from zssbir_cli.benchmarks.splits import CLASSES
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.workflows.prepare import Prepared, prepare_benchmark
 
 
@@ -20,14 +20,13 @@ def run(
 ) -> Prepared:
     """`prepare_benchmark` with options by name; warnings land in `told` when given."""
     told = options.pop("told", [])
-    build = BuildOptions(**{k: options.pop(k) for k in ("dedup", "allow_leak", "strict") if k in options})
     return prepare_benchmark(
         dataset,
         split=split,
         paths=paths,
         lists=lists,
         out=out,
-        choices=Choices(build=build, **options),
+        choices=Choices(**options),
         say=told.append,
     )
 

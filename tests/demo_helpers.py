@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.workflows.prepare import prepare_demo
@@ -25,8 +25,9 @@ def demo_set(
 ) -> Path:
     """Draw a demo set, its pictures beside it in `<out>-pictures`; returns `out`."""
     names = str(unseen) if isinstance(unseen, int) else ",".join(unseen)
-    build = BuildOptions(CleanOptions(size=size), workers=workers)
-    choices = Choices(unseen=names, val_classes=val, seed=seed, build=build)
+    choices = Choices(
+        unseen=names, val_classes=val, seed=seed, clean=CleanOptions(size=size), workers=workers
+    )
     return prepare_demo(
         out, choices=choices, ambiguity=ambiguity, photos=photos, sketches=sketches, progress=progress
     ).root

@@ -19,8 +19,7 @@ from zssbir_cli.demo import CLASSES, draw_photo, draw_sketch
 from zssbir_cli.demo.pictures import RECORD, Look, _jobs, draw_pictures, draw_roles
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import Lock
-from zssbir_cli.preparation.choices import BuildOptions, Choices
-from zssbir_cli.preparation.clean import CleanOptions
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.roles import Unseen
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.prepare import prepare_own
@@ -89,7 +88,7 @@ def test_the_same_arguments_give_the_same_files(tiny: Path, pictures: Path, tmp_
 
 
 def test_the_pictures_are_anyones_folder(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    choices = Choices(unseen="cup,fish", build=BuildOptions(CleanOptions(), strict=True, workers=1))
+    choices = Choices(unseen="cup,fish", strict=True, workers=1)
     prepared = PreparedSet.open(prepare_own([pictures], out=tmp_path / "own", choices=choices).root)
     assert [c.name for c in prepared.manifest.classes_of(Role.UNSEEN)] == ["cup", "fish"]
     assert prepared.images(Part.TEST, Modality.PHOTO).read_mask(0) is not None

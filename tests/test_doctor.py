@@ -13,8 +13,7 @@ from retrieval_helpers import make_run
 from zssbir_cli.__main__ import main
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.preparation import carry
-from zssbir_cli.preparation.choices import BuildOptions, Choices
-from zssbir_cli.preparation.clean import CleanOptions
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.forecast import foresee
 from zssbir_cli.preparation.own import plan_own
 from zssbir_cli.progress import rough_size, rough_time
@@ -118,10 +117,10 @@ def test_help_of_doctor_imports_no_torch() -> None:
 
 
 def test_prepare_foresees_size_and_time(tmp_path: Path, tiny_demo: Path) -> None:
-    build = BuildOptions(CleanOptions(), workers=1)
+    choices = Choices(unseen="13", val_classes=5, workers=1)
     with scanned([tiny_demo.with_name("demo-pictures")], lambda text: None) as sources:
-        plan = plan_own(sources, "own", Choices(unseen="13", val_classes=5, build=build))
-        told = foresee(plan, build)
+        plan = plan_own(sources, "own", choices)
+        told = foresee(plan, choices)
     prepared = prepare(tiny_demo.with_name("demo-pictures"), unseen=13, val_classes=5, out=tmp_path / "own")
     stored = sum(s.bytes for s in prepared.manifest.shards)
     assert told.images == len(plan.items) == 52 * 7

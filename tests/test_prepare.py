@@ -15,7 +15,7 @@ from prepare_helpers import CLASSES, files_of, make_folder, make_zip, photo, ske
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.preparation.verify import verify
 from zssbir_cli.types import Modality, Part, Role
@@ -24,13 +24,10 @@ from zssbir_cli.workflows.prepare import Prepared, prepare_own
 
 
 def run(source: Path, out: Path, **options: object) -> Prepared:
-    """`prepare_own` with options of all three kinds by name."""
-    clean = CleanOptions(**{k: options.pop(k) for k in ("size",) if k in options})
-    kinds = ("dedup", "strict", "allow_leak", "workers")
-    build = BuildOptions(clean, **{k: options.pop(k) for k in kinds if k in options})
-    told = options.pop("told", [])
+    """`prepare_own` with options by name; what it says lands in `told` when given."""
+    clean, told = CleanOptions(size=options.pop("size", None)), options.pop("told", [])
     return prepare_own(
-        [source], name="own", out=out, choices=Choices(build=build, **options), say=told.append
+        [source], name="own", out=out, choices=Choices(clean=clean, **options), say=told.append
     )
 
 

@@ -20,7 +20,7 @@ from zssbir_cli.data.jpeg import decode_jpeg
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import resize_photo
 from zssbir_cli.errors import DataError
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import MAX_SIDE, CleanOptions, clean, is_plain
 from zssbir_cli.preparation.clean import photo as read_photo
 from zssbir_cli.preparation.whole import plain_png
@@ -224,9 +224,7 @@ def test_bad_images_are_named_in_the_report_or_an_error(tmp_path: Path) -> None:
         sum(len(PreparedSet.open(tmp_path / "out").images(p, m)) for p, m in result.manifest.counts) == 8 * 9
     )
     with pytest.raises(DataError, match=r"photo/ant/zero.jpg: zero bytes \(--strict"):
-        prepare_own(
-            [root], out=tmp_path / "s", choices=Choices(unseen="ant,bell", build=BuildOptions(strict=True))
-        )
+        prepare_own([root], out=tmp_path / "s", choices=Choices(unseen="ant,bell", strict=True))
 
 
 SEEDS = [

@@ -10,7 +10,7 @@ from prepare_helpers import CLASSES, make_folder, photo
 from zssbir_cli.data.manifest import read_manifest
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.verify import verify
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.prepare import Prepared, prepare_own
@@ -18,8 +18,7 @@ from zssbir_cli.workflows.prepare import Prepared, prepare_own
 
 def prepare(source: Path, out: Path, told: list[str] | None = None, **options: object) -> Prepared:
     """The command under test: ant and jar are unseen, one class is for validation."""
-    build = BuildOptions(**{k: options.pop(k) for k in ("dedup", "allow_leak") if k in options})
-    choices = Choices(unseen="ant,jar", val_classes=1, build=build, **options)
+    choices = Choices(unseen="ant,jar", val_classes=1, **options)
     return prepare_own([source], name="own", out=out, choices=choices, say=(told or []).append)
 
 

@@ -11,7 +11,7 @@ from prepare_helpers import encode, make_folder, photo
 
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.preparation.verify import verify
 from zssbir_cli.types import Modality, Part
@@ -20,8 +20,8 @@ from zssbir_cli.workflows.prepare import prepare_own
 UNSEEN = "ant,bell"
 
 
-def prepare(source: Path, out: Path, **build: object) -> PreparedSet:
-    choices = Choices(unseen=UNSEEN, val_classes=0, build=BuildOptions(workers=1, **build))
+def prepare(source: Path, out: Path, **options: object) -> PreparedSet:
+    choices = Choices(unseen=UNSEEN, val_classes=0, workers=1, **options)
     prepare_own([source], out=out, choices=choices)
     return PreparedSet.open(out)
 

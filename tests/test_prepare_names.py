@@ -12,7 +12,7 @@ from prepare_helpers import CLASSES, make_folder, photo, sketch
 from zssbir_cli.data.manifest import Manifest, read_manifest
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.roles import Unseen, read_unseen
 from zssbir_cli.types import Role
 from zssbir_cli.workflows.prepare import prepare_own
@@ -246,12 +246,12 @@ def test_strict_covers_files_and_classes_that_are_left_out(tmp_path: Path) -> No
     folder = make_folder(tmp_path / "own", photos=1, sketches=1)
     (folder / "photo" / "ant" / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=r"left out: 1 \.txt file in class folders"):
-        names(folder, tmp_path / "out", build=BuildOptions(strict=True))
+        names(folder, tmp_path / "out", strict=True)
     (folder / "photo" / "ant" / "notes.txt").unlink()
     (folder / "photo" / "lone").mkdir()
     (folder / "photo" / "lone" / "1.jpg").write_bytes(photo(1))
     with pytest.raises(DataError, match="class 'lone' has no sketches"):
-        names(folder, tmp_path / "out", build=BuildOptions(strict=True))
+        names(folder, tmp_path / "out", strict=True)
 
 
 def test_a_source_given_twice_is_told(tmp_path: Path) -> None:

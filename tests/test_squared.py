@@ -21,7 +21,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages, RowItems
 from zssbir_cli.inputs.views import Crops
 from zssbir_cli.methods.ama.data import AmaItems
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions, clean, squared
 from zssbir_cli.preparation.verify import verify
 from zssbir_cli.recipe.schema import DataConfig
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepared(folder: Path, out: Path, options: CleanOptions, workers: int = 0) -> PreparedSet:
     """The folder as a prepared set."""
-    choices = Choices(unseen="ant", val_classes=1, build=BuildOptions(options, workers=workers))
+    choices = Choices(unseen="ant", val_classes=1, clean=options, workers=workers)
     return PreparedSet.open(prepare_own([folder], name="own", out=out, choices=choices).root)
 
 

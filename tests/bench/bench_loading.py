@@ -34,7 +34,7 @@ from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.square import resize_photo, square_sketch
 from zssbir_cli.inputs.datasets import RowItems
 from zssbir_cli.inputs.sampling import RowPlan
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import DataConfig
@@ -140,7 +140,7 @@ def decode_cost(images: ImageSet, n: int = 1000) -> tuple[float, float]:
 
 def _prepared(folder: Path, out: Path, options: CleanOptions) -> tuple[ImageSet, ImageSet]:
     """Training sketches and photos of the folder as a prepared set."""
-    choices = Choices(build=BuildOptions(options, allow_leak=True))
+    choices = Choices(clean=options, allow_leak=True)
     data = PreparedSet.open(prepare_own([folder], out=out, choices=choices).root)
     return data.images(Part.TRAIN, Modality.SKETCH), data.images(Part.TRAIN, Modality.PHOTO)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from full_layouts import Painter
 
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.types import Modality
@@ -57,9 +57,7 @@ def prepared(folder: Path, options: CleanOptions) -> float:
     """Seconds for `prepare` (listing, storing, verifying and fsync included)."""
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
-        prepare_own(
-            [folder], out=Path(out) / "x", choices=Choices(build=BuildOptions(options, allow_leak=True))
-        )
+        prepare_own([folder], out=Path(out) / "x", choices=Choices(clean=options, allow_leak=True))
         return time.perf_counter() - start
 
 
@@ -129,7 +127,7 @@ def memory(sizes: list[int]) -> None:
 def measure(source: Path) -> None:
     """Prepare `source` and print this process's peak memory in MB."""
     with tempfile.TemporaryDirectory(dir=source.parent) as out:
-        prepare_own([source], out=Path(out) / "x", choices=Choices(build=BuildOptions(CleanOptions())))
+        prepare_own([source], out=Path(out) / "x", choices=Choices())
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 
 

@@ -31,7 +31,7 @@ from zssbir_cli.data.scores import write_scores
 from zssbir_cli.embedding.weights import load_run
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.puxim.method import Puxim
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
@@ -194,7 +194,7 @@ def main() -> None:
 
 def _demo(args: argparse.Namespace, level: float) -> list[str]:
     root = args.work / f"demo-{level}"
-    choices = Choices(subset=args.photos, build=BuildOptions(CleanOptions(size=96), workers=1))
+    choices = Choices(subset=args.photos, clean=CleanOptions(size=96), workers=1)
     prepare_demo(root, choices=choices, ambiguity=level)
     return [f"data.root={root}", "data.size=64"]
 

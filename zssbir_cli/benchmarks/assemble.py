@@ -79,7 +79,7 @@ def benchmark_items(
             rows = list(_files(found, sources, kind, name, warnings))
             if kind is Kind.PHOTO:
                 originals = {_stem(file) for _, _, file, _ in rows}
-            elif kind is Kind.EXTEND and choices.build.dedup:
+            elif kind is Kind.EXTEND and choices.dedup:
                 rows = [row for row in rows if _stem(row[2]) not in originals]
             missing.found(kind, name, info.role, rows)
             chosen += [

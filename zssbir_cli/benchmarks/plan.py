@@ -36,7 +36,7 @@ def read_published(split: Split, folders: Sequence[Path], choices: Choices) -> L
         UsageError: the split needs lists. DataError: damaged lists, or those of another split; leaks.
     """
     listed = _listed(split, folders)
-    if listed.leaks and not choices.build.allow_leak:
+    if listed.leaks and not choices.allow_leak:
         refuse(listed.leaks)
     return listed
 

@@ -18,7 +18,7 @@ from zssbir_cli.data.shards import Shard, ShardWriter, read_digests, read_index
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason, write_text
 from zssbir_cli.names import counted, listed, readable
-from zssbir_cli.preparation.choices import BuildOptions
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import Cleaned, clean
 from zssbir_cli.preparation.journal import REPORT_NAME, Journal, ShardRecord
 from zssbir_cli.preparation.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
@@ -95,7 +95,7 @@ class _Store:
         self._pool.shutdown()
 
 
-def build_set(plan: PreparePlan, out: Path, options: BuildOptions, progress: Progress = silent) -> Manifest:
+def build_set(plan: PreparePlan, out: Path, choices: Choices, progress: Progress = silent) -> Manifest:
     """Write the planned set into the folder `out` and return its manifest; continues what a killed run left. The
     caller holds the folder for itself (`carry.alone`).
 
@@ -110,9 +110,9 @@ def build_set(plan: PreparePlan, out: Path, options: BuildOptions, progress: Pro
             journal = Journal(out)
             journal.start(plan.key, plan.state)
             groups = [_Group(plan, journal, store, part, modality) for part, modality in GROUPS]
-            _write_all(plan, groups, options, progress)
+            _write_all(plan, groups, choices, progress)
             store.wait()
-            return _finish(plan, out, journal, groups, options)
+            return _finish(plan, out, journal, groups, choices)
     except OSError as error:
         raise DataError(
             f"{readable(str(out))} cannot be written: {reason(error)}; what is finished is kept: make room, and run "
@@ -120,20 +120,20 @@ def build_set(plan: PreparePlan, out: Path, options: BuildOptions, progress: Pro
         ) from None
 
 
-def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, progress: Progress) -> None:
+def _write_all(plan: PreparePlan, groups: list[_Group], choices: Choices, progress: Progress) -> None:
     items = plan.items
-    stored = _stored(groups) if options.dedup else None
+    stored = _stored(groups) if choices.dedup else None
     todo = _unsettled(plan, groups)
     done = len(items) - len(todo)
     progress("preparing", done, len(items))
-    work = partial(clean_item, plan, options)
-    for chunk, results in read_items(plan, todo, options.workers, work):
+    work = partial(clean_item, plan, choices)
+    for chunk, results in read_items(plan, todo, choices.workers, work):
         for item, (result, mask) in zip(chunk, results, strict=True):
             group, path = groups[items.group[item]], items.paths[item]
             group.done += 1
             group.content.add(path, result.digest + mask.digest)
             if result.data is None:
-                _leave_out(group, "skipped", path, result.note, options)
+                _leave_out(group, "skipped", path, result.note, choices)
             elif stored is not None and (mark := (group.modality, result.digest[:12])) in stored:
                 group.note("skipped", path, COPY)
             else:
@@ -142,7 +142,7 @@ def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, p
                 if result.note:
                     group.note("changed", path, result.note)
                 if mask.note:
-                    _leave_out(group, NOTE, path, mask.note, options)
+                    _leave_out(group, NOTE, path, mask.note, choices)
                 group.writer.add(result.data, items.label[item], path, digest=result.digest, mask=mask.data)
             if group.done == group.total:
                 group.writer.finish()
@@ -151,19 +151,19 @@ def _write_all(plan: PreparePlan, groups: list[_Group], options: BuildOptions, p
 
 
 def clean_item(
-    plan: PreparePlan, options: BuildOptions, item: int, data: bytes | DataError
+    plan: PreparePlan, choices: Choices, item: int, data: bytes | DataError
 ) -> tuple[Cleaned, Mask]:
     """What is stored of an image whose file holds `data`, and of its mask."""
     if isinstance(data, DataError):
         image = Cleaned(None, str(data), UNREADABLE)
     else:
-        image = clean(data, GROUPS[plan.items.group[item]][1], options.clean)
+        image = clean(data, GROUPS[plan.items.group[item]][1], choices.clean)
     return image, fit_mask(plan, item, data, image.data)
 
 
-def _leave_out(group: _Group, kind: str, path: str, why: str, options: BuildOptions) -> None:
+def _leave_out(group: _Group, kind: str, path: str, why: str, choices: Choices) -> None:
     """Note an image (`skipped`) or a mask (`NOTE`) that cannot be used. Raises DataError under `strict`."""
-    if options.strict:
+    if choices.strict:
         what, thing = ("mask of ", "mask") if kind == NOTE else ("", "image")
         raise DataError(
             f"{what}{readable(path)}: {why} (--strict; without it the {thing} is left out and reported)"
@@ -182,17 +182,16 @@ def _stored(groups: list[_Group]) -> set[tuple[Modality, bytes]]:
 
 
 def _unsettled(plan: PreparePlan, groups: list[_Group]) -> Ints:
-    """Item numbers still to do, in writing order."""
+    """Item numbers still to do, in writing order: of each group, those after the ones that are done."""
     order = plan.order()
-    group = np.asarray(plan.items.group)[order]
-    keep = np.ones(len(order), bool)
-    for number, state in enumerate(groups):
-        keep[np.flatnonzero(group == number)[: state.done]] = False
-    return order[keep]
+    group = np.asarray(plan.items.group)[order]  # ascending
+    place = np.arange(len(order)) - np.searchsorted(group, group)
+    left: Ints = order[place >= np.array([g.done for g in groups])[group]]
+    return left
 
 
 def _finish(
-    plan: PreparePlan, out: Path, journal: Journal, groups: list[_Group], options: BuildOptions
+    plan: PreparePlan, out: Path, journal: Journal, groups: list[_Group], choices: Choices
 ) -> Manifest:
     """Check for leaks, write the report and, last of all, the manifest."""
     ordered = sorted(groups, key=lambda g: (list(Part).index(g.part), g.modality))
@@ -202,7 +201,7 @@ def _finish(
     leaks = [*plan.leaks, *find_image_leaks(out, shards)]
     repeats = find_repeats(out, shards, plan.classes)
     _write_report(out, notes, leaks, repeats)
-    if leaks and not options.allow_leak:
+    if leaks and not choices.allow_leak:
         refuse(leaks, out / REPORT_NAME)
     content = sum(int(record.content, 16) for g in groups for record in g.records)
     content += sum(g.content.value for g in groups)

@@ -13,7 +13,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.files import Lock, Locked, file_sha256, reason
 from zssbir_cli.names import readable
 from zssbir_cli.preparation.build import build_set
-from zssbir_cli.preparation.choices import BuildOptions
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.forecast import foresee
 from zssbir_cli.preparation.journal import LOCK, WORK, Journal, is_ours
 from zssbir_cli.preparation.leaks import refuse
@@ -34,7 +34,7 @@ class Prepared:
     fresh: bool
 
 
-def carry_out(plan: PreparePlan, out: Path, options: BuildOptions, say: Say, progress: Progress) -> Prepared:
+def carry_out(plan: PreparePlan, out: Path, choices: Choices, say: Say, progress: Progress) -> Prepared:
     """Build the plan into `out` unless this very set is there already.
 
     Raises:
@@ -44,16 +44,16 @@ def carry_out(plan: PreparePlan, out: Path, options: BuildOptions, say: Say, pro
         say(f"warning: {warning}")
     check_free(out)
     with alone(out):
-        finished = _finished(plan, out, options, say, progress)
+        finished = _finished(plan, out, choices, say, progress)
         if finished is not None:
             return Prepared(out, finished, fresh=False)
         if (out / WORK).is_dir():
             same = Journal(out).is_of(plan.key, plan.state)
             anew = "starting anew: the unfinished set is of other options, other files or another version"
             say(f"continuing in {readable(str(out))}" if same else f"{readable(str(out))}: {anew}")
-        elif (forecast := foresee(plan, options)).seconds > WORTH_SAYING:
+        elif (forecast := foresee(plan, choices)).seconds > WORTH_SAYING:
             say(str(forecast))
-        manifest = build_set(plan, out, options, progress)
+        manifest = build_set(plan, out, choices, progress)
     for warning in manifest.warnings[len(plan.warnings) :]:
         say(f"warning: {warning}")
     return Prepared(out, manifest, fresh=True)
@@ -98,7 +98,7 @@ def check_free(out: Path) -> None:
 
 
 def _finished(
-    plan: PreparePlan, out: Path, options: BuildOptions, say: Say, progress: Progress
+    plan: PreparePlan, out: Path, choices: Choices, say: Say, progress: Progress
 ) -> Manifest | None:
     """The manifest when `out` already holds this very set, whole and made of the same files. Clears a damaged one.
 
@@ -117,8 +117,8 @@ def _finished(
             f"{where} holds {manifest.name} ({manifest.split}), prepared from other files or options; "
             f"choose another folder with --out, or delete it"
         )
-    manifest = _same_files(plan, out, manifest, options=options, say=say, progress=progress)
-    if manifest.leaks and not options.allow_leak:
+    manifest = _same_files(plan, out, manifest, choices=choices, say=say, progress=progress)
+    if manifest.leaks and not choices.allow_leak:
         refuse(manifest.leaks)
     damage = _damage(out)
     if damage:
@@ -131,7 +131,7 @@ def _finished(
 
 
 def _same_files(
-    plan: PreparePlan, out: Path, manifest: Manifest, options: BuildOptions, say: Say, progress: Progress
+    plan: PreparePlan, out: Path, manifest: Manifest, choices: Choices, say: Say, progress: Progress
 ) -> Manifest:
     """The manifest, once it is sure that the source files are those that the set was made of.
 
@@ -145,7 +145,7 @@ def _same_files(
             f"delete it to prepare it again"
         )
     elif manifest.files_state != plan.state:
-        if content_of(plan, options.workers, progress) != manifest.files_content:
+        if content_of(plan, choices.workers, progress) != manifest.files_content:
             raise DataError(
                 f"{where} was prepared from files that have changed since; choose another folder with --out, or "
                 f"delete it"

@@ -8,27 +8,23 @@ from zssbir_cli.preparation.clean import GROUND, SMALLEST_SQUARE, CleanOptions
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """`dedup`: leave out images whose file repeats one already stored. `strict`: whatever is left out is an
-    error. `allow_leak`: record leaks instead of refusing them."""
-
-    clean: CleanOptions = field(default_factory=CleanOptions)
-    dedup: bool = False
-    strict: bool = False
-    allow_leak: bool = False
-    workers: int = 0
-
-
-@dataclass(frozen=True)
 class Choices:
-    """What a set is made of; None = the default of that kind of data."""
+    """What a set is made of, and how; None = the default of that kind of data.
+
+    `subset`: most sketches and photos of a class. `dedup`: leave out images whose file repeats one already stored.
+    `strict`: whatever is left out is an error. `allow_leak`: record leaks instead of refusing them.
+    """
 
     unseen: str | None = None
     val_classes: int | None = None
     holdout: int | None = None
     subset: int | None = None
     seed: int = 0
-    build: BuildOptions = field(default_factory=BuildOptions)
+    clean: CleanOptions = field(default_factory=CleanOptions)
+    dedup: bool = False
+    strict: bool = False
+    allow_leak: bool = False
+    workers: int = 0
 
     def check(self, name: str | None = None) -> None:
         """Raises UsageError for values out of range, and for a `name` that cannot be part of a path."""
@@ -37,12 +33,12 @@ class Choices:
             ("--holdout", self.holdout, 0),
             ("--per-class", self.subset, 1),
             ("--seed", self.seed, 0),
-            ("--size", self.build.clean.size, SMALLEST_SQUARE if self.build.clean.square else 16),
-            ("--workers", self.build.workers, 0),
+            ("--size", self.clean.size, SMALLEST_SQUARE if self.clean.square else 16),
+            ("--workers", self.workers, 0),
         ):
             if value is not None and value < least:
                 raise UsageError(f"{option} {value}: give {least} or more")
-        if self.build.clean.square and self.build.clean.size is None:
+        if self.clean.square and self.clean.size is None:
             raise UsageError(
                 "--square needs --size N, the side of the network's input (the recipe's data.size)"
             )
@@ -59,7 +55,7 @@ class Choices:
 
     def record(self) -> dict[str, str | int | float | bool | None]:
         """What the manifest keeps of them for every kind of data."""
-        clean = self.build.clean
+        clean = self.clean
         return {
             "seed": self.seed,
             "val_classes": self.val_classes,
@@ -67,6 +63,6 @@ class Choices:
             "subset": self.subset,
             "size": clean.size,
             "square": clean.square,
-            "dedup": self.build.dedup,
+            "dedup": self.dedup,
             "ground": GROUND,
         }

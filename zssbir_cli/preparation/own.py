@@ -32,7 +32,7 @@ def plan_own(
     ):  # to evaluate only: nothing is learnt from, so no class needs both
         files, unseen = found, Unseen(draw=len(found.names))
         names = list(files.names.values())
-    if choices.build.strict and files.left_out:
+    if choices.strict and files.left_out:
         raise DataError(f"left out: {'; '.join(files.left_out)} (--strict; without it they are reported)")
     held_out = choices.val_classes if val is None else frozenset(val)
     classes = assign_roles(names, unseen, val_classes=held_out, seed=choices.seed)

@@ -21,7 +21,7 @@ from zssbir_cli.evaluation.report import strips
 from zssbir_cli.files import write_json
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.models.known import OFFLINE
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import Recipe
@@ -95,7 +95,7 @@ def draw(
         and not any((out / name).exists() for name in ("data", "pictures"))
     ):
         raise UsageError(f"--out {out} holds other files; give an empty or new folder")
-    choices = Choices(seed=seed, build=BuildOptions(workers=workers))
+    choices = Choices(seed=seed, workers=workers)
     return prepare_demo(
         out / "data", pictures=out / "pictures", choices=choices, photos=photos,
         sketches=max(1, photos * 3 // 4), progress=progress,

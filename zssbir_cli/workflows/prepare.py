@@ -15,7 +15,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import counted, readable, suggestion
 from zssbir_cli.preparation.archives import open_source
 from zssbir_cli.preparation.carry import Prepared, carry_out, check_free
-from zssbir_cli.preparation.choices import BuildOptions, Choices
+from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
 from zssbir_cli.preparation.own import check_given_once, default_name, plan_own
 from zssbir_cli.preparation.plan import PreparePlan
@@ -75,9 +75,11 @@ def prepare(
     """
     given = [source] if isinstance(source, str | Path) else list(source)
     dataset = _dataset(given, of_benchmark=bool(split or files or lists), of_demo=ambiguity is not None)
-    build = BuildOptions(CleanOptions(size, square=square), dedup, strict, allow_leak, workers)
     wanted = unseen if unseen is None or isinstance(unseen, str) else _names_or_number(unseen)
-    choices = Choices(wanted, val_classes, holdout, per_class, seed, build)
+    choices = Choices(
+        wanted, val_classes, holdout, per_class, seed, CleanOptions(size, square=square),
+        dedup=dedup, strict=strict, allow_leak=allow_leak, workers=workers,
+    )  # fmt: skip
     place = None if out is None else Path(out)
     if dataset == "demo":
         return prepare_demo(
@@ -136,7 +138,7 @@ def prepare_own(
     name = name or default_name(paths[0])
     with scanned(paths, say) as sources:
         plan = _plan_own(sources, name, choices, val)
-        return carry_out(plan, out or Path("data") / name, choices.build, say, progress)
+        return carry_out(plan, out or Path("data") / name, choices, say, progress)
 
 
 def _plan_own(
@@ -184,7 +186,7 @@ def prepare_benchmark(
     listed = read_published(chosen, lists, choices)
     with scanned(list(paths) or usual_places(dataset) or fetch(dataset, say), say) as sources:
         plan = plan_benchmark(chosen, sources, listed, name, choices)
-        return carry_out(plan, out or Path("data") / name, choices.build, say, progress)
+        return carry_out(plan, out or Path("data") / name, choices, say, progress)
 
 
 def prepare_demo(
@@ -201,7 +203,7 @@ def prepare_demo(
 ) -> Prepared:
     """Draw the demo's pictures into the folder `pictures` (default: beside `out`) and prepare them like anyone's.
 
-    `choices.unseen`: by default 13 classes drawn by the seed; `val_classes`: 5; `build.clean.size`: 128 pixels;
+    `choices.unseen`: by default 13 classes drawn by the seed; `val_classes`: 5; `clean.size`: 128 pixels;
     `subset` in place of the numbers of `photos` and `sketches` per class. `ambiguity`: see `Look`.
 
     Raises:
@@ -216,12 +218,12 @@ def prepare_demo(
     roles = draw_roles(choices.seed, unseen, DEMO_VAL if choices.val_classes is None else choices.val_classes)
     look = Look(
         seed=choices.seed,
-        size=choices.build.clean.size or Look.size,
+        size=choices.clean.size or Look.size,
         ambiguity=Look.ambiguity if ambiguity is None else ambiguity,
         photos=choices.subset or photos,
         sketches=choices.subset or sketches,
     )
-    draw_pictures(folder, roles, look, workers=choices.build.workers or available_cores(), progress=progress)
+    draw_pictures(folder, roles, look, workers=choices.workers or available_cores(), progress=progress)
     test, val = ([n for n in CLASSES if roles[n] is role] for role in (Role.UNSEEN, Role.VAL))
     own = replace(choices, unseen=",".join(test), val_classes=len(val))
     return prepare_own([folder], name=name, out=out, choices=own, val=val, say=say, progress=progress)
