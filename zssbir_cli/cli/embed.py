@@ -61,7 +61,11 @@ def embed(
     """
     from zssbir_cli.cli.display import progress as shown
 
-    if join is not None or files:
+    if files and join is None:
+        raise UsageError(
+            f"{files[0]}: photos are named with --photos, embeddings files to join with --join OUT"
+        )
+    if join is not None:
         options.allow_only(context, "--join", "join", "files", "index")
         _join(join, files or [], index)
         return
@@ -103,14 +107,10 @@ def _say(result: "Embedded") -> None:
     print("\n".join(table_address(file) or str(file) for file in result.files))
 
 
-def _join(out: Path | None, parts: list[Path], index: bool) -> None:
+def _join(out: Path, parts: list[Path], index: bool) -> None:
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
 
-    if out is None:
-        raise UsageError(
-            f"{parts[0]}: photos are named with --photos, embeddings files to join with --join OUT"
-        )
     for part in parts:
         options.exists(part)
     with shown("embed: joining") as progress:
