@@ -18,7 +18,7 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "h5py", "opencv-python-headless")
 EXTRAS = {
     "web": "starlette", "onnx": "onnxruntime", "heic": "pillow_heif", "download": "gdown", "tensorboard": "tensorboard",
-    "text": "transformers",
+    "text": "transformers", "lance": "lancedb",
 }  # fmt: skip
 """Extra -> a module that it brings."""
 SCRATCH = 5e9
