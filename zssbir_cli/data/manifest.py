@@ -114,7 +114,7 @@ class Manifest(_Frozen):
     classes: tuple[ClassInfo, ...] = Field(min_length=1)
     shards: tuple[ShardInfo, ...]
     sources: tuple[SourceInfo, ...] = ()
-    options: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     skipped: int = Field(0, ge=0, description="Images left out; named in report.txt.")
     warnings: tuple[str, ...] = ()
     leaks: tuple[Leak, ...] = ()
