@@ -131,6 +131,12 @@ def test_a_clear_gain_is_no_warning_and_a_loss_is_one(run: Path) -> None:
     assert baselines._gain(of(3.0), of(3.0))
 
 
+def test_where_every_photo_is_relevant_nothing_is_said_of_a_gain() -> None:
+    rows, labels = np.eye(3, dtype=np.float32), np.zeros(3, np.int64)
+    everything = evaluate(rows, rows, labels, labels, k=(1,))
+    assert baselines._gain(everything, everything) == []
+
+
 def test_what_is_not_here_is_a_note_and_nothing_is_fetched(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,8 +71,11 @@ class _NotHere(ZssbirError):
 
 
 def _gain(trained: Metrics, start: Metrics) -> list[str]:
-    """A warning when training lost, or gained nothing that is sure, by mAP@all over the same queries."""
+    """A warning when training lost, or gained nothing that is sure, by mAP@all over the same queries; none where every
+    photo is relevant to every query, so that nothing can be gained."""
     kept = trained.counted
+    if (trained.relevant[kept] == trained.gallery).all():
+        return []
     a, b = (m.per_query("mAP@all", JUDGED)[kept] for m in (start, trained))
     gain = paired_difference(a, b, trained.query_labels[kept], resamples=100)
     told = f"{100 * gain.mean:+.2f} points mAP@all ({JUDGED}) against the frozen start"
