@@ -90,7 +90,7 @@ MISTAKES = [
     (["eval", "--embeddings", "nowhere.npz"], 2, "--embeddings nowhere.npz: no such file"),
     (["eval", "--embeddings", "rows.npy"], 2, "did you mean '.npz'"),
     (["eval", "--export", "treck"], 2, "did you mean 'trec'"),
-    (["eval", "--run", "lates"], 2, "lates: not a run"),
+    (["eval", "--run", "lates"], 2, "did you mean 'latest'"),
     (["embed", "--part", "tests"], 2, "did you mean 'test'"),
     (["export", "--format", "onxx"], 2, "did you mean 'onnx'"),
 ]

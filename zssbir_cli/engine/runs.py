@@ -13,6 +13,7 @@ from typing import Any
 
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import reason
+from zssbir_cli.names import suggestion
 
 META = "meta.json"
 LATEST = "latest"
@@ -69,7 +70,10 @@ def find_run(name: str | Path | None = None, runs: Path = Path("runs"), which: s
         some = ", ".join(p.name for p in matches[-5:])
         raise UsageError(f"{name}: several runs under {runs} match this name ({some}); be more specific")
     some = ", ".join(p.name for p in known[-5:]) or "there is none"
-    raise UsageError(f"{name}: not a run, and no run under {runs} has that name ({some}); see `zssbir runs`")
+    near = suggestion(str(name), [LATEST, *(p.name for p in known)])
+    raise UsageError(
+        f"{name}: not a run, and no run under {runs} has that name ({some}){near}; see `zssbir runs`"
+    )
 
 
 def is_run(path: Path) -> bool:
