@@ -65,7 +65,7 @@ def test_photos_of_queried_classes_are_left_out(run: Path, tiny_demo: Path) -> N
     notes = zssbir.evaluate(run, k=[5], device="cpu", gallery_extra="more", report=False).as_json()["notes"]
     assert any(n.startswith("4 photos of more added to the gallery") for n in notes)
     assert any(n.startswith("4 photos of more left out") and unseen in n for n in notes)
-    with pytest.raises(DataError, match="not of a queried class"):
+    with pytest.raises(DataError, match="every photo is of a queried class"):
         zssbir.evaluate(run, device="cpu", gallery_extra=tiny_demo)
     with pytest.raises(UsageError, match="--gallery-extra nowhere"):
         zssbir.evaluate(run, device="cpu", gallery_extra="nowhere")
