@@ -169,3 +169,13 @@ def test_no_private_names_of_libraries() -> None:
     private = re.compile(r"\b(torch|nn|F|functional|timm|h5py|np|cv2|open_clip|PIL|mpl)(\.\w+)*\._[a-z]\w*")
     found = {show(f): m.group() for f in FILES if (m := private.search(f.read_text("utf-8")))}
     assert not found
+
+
+def test_commands_that_may_find_all_embedded_import_no_timm_before_they_know() -> None:
+    code = (
+        "import sys\nfrom zssbir_cli.workflows import embed, eval, search\n"
+        "bad = [m for m in ('timm', 'torchvision', 'open_clip') if m in sys.modules]\n"
+        "assert not bad, bad"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -124,6 +123,8 @@ def _options(config: ModelConfig) -> dict[str, Any]:
 
 def _timm_model(config: ModelConfig, size: int, **weights: Any) -> nn.Module:
     """Pass `img_size` to models that have a fixed input size; others (CNNs) do not know the argument."""
+    import timm  # it takes longer than PyTorch: only where a network is built
+
     options = {**_options(config), **weights, "pretrained": bool(weights)}
     try:
         model: nn.Module = timm.create_model(config.backbone, img_size=size, **options)
