@@ -138,3 +138,20 @@ def test_the_quick_start_works_as_typed(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"zssbir {line}: {done.stderr[-800:]}"
     assert (tmp_path / "results.html").is_file()
+
+
+def test_each_row_of_the_fault_tables_has_tests_that_exist() -> None:
+    tests = Path(__file__).parent
+    rows = [
+        r for r in (ROOT / "docs" / "reliability.md").read_text("utf-8").splitlines() if r.startswith("| ")
+    ]
+    faults = [r for r in rows if not r.startswith("| fault |") and r.count("|") == 4]
+    assert len(faults) > 40
+    for row in faults:
+        shown = row.rsplit("|", 2)[1]
+        assert "test_" in shown or "the same test" in shown, row
+        file = ""
+        for found, name in re.findall(r"`(test_\w+\.py)?(?:::(\w+))?`", shown):
+            file = found or file
+            text = (tests / file).read_text("utf-8")
+            assert not name or f"def {name}(" in text, f"{file}::{name}"
