@@ -197,7 +197,8 @@ def main() -> None:
             line = [*command, "search", str(place / "a.png"), "--photos", str(gallery), "--run", str(run)]
             subprocess.run(line, check=True, capture_output=True, env={**os.environ})
             times.append(time.perf_counter() - start)
-        print(f"a process per query: median {median(times) * 1000:.0f} ms")
+        if times:
+            print(f"a process per query: median {median(times) * 1000:.0f} ms")
 
 
 def measure(options: argparse.Namespace, served: "subprocess.Popen[str]") -> None:
