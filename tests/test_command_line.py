@@ -305,6 +305,14 @@ def test_a_shortage_is_told_by_its_class(
     assert ("this is a bug" in found) == ("bug" in words)
 
 
+def test_a_library_that_finds_no_room_is_a_shortage() -> None:
+    """As `import torch` fails under `ulimit -v 2600000`."""
+    from zssbir_cli.compute.memory import out_of_memory
+
+    assert out_of_memory(ImportError("libtorch_cuda.so: failed to map segment from shared object"))
+    assert not out_of_memory(ImportError("libfoo.so: cannot open shared object file"))
+
+
 def test_gigantic_arrays_are_a_shortage() -> None:
     """As numpy, PyTorch and OpenCV raise it themselves."""
     import cv2

@@ -59,6 +59,10 @@ def out_of_memory(error: BaseException | None) -> bool:
         torch, cv2 = sys.modules.get("torch"), sys.modules.get("cv2")
         if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
             return True
+        if isinstance(error, ImportError) and "failed to map segment" in str(
+            error
+        ):  # the loader's, under `ulimit -v`
+            return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
         if cv2 and isinstance(error, cv2.error) and getattr(error, "code", 0) == _NO_MEMORY:
