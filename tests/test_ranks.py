@@ -46,17 +46,23 @@ def shrunk(name: str, data: Path) -> Recipe:
 
 
 class FewImages:
-    """A probe: features of the first 24 training images."""
+    """A probe: 24 training images, spread evenly over the classes."""
 
     def __init__(self, prepared: PreparedSet, size: int) -> None:
         self.prepared, self.size = prepared, size
 
-    def features(self, modality: Modality, embed) -> Tensor:
-        from zssbir_cli.inputs.datasets import EvalImages
-
-        images = EvalImages(self.prepared.images(Part.TRAIN, modality), self.size)
+    def features(self, modality: Modality, embed, most: int | None = None) -> Tensor:
+        images = self._images(modality)
         with torch.inference_mode():
             return embed(torch.stack([images[i] for i in range(24)])).float()
+
+    def labels(self, modality: Modality, most: int | None = None) -> Tensor:
+        return torch.from_numpy(self._images(modality).labels[:24])
+
+    def _images(self, modality: Modality):
+        from zssbir_cli.inputs.datasets import EvalImages
+
+        return EvalImages(self.prepared.images(Part.TRAIN, modality), self.size, most=24)
 
     def class_names(self) -> dict[int, str]:
         return training_classes(self.prepared)
