@@ -87,6 +87,18 @@ def live(photo_gallery: tuple[Path, Path]) -> "Iterator[LiveGallery]":
     live.close()
 
 
+@pytest.fixture
+def masked(tmp_path: Path) -> "Iterator[LiveGallery]":
+    """Thirty training photos of a PuXIM run with stored masks (`masked_gallery`), open for the drawing page."""
+    from puxim_helpers import masked_gallery
+
+    from zssbir_cli.web.live import LiveGallery
+
+    live = LiveGallery(masked_gallery(tmp_path))
+    yield live
+    live.close()
+
+
 TINY_CLIP = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},

@@ -1,4 +1,4 @@
-"""A tiny prepared set whose photos are black with one white square, and a tiny CLIP."""
+"""A tiny prepared set whose photos are black with one white square, a tiny CLIP, and a gallery with stored masks."""
 
 import io
 from pathlib import Path
@@ -7,10 +7,18 @@ import numpy as np
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
+from retrieval_helpers import make_run
 
 from zssbir_cli.data.manifest import ClassInfo, Manifest, write_manifest
 from zssbir_cli.data.prepared import PreparedSet
+from zssbir_cli.data.scores import write_scores
 from zssbir_cli.data.shards import ShardWriter
+from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.gallery import Gallery, open_gallery
+from zssbir_cli.embedding.parts import embed_part
+from zssbir_cli.embedding.weights import RunWeights
+from zssbir_cli.methods.puxim.config import VxlConfig
+from zssbir_cli.methods.puxim.vxl import facts
 from zssbir_cli.models.offline_clip import WordTokenizer
 from zssbir_cli.models.surgery_clip import SurgeryClip
 from zssbir_cli.types import Modality, Part, Role
@@ -72,3 +80,30 @@ def tiny_clip(size: int = 32) -> SurgeryClip:
     half = (0.5, 0.5, 0.5)
     clip = CLIP(16, vision, text, quick_gelu=True)
     return SurgeryClip(clip, words, name="tiny", blocks=1, size=size, mean=half, std=half)
+
+
+RECIPE = """
+name: masked
+method: METHOD
+data: {root: DATA, size: 32, workers: 0}
+model: {backbone: vit_tiny_patch16_224, weights: none, options: {embed_dim: 24, depth: 1, num_heads: 2}}
+"""
+PUXIM = "{name: puxim, interaction: 0, vxl: {model: offline}}"
+
+
+def masked_gallery(
+    place: Path, method: str = PUXIM, part: Part = Part.TRAIN, prompt: str = "a photo of {}"
+) -> Gallery:
+    """A part of the tiny set, embedded by a run of random weights with 2 x 2 tokens. The scores beside its shards, made
+    with `prompt`, are 1 where a photo has its white square, else 0."""
+    prepared = tiny_set(place / "data")
+    scores = np.eye(MARKERS, dtype=np.float32)[np.arange(30) % MARKERS].reshape(30, 4, 4)
+    made_by = facts(VxlConfig(model="offline", prompt=prompt))
+    write_scores(place / "data" / "masks-0.h5", scores, data=prepared.identity, facts=made_by)
+    recipe = place / "masked.yaml"
+    recipe.write_text(RECIPE.replace("DATA", str(prepared.root)).replace("METHOD", method))
+    run = make_run(place / "runs" / "one", recipe)
+    cpu = torch.device("cpu")
+    stored = embed_part(Embedder(RunWeights(run), cpu, workers=0), prepared, part)
+    assert stored.path is not None
+    return open_gallery(stored.path, cpu, workers=0)

@@ -91,6 +91,10 @@ MISTAKES = [
     (["eval", "--embeddings", "rows.npy"], 2, "did you mean '.npz'"),
     (["eval", "--export", "treck"], 2, "did you mean 'trec'"),
     (["eval", "--run", "lates"], 2, "did you mean 'latest'"),
+    (["eval", "--qrels", __file__, "--run", "nowhere.txt"], 2, "--run nowhere.txt: no such file"),
+    (["eval", "--compare", "lates", "latest"], 2, "lates: not a run"),
+    (["eval", "--compare", "zs.json", __file__], 2, "--compare zs.json: no such file"),
+    (["eval", "--compare", "rows.npz", __file__], 2, "rows.npz: not a result"),
     (["embed", "--part", "tests"], 2, "did you mean 'test'"),
     (["export", "--format", "onxx"], 2, "did you mean 'onnx'"),
 ]

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,25 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 @pytest.fixture
 def address(live: LiveGallery) -> Iterator[str]:
     """A running server."""
+    with serving(live) as address:
+        yield address
+
+
+@contextmanager
+def serving(live: LiveGallery) -> Iterator[str]:
+    """The address of a server that runs meanwhile."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(build_app(live, k=6), log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
 
 
 class Watched:
@@ -130,8 +140,28 @@ def test_a_photo_is_shown_large_and_leads_to_others(watched: Watched) -> None:
     assert page.locator("#viewer-name").inner_text() == name
     expect(page.locator("#viewer-image")).to_have_js_property("complete", True)
     assert page.locator("#viewer-image").evaluate("e => e.naturalWidth") > 0
+    assert page.locator("#viewer-mask").is_hidden()
     page.click("#viewer-like")
     expect(page.locator(f"#hits .name[title='{name}']")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_what_the_masks_keep_is_shown_with_the_photo(
+    browser: "playwright.Browser", masked: LiveGallery, width: int
+) -> None:
+    with serving(masked) as address:
+        context = browser.new_context(viewport={"width": width, "height": 844})
+        watched = Watched(context.new_page(), address)
+        watched.stroke((0.2, 0.2), (0.8, 0.8))
+        watched.wait_for_hits(6)
+        watched.page.locator("#hits button").first.click()
+        image = watched.page.locator("#viewer-mask-image")
+        expect(image).to_be_visible()
+        expect(image).to_have_js_property("naturalWidth", 64)
+        assert "What the masks keep" in watched.page.locator("#viewer").inner_text()
+        assert watched.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert not watched.problems
+        context.close()
 
 
 def test_an_uploaded_drawing_and_a_photo_are_searched(

@@ -145,6 +145,8 @@ def test_compare_two_runs(run: Path, tiny_recipe: Path) -> None:
     assert "paired on 39 queries" in call("eval", "--compare", str(run), str(other)).stdout
     with pytest.raises(DataError, match="no such result"):
         call("eval", "--compare", str(run), str(other), "--split", "val")
+    with pytest.raises(UsageError, match=r"zz\.json: no such file; did you mean 'zs\.json'"):
+        call("eval", "--compare", str(run), str(other / "eval" / "zz.json"))
 
 
 def test_embeddings_of_another_model_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

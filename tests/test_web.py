@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ pytest.importorskip("starlette")
 pytest.importorskip("multipart")
 pytest.importorskip("httpx")
 
+from puxim_helpers import PUXIM, masked_gallery
 from starlette.testclient import TestClient
 
 from zssbir_cli.errors import DataError
+from zssbir_cli.evaluation.masks import masks_of_gallery
+from zssbir_cli.types import Part
 from zssbir_cli.web.live import LiveGallery, Query
 from zssbir_cli.web.server import build_app
 
@@ -101,6 +105,44 @@ def test_photos_are_bounded_cached_and_only_the_gallerys(client: TestClient, liv
         assert client.get(bad).status_code == 404
 
 
+def test_a_mask_fades_the_patches_that_the_run_drops(masked: LiveGallery) -> None:
+    """One of the encoder's 2 x 2 patches is kept: the quarter of the photo with the white square."""
+    with TestClient(build_app(masked)) as client:
+        hits = client.post("/search", json={"like": 0, "k": 3}).json()["hits"]
+        assert [h["mask"] for h in hits] == [True] * 3
+        for number in (0, 7, 29):
+            answer = client.get(f"/photo/{number}/mask?size=64")
+            assert answer.headers["content-type"] == "image/jpeg"
+            shown = np.asarray(Image.open(io.BytesIO(answer.content)).convert("L"))
+            black = shown.reshape(2, 32, 2, 32).min((1, 3)) < 100
+            assert np.argwhere(black).tolist() == [[number % 16 // 8, number % 4 // 2]]
+            assert client.get(f"/photo/{number}?size=64").content != answer.content
+        assert client.get("/photo/0/mask?size=5000").status_code == 400
+        assert client.get(f"/photo/{masked.photos}/mask").status_code == 404
+
+
+def test_without_stored_masks_there_is_none(client: TestClient) -> None:
+    answer = client.get("/photo/0/mask")
+    assert answer.status_code == 404
+    assert "no masks stored" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"method": "{name: triplet}"}, 4),  # 4 x 4 patches of the sampler, int(0.7 * 16) + 1 of them masked
+        ({"part": Part.TEST}, 0),
+        ({"prompt": "a drawing of {}"}, 0),
+        ({"method": PUXIM.replace("puxim,", "puxim, rule: random,")}, 0),
+        ({"method": PUXIM.replace("puxim,", "puxim, masks: none, reconstruction: 0,")}, 0),
+    ],
+)
+def test_which_masks_belong_to_a_gallery(tmp_path: Path, options: dict[str, Any], kept: int) -> None:
+    """Those that the run was trained with; a run of another method shows any that lie there; no others."""
+    found = masks_of_gallery(masked_gallery(tmp_path, **options))
+    assert (0 if found is None else int(found.keep(0).sum())) == kept
+
+
 def test_the_page_asks_no_other_host(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200
@@ -114,7 +156,7 @@ def test_the_page_asks_no_other_host(client: TestClient) -> None:
 
 def test_the_api_describes_itself(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/healthz", "/search", "/photo/{id}"}
+    assert set(paths) == {"/healthz", "/search", "/photo/{id}", "/photo/{id}/mask"}
     assert client.get("/healthz").json()["status"] == "ok"
 
 
@@ -127,7 +169,7 @@ def test_without_the_page_only_the_api_answers(live: LiveGallery) -> None:
 def test_a_token_is_asked_of_everything_but_health(live: LiveGallery) -> None:
     with TestClient(build_app(live, token="geheim")) as client:
         assert client.get("/healthz").status_code == 200
-        for url in ("/", "/photo/0", "/photo/0?token=wrong", "/photo/0?token=%ff"):
+        for url in ("/", "/photo/0", "/photo/0/mask", "/photo/0?token=wrong", "/photo/0?token=%ff"):
             assert client.get(url).status_code == 401
         assert client.post("/search", files={"image": star()}).status_code == 401
         assert client.get("/?token=geheim").status_code == 200

@@ -79,7 +79,7 @@ def evaluate(
     _refuse_idle(context)
     options.one_of_run_and_model(context)
     options.needs_data(model, data)
-    _check_files(export, embeddings, qrels, gallery_extra)
+    _check_files(export, embeddings, qrels, run, gallery_extra)
     if compare is not None:
         _compare(compare, split, runs, json_)
         return
@@ -102,13 +102,17 @@ def evaluate(
     _print_outcome(outcome, json_)
 
 
-def _check_files(export: str, embeddings: Path | None, qrels: Path | None, extra: Path | None) -> None:
+def _check_files(
+    export: str, embeddings: Path | None, qrels: Path | None, run: str | None, extra: Path | None
+) -> None:
     """Refuse what cannot be read or written, before torch is loaded. Errors: UsageError."""
+    ranking = Path(run) if run is not None and qrels is not None else None
     if export:
         options.one_of("--export", export, TREC_FORMS)
     if embeddings is not None:
         options.one_of("--embeddings", str(embeddings), ROWS_FILES, embeddings.suffix.lower())
-    for name, place in (("--embeddings", embeddings), ("--qrels", qrels), ("--gallery-extra", extra)):
+    named = {"--embeddings": embeddings, "--qrels": qrels, "--run": ranking, "--gallery-extra": extra}
+    for name, place in named.items():
         if place is not None:
             options.exists(place, name)
 
@@ -132,9 +136,12 @@ def _print_outcome(outcome: "EvalOutcome", json_: bool) -> None:
 def _compare(names: tuple[str, str], split: str, runs: Path, json_: bool) -> None:
     import json
 
-    from zssbir_cli.evaluation.compare import compare_results, compared_json, find_result
+    from zssbir_cli.evaluation.saved import find_result
 
-    compared = compare_results(*(find_result(name, split, runs) for name in names))
+    results = [find_result(name, split, runs) for name in names]  # before torch is loaded
+    from zssbir_cli.evaluation.compare import compare_results, compared_json
+
+    compared = compare_results(*results)
     print(json.dumps(compared_json(compared), indent=1)) if json_ else _print_comparison(compared)
 
 

@@ -1,4 +1,4 @@
-"""The paired comparison of two saved results, and where a named result lies."""
+"""The paired comparison of two saved results."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from zssbir_cli.engine.runs import find_run
-from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.bootstrap import Difference, paired_difference
-from zssbir_cli.evaluation.results import queries_file
+from zssbir_cli.evaluation.saved import queries_file
 from zssbir_cli.files import reason
-from zssbir_cli.names import file_part
 
 DECIDING = ("identity", "protocol", "gallery")
 """Facts in which two results must agree."""
@@ -91,25 +89,3 @@ def compared_json(compared: Compared) -> dict[str, Any]:
         "notes": compared.notes,
         "rows": rows,
     }
-
-
-def find_result(name: str, split: str, runs: Path = Path("runs")) -> Path:
-    """The result that the user named: a result file, or a run (see `find_run`; then its result of `split`).
-
-    Errors: UsageError, DataError.
-    """
-    path = Path(name)
-    if path.suffix in (".npz", ".h5", ".csv"):
-        raise UsageError(
-            f"{name}: not a result; evaluate it with `zssbir eval --embeddings {name} --out FOLDER` and compare the .json file"
-        )
-    if path.suffix == ".json":
-        if path.is_file():
-            return path
-        raise DataError(f"{name}: no such file")
-    chosen = find_run(name, runs)
-    tail = "" if chosen.which == "best" else f"-{file_part(chosen.which)}"
-    found = chosen.path / "eval" / f"{split}{tail}.json"
-    if not found.is_file():
-        raise DataError(f"{found}: no such result; run `zssbir eval --split {split} --run {name}` first")
-    return found

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.inputs.folder import read_photo
 from zssbir_cli.types import Modality, Part
+from zssbir_cli.viz.masks import kept_patches
 from zssbir_cli.viz.page import THUMB, square
 
 
@@ -32,14 +34,18 @@ def of_gallery(gallery: Embeddings, rows: Sequence[int]) -> list[UInt8 | None]:
     return [None if image is None else thumbnail(image, modality) for image, modality in images]
 
 
-def jpeg_of_gallery(gallery: Embeddings, row: int, size: int) -> bytes | None:
+def jpeg_of_gallery(
+    gallery: Embeddings, row: int, size: int, keep: npt.NDArray[np.bool_] | None = None
+) -> bytes | None:
     """The image of a row as JPEG without metadata, its longer side at most `size` pixels; None when it is not
-    there any more or cannot be read."""
+    there any more or cannot be read. `keep`: bool [a, b], patches of a photo that are shown, the others fade."""
     image = _image_of(gallery, row)
     if image is None:
         return None
     picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).squeeze(2).numpy()))
     picture.thumbnail((size, size), Image.Resampling.BICUBIC)
+    if keep is not None:
+        picture = Image.fromarray(kept_patches(np.asarray(picture), keep))
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=85)
     return out.getvalue()

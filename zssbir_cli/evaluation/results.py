@@ -11,6 +11,7 @@ import numpy as np
 
 from zssbir_cli import __version__
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, comparable, context, groups_of, table_of
+from zssbir_cli.evaluation.saved import queries_file
 from zssbir_cli.files import write_bytes, write_json, writing
 from zssbir_cli.names import file_part
 
@@ -98,11 +99,6 @@ def write(evaluation: Evaluation, path: Path) -> None:
     with writing(path):
         write_bytes(queries_file(path), block.getbuffer())
         write_json(path, as_json(evaluation))
-
-
-def queries_file(path: Path) -> Path:
-    """Where the per-query values of the result `path` lie."""
-    return path.with_suffix(".queries.npz")
 
 
 def markdown(evaluation: Evaluation) -> str:

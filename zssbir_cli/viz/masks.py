@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -58,17 +57,23 @@ def panels(picture: MaskPicture, side: int = 224) -> list[UInt8]:
     if picture.truth is not None:
         overlay = _outlined(overlay, picture.truth, size)
     keep = _blocks(picture.keep, size)
-    faded = np.rint(0.12 * photo + 0.88 * BLANK).astype(np.uint8)
     features = _coloured(_blocks(_unit(picture.features), size), FEATURE)
     normalised = _unit(picture.normalised, picture.normalised[picture.keep])
     return [
         photo,
         overlay,
-        np.where(keep[..., None], photo, faded),
+        kept_patches(photo, picture.keep),
         features,
         np.where(keep[..., None], features, BLANK),
         np.where(keep[..., None], _coloured(_blocks(normalised, size), FEATURE), BLANK),
     ]
+
+
+def kept_patches(photo: UInt8, keep: npt.NDArray[np.bool_]) -> UInt8:
+    """A photo [H, W, 3] whose masked patches are faded; `keep`: bool [a, b], the kept patches of the whole photo."""
+    shown = _blocks(keep, (photo.shape[1], photo.shape[0]))
+    faded = np.rint(0.12 * photo + 0.88 * BLANK).astype(np.uint8)
+    return np.where(shown[..., None], photo, faded)
 
 
 def save_masks(pictures: Sequence[MaskPicture], folder: Path, about: str) -> tuple[Path, Path]:
@@ -121,6 +126,8 @@ def _blocks(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]
 
 
 def _coloured(values: npt.NDArray[Any], name: str) -> UInt8:
+    import matplotlib  # here: the server of the drawing page does without
+
     colours = matplotlib.colormaps[name](values)[..., :3]
     return np.asarray(np.rint(colours * 255), np.uint8)
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from zssbir_cli.data.embeddings import Embeddings, read_embeddings
 from zssbir_cli.embedding.gallery import Gallery, Hit
 from zssbir_cli.errors import DataError
+from zssbir_cli.evaluation.masks import masks_of_gallery
 from zssbir_cli.types import Modality
 
 LARGEST_BATCH = 32
@@ -63,6 +64,8 @@ class LiveGallery:
         """See `Gallery`."""
         self.reads_text = gallery.embedder.weights.text_is_here
         """Whether words can be searched for: the weights have a text side, and it is on this machine."""
+        self.masks = masks_of_gallery(gallery)
+        """What stored masks keep of its photos; None where there are none."""
         self._stamp, self._checked = _stamp(gallery.stored.path), time.monotonic()
         self.version = 0
         """Counts up when a renewed file is opened."""
@@ -163,6 +166,7 @@ class LiveGallery:
             if not self._gallery.embedder.accepts(found.info):
                 raise DataError("made with other weights or another preprocessing; restart to use it")
             renewed = replace(self._gallery, stored=found)
+            self.masks = masks_of_gallery(renewed)
             self.photos, self._gallery, self.problem = len(renewed.rows), renewed, ""
             self.version += 1
         except Exception as error:  # the old one serves on

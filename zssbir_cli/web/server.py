@@ -45,6 +45,7 @@ def build_app(
         Route("/healthz", server.health),
         Route("/search", server.search, methods=["POST"]),
         Route("/photo/{id:int}", server.photo),
+        Route("/photo/{id:int}/mask", server.mask),
         Route("/openapi.json", _openapi, include_in_schema=False),
     ]
     if page:
@@ -105,7 +106,7 @@ class _Server:
                   k: {type: integer, minimum: 1, maximum: 1000}
                   min_score: {type: number}
         responses:
-          200: {description: "hits: rank, score (cosine), id, source, class; note: why there are none."}
+          200: {description: "hits: rank, score (cosine), id, source, class, mask (true where there is one); note: why there are none."}
           400: {description: Malformed request.}
           401: {description: The token is missing or wrong.}
           408: {description: The request took too long.}
@@ -118,8 +119,16 @@ class _Server:
         hits = await self.gallery.find(query)
         kept = [h for h in hits if least is None or h.score >= least]
         note = "" if kept else (f"nothing above {least:g}" if least is not None else "the gallery is empty")
+        mask = {"mask": True} if self.gallery.masks else {}
         rows = [
-            {"rank": h.rank, "score": round(h.score, 6), "id": h.row, "source": h.source, "class": h.name}
+            {
+                "rank": h.rank,
+                "score": round(h.score, 6),
+                "id": h.row,
+                "source": h.source,
+                "class": h.name,
+                **mask,
+            }
             for h in kept
         ]
         return _json({"hits": rows, **({"note": note} if note else {})})
@@ -134,13 +143,30 @@ class _Server:
           200: {description: The picture., content: {image/jpeg: {}}}
           404: {description: "No such photo, or its file is not there any more."}
         """
+        return await self._jpeg(request)
+
+    async def mask(self, request: Request) -> Response:
+        """
+        summary: What PuXIM's stored mask keeps of a photo, as JPEG; masked patches are faded.
+        parameters:
+          - {name: id, in: path, required: true, schema: {type: integer}}
+          - {name: size, in: query, schema: {type: integer, minimum: 16, maximum: 2048, default: 512}}
+        responses:
+          200: {description: The picture., content: {image/jpeg: {}}}
+          404: {description: "No such photo, its file is not there any more, or no masks are stored."}
+        """
+        return await self._jpeg(request, masked=True)
+
+    async def _jpeg(self, request: Request, *, masked: bool = False) -> Response:
         self._check(request)
         number, size = int(request.path_params["id"]), request.query_params.get("size", "512")
         if not size.isdigit() or not 16 <= int(size) <= 2048:
             raise HTTPException(400, "size must be 16 to 2048")
         if number >= self.gallery.photos:
             raise HTTPException(404, f"there is no photo {number}")
-        data = await run_in_threadpool(self._picture, self.gallery.version, number, int(size))
+        if masked and self.gallery.masks is None:
+            raise HTTPException(404, "no masks stored for these photos")
+        data = await run_in_threadpool(self._picture, self.gallery.version, number, int(size), masked)
         if data is None:
             raise HTTPException(404, f"the file of photo {number} is gone or cannot be read")
         tag = '"' + hashlib.sha256(data).hexdigest()[:20] + '"'
@@ -149,8 +175,9 @@ class _Server:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type="image/jpeg", headers=headers)
 
-    def _make_picture(self, version: int, number: int, size: int) -> bytes | None:
-        return jpeg_of_gallery(self.gallery.stored, self.gallery.first_row + number, size)
+    def _make_picture(self, version: int, number: int, size: int, masked: bool) -> bytes | None:
+        keep = self.gallery.masks.keep(number) if masked and self.gallery.masks else None
+        return jpeg_of_gallery(self.gallery.stored, self.gallery.first_row + number, size, keep)
 
     async def page(self, request: Request) -> Response:
         """The drawing page."""

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,14 +56,14 @@ def _options(config: VxlConfig) -> dict[str, str]:
     return out | {"class_names": str(sorted(config.class_names.items()))}
 
 
-def _kept(config: VxlConfig, prepared: PreparedSet, count: int) -> Scores | None:
-    """Scores in the cache that were made with the same options, whichever machine had the weights."""
-    wanted = _options(config).items()
-    for path in sorted(prepared.root.glob("masks-*.h5")):
+def stored_scores(config: VxlConfig | None, root: Path, data: str, count: int) -> Scores | None:
+    """Scores of the `count` training photos of the prepared set `data` in the folder `root` that were made with these
+    options (None: any), whichever machine had the weights; None where there are none."""
+    wanted = _options(config) if config else {}
+    for path in sorted(root.glob("masks-*.h5")):
         with contextlib.suppress(DataError):
-            found = read_scores(path, data=prepared.identity, count=count)
-            if wanted <= found.facts.items():
-                _say(f"masks: from {path}, made with weights {found.facts.get('weights_sha256', '?')[:12]}")
+            found = read_scores(path, data=data, count=count)
+            if wanted.items() <= found.facts.items():
                 return found
     return None
 
@@ -77,8 +78,10 @@ def ensure_scores(config: VxlConfig, prepared: PreparedSet) -> Scores:
     try:
         made_by = facts(config)
     except CheckpointError:  # no weights on this machine: only scores that were computed elsewhere will do
-        if (kept := _kept(config, prepared, len(photos))) is None:
+        kept = stored_scores(config, prepared.root, prepared.identity, len(photos))
+        if kept is None:
             raise
+        _say(f"masks: from {kept.path}, made with weights {kept.facts.get('weights_sha256', '?')[:12]}")
         return kept
     cache = ScoreCache(prepared.root, prepared.identity, made_by, len(photos))
     if not distributed.from_main(cache.complete):

@@ -167,7 +167,7 @@ function say(text, error = false) {
 }
 
 const label = (hit) => hit.class ? `${hit.class} (${hit.source})` : hit.source;
-const photo = (hit, size) => `/photo/${hit.id}?size=${size}` + (token ? `&token=${encodeURIComponent(token)}` : "");
+const photo = (hit, size, what = "") => `/photo/${hit.id}${what}?size=${size}` + (token ? `&token=${encodeURIComponent(token)}` : "");
 
 function show(hits) {
   $("hits").replaceChildren(...hits.map((hit) => {
@@ -202,6 +202,10 @@ function view(hit) {
   viewed = hit;
   $("viewer-image").src = photo(hit, 1024);
   $("viewer-image").alt = label(hit);
+  $("viewer-mask").hidden = !hit.mask;
+  if (hit.mask) $("viewer-mask-image").src = photo(hit, 1024, "/mask");
+  else $("viewer-mask-image").removeAttribute("src");
+  $("viewer-mask-image").alt = `What the masks keep of ${label(hit)}`;
   $("viewer-name").textContent = hit.source;
   $("viewer-facts").textContent = `Rank ${hit.rank}, cosine ${hit.score.toFixed(4)}` + (hit.class ? `, class ${hit.class}` : "");
   $("viewer").showModal();
