@@ -95,9 +95,10 @@ def masked_gallery(
     place: Path, method: str = PUXIM, part: Part = Part.TRAIN, prompt: str = "a photo of {}"
 ) -> Gallery:
     """A part of the tiny set, embedded by a run of random weights with 2 x 2 tokens. The scores beside its shards, made
-    with `prompt`, are 1 where a photo has its white square, else 0."""
+    with `prompt`, are 1 where a training photo has its white square, else 0; there are as many as the part has photos."""
     prepared = tiny_set(place / "data")
-    scores = np.eye(MARKERS, dtype=np.float32)[np.arange(30) % MARKERS].reshape(30, 4, 4)
+    count = len(prepared.images(part, Modality.PHOTO))
+    scores = np.eye(MARKERS, dtype=np.float32)[np.arange(count) % MARKERS].reshape(count, 4, 4)
     made_by = facts(VxlConfig(model="offline", prompt=prompt))
     write_scores(place / "data" / "masks-0.h5", scores, data=prepared.identity, facts=made_by)
     recipe = place / "masked.yaml"

@@ -25,6 +25,12 @@ from zssbir_cli.types import Modality
 LATE = ("timm", "torchvision", "torch._dynamo")
 
 
+@pytest.fixture(autouse=True)
+def _no_network_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests search with the same weights."""
+    monkeypatch.setenv("ZSSBIR_CACHE", str(tmp_path / "cache"))
+
+
 def imported(*arguments: str | Path) -> list[str]:
     """Which of `LATE` a command has imported at its end."""
     code = (
