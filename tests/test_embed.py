@@ -33,6 +33,12 @@ from zssbir_cli.workflows.embed import embed
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def _no_ready_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks that a search of another test keeps ready are not found here."""
+    monkeypatch.setenv("ZSSBIR_CACHE", str(tmp_path / "own-cache"))
+
+
 @pytest.fixture
 def run(tmp_path: Path, tiny_recipe: Path) -> Path:
     return make_run(tmp_path / "runs" / "one", tiny_recipe)

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as tvf
 from zssbir_cli.__main__ import main
 from zssbir_cli.data.images import decode_photo, decode_sketch
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.data.square import square_sketch, stretch
+from zssbir_cli.data.square import resize, square_sketch, stretch
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages, RowItems
 from zssbir_cli.inputs.views import Crops
@@ -77,7 +77,7 @@ def test_network_inputs_are_those_of_the_whole_set(sets: tuple[PreparedSet, Prep
 def test_another_size_takes_one_resize_and_no_second_margin(sets: tuple[PreparedSet, PreparedSet]) -> None:
     square = sets[1].images(Part.TRAIN, Modality.SKETCH)
     for i, found in enumerate(EvalImages(square, 20)):
-        expected = stretch(tvf.resize(decode_sketch(square.read(i)), [20, 20], antialias=True))
+        expected = stretch(resize(decode_sketch(square.read(i)), 20))
         assert torch.equal(found, expected)
         assert found.shape == (1, 20, 20)
 
