@@ -62,12 +62,7 @@ def main() -> None:
             (work / name).mkdir()
             for i, file in enumerate(some):
                 shutil.copy(file, work / name / f"{i:06d}.jpg")
-        recipe = work / "tower.yaml"
-        recipe.write_text(
-            f"name: tower\nmethod: {{name: triplet}}\ndata: {{size: {args.size}, workers: 2}}\nmodel: {{backbone: "
-            f"mobilenetv2_100, weights: {args.weights.resolve()}, options: {{pad_type: same}}, mean: [0.5, 0.5, 0.5], std: "
-            "[0.5, 0.5, 0.5]}\n"
-        )
+        tower_recipe(work / "tower.yaml", args.weights, args.size)
         times: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for turn in range(args.repeat):
             for what in ("few", "all"):
@@ -93,26 +88,41 @@ def compare(times: dict[tuple[str, str], list[float]], unit: str, photos: int) -
 
 def run(who: str, work: Path, what: str, args: argparse.Namespace, turn: int) -> tuple[float, float]:
     """Seconds and processor seconds of one process and its children."""
-    env = {**os.environ, "ZSSBIR_CACHE": str(work / f"cache-{turn}")}
-    command = [
-        sys.executable,
-        "-c",
-        PLAIN,
-        str(work / what),
-        str(args.size),
-        str(args.weights),
-        str(work / "plain.npy"),
-    ]
-    if who == "zssbir":
-        command = [
+    if who == "plain":
+        return timed(plain_command(work / what, args.size, args.weights, work / "plain.npy"))
+    return timed(
+        [
             sys.executable, "-m", "zssbir_cli", "embed", "--photos", str(work / what), "--model", str(work / "tower.yaml"),
             "--precision", "fp32", "--out", str(work / f"{what}-{turn}.h5"), "--device", "cpu",
-        ]  # fmt: skip
+        ],
+        ZSSBIR_CACHE=str(work / f"cache-{turn}"),
+    )  # fmt: skip
+
+
+def plain_command(photos: Path, size: int, weights: Path, out: Path) -> list[str]:
+    """The plain loop over a folder."""
+    return [sys.executable, "-c", PLAIN, str(photos), str(size), str(weights), str(out)]
+
+
+def tower_recipe(file: Path, weights: Path, size: int) -> None:
+    """A recipe whose start is the plain loop's network."""
+    file.write_text(
+        f"name: tower\nmethod: {{name: triplet}}\ndata: {{size: {size}, workers: 2}}\nmodel: {{backbone: "
+        f"mobilenetv2_100, weights: {weights.resolve()}, options: {{pad_type: same}}, mean: [0.5, 0.5, 0.5], std: "
+        "[0.5, 0.5, 0.5]}\n"
+    )
+
+
+def timed(command: list[str], **env: str) -> tuple[float, float]:
+    """Seconds and processor seconds (user and system) of one process and its children; ends where it fails."""
     begin, before = time.perf_counter(), os.times()
-    subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     after = os.times()
-    used = sum(after[2:4]) - sum(before[2:4])
-    return time.perf_counter() - begin, used
+    if done.returncode:
+        sys.exit(f"{command[:4]} failed:\n{done.stderr[-2000:]}")
+    return time.perf_counter() - begin, sum(after[2:4]) - sum(before[2:4])
 
 
 def difference(work: Path) -> float:
