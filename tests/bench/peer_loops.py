@@ -50,15 +50,6 @@ def open_clip(folder: Path, _count: int, _size: int, weights: Path, out: Path) -
         torch.save(torch.cat([model.encode_image(x, normalize=True) for x in loader]), out)
 
 
-def clip_retrieval(folder: Path, _count: int, _size: int, weights: Path, out: Path) -> None:
-    """`clip-retrieval inference` with its own batch size and number of workers."""
-    from clip_retrieval.clip_inference import clip_inference
-
-    clip_inference(
-        input_dataset=str(folder), output_folder=str(out), enable_text=False, clip_model=f"open_clip:{CLIP}/{weights}"
-    )  # fmt: skip
-
-
 def lightly_train(folder: Path, _count: int, size: int, weights: Path, out: Path) -> None:
     """`lightly_train.embed`, which takes a checkpoint of its own kind: written here from the weights (a second)."""
     import lightly_train
@@ -167,8 +158,7 @@ def pictures(folder: Path) -> list[Path]:
 
 
 LOOPS: dict[str, Callable[[Path, int, int, Path, Path], None]] = {
-    loop.__name__: loop
-    for loop in (open_clip, clip_retrieval, lightly_train, pytorch_metric_learning, open_metric_learning)
+    loop.__name__: loop for loop in (open_clip, lightly_train, pytorch_metric_learning, open_metric_learning)
 }
 
 if __name__ == "__main__":
