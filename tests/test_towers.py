@@ -110,6 +110,21 @@ def test_a_clip_tower_embeds_as_open_clip_does(tmp_path: Path, name: str) -> Non
     assert float((other - wanted).abs().max()) > 1e-4  # the wrong activation would show
 
 
+def test_any_clip_of_timm_takes_a_whole_open_clip_checkpoint(tmp_path: Path) -> None:
+    """Its projection is kept, however wide it is."""
+    torch.manual_seed(1)
+    vision = CLIPVisionCfg(layers=10, width=256, head_width=64, patch_size=16, image_size=224)
+    clip = CLIP(48, vision, CLIPTextCfg(width=32, heads=2, layers=1)).eval()
+    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
+    spec = find_tower(f"vit_xsmall_patch16_clip_224={tmp_path / 'clip.safetensors'}")
+    image = pixels(picture(224))
+    with torch.no_grad():
+        found = spec.build().embed(image, Modality.PHOTO)
+        mean, std = (torch.tensor(x)[:, None, None] for x in (spec.model.mean, spec.model.std))
+        wanted = clip.encode_image((image.float() / 255 - mean) / std, normalize=True)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
 def test_a_clip_of_another_size_is_refused_in_one_line(tmp_path: Path) -> None:
     save_file(small_clip(True).state_dict(), tmp_path / "clip.safetensors")
     with pytest.raises(CheckpointError, match="the image side of this CLIP does not fit") as caught:

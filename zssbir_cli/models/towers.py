@@ -141,7 +141,10 @@ def _of_file(file: Path, backbone: str) -> TowerSpec:
     state = read_state(file)
     google = any(v.ndim == 2 and len(v) == GOOGLE_CLASSES for v in state.values())
     padded = google and tower.backbone.startswith(("mobilenet", "efficientnet", "mnasnet"))
-    model, data = _configs(tower, str(file), **({"pad_type": "same"} if padded else {}))
+    options: dict[str, int | str] = {"pad_type": "same"} if padded else {}
+    if (projection := state.get("visual.proj")) is not None:  # a whole open_clip checkpoint, of any width
+        options["num_classes"] = projection.shape[1]
+    model, data = _configs(tower, str(file), **options)
     note = ""
     if google:
         model = model.model_copy(update={"mean": (0.5,) * 3, "std": (0.5,) * 3})
