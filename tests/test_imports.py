@@ -179,3 +179,10 @@ def test_commands_that_may_find_all_embedded_import_no_timm_before_they_know() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_preparing_pictures_imports_no_torch() -> None:
+    """Its import would take longer than preparing a small set."""
+    code = "import sys\nfrom zssbir_cli.workflows import info, prepare\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -325,9 +325,9 @@ def test_foreign_files_in_the_output_folder_are_left_alone(folder: Path, tmp_pat
 
 
 def test_masks_travel_with_photos(tmp_path: Path) -> None:
-    from zssbir_cli.data.images import encode_mask
     from zssbir_cli.data.prepared import ImageSet
     from zssbir_cli.data.shards import ShardWriter, read_index
+    from zssbir_cli.preparation.masks import encode_mask
 
     mask = np.eye(12, dtype=bool)
     with ShardWriter(tmp_path, dataset="d", split="s", part=Part.TEST, modality=Modality.PHOTO) as writer:

@@ -60,10 +60,3 @@ def decode_mask(buffer: UInt8) -> npt.NDArray[np.bool_]:
             return np.asarray(image.convert("L")) > 127
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"a stored mask does not decode: {error}") from None
-
-
-def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
-    """bool [H, W] -> a 1-bit PNG."""
-    out = io.BytesIO()
-    Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).convert("1").save(out, "PNG", optimize=False)
-    return out.getvalue()

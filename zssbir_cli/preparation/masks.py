@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from zssbir_cli.data.images import encode_mask
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
 from zssbir_cli.names import class_key, counted, readable
@@ -122,3 +122,10 @@ def told(notes: Iterable[tuple[str, str, str]]) -> Iterator[str]:
     if found:
         path, why = found[0]
         yield f"{counted(len(found), 'mask')} left out (first: that of {path}: {why}); see the report"
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
+    """bool [H, W] -> a 1-bit PNG."""
+    out = io.BytesIO()
+    Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).convert("1").save(out, "PNG", optimize=False)
+    return out.getvalue()

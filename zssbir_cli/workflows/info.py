@@ -9,7 +9,6 @@ import numpy as np
 from zssbir_cli.benchmarks.compare import compare_counts, differing_classes
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.summary import count_classes, summarise
-from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
 SHEET_PARTS = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
@@ -56,6 +55,7 @@ def contact_sheet(
     Raises:
         DataError: not a prepared set, damaged, or the picture cannot be written.
     """
+    from zssbir_cli.inputs.datasets import load_image  # loads torch, which `describe` does without
     from zssbir_cli.viz.sheet import Row, Tile, save_sheet
 
     prepared = PreparedSet.open(root)
