@@ -1,5 +1,6 @@
 """Which weights embed: those of a run's checkpoint or of a frozen tower, behind one interface; opening a run."""
 
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -94,7 +95,7 @@ class Embeds(Protocol):
         ...
 
 
-class Weights:
+class Weights(ABC):
     """Weights, how their inputs are made, and where embeddings made with them are kept."""
 
     data: DataConfig
@@ -115,9 +116,9 @@ class Weights:
     text_is_here: bool = False
     """Whether there is a text side that needs no download."""
 
+    @abstractmethod
     def load(self, device: torch.device) -> Embeds:
         """Load the weights, in eval mode. Errors: CheckpointError."""
-        raise NotImplementedError
 
     def check_text(self) -> None:
         """Raise UsageError unless there is a text side. A run's space is not known to be shared with texts."""
