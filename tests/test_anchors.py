@@ -17,6 +17,7 @@ from zssbir_cli.engine.runs import run_folders
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.table import build_method
+from zssbir_cli.methods.triplet import method as triplet
 from zssbir_cli.methods.triplet.anchors import MeanAnchors, TextAnchors
 from zssbir_cli.methods.triplet.method import Triplet
 from zssbir_cli.models.encoder import build_encoder
@@ -188,16 +189,26 @@ def test_resumes_with_the_anchors_of_its_checkpoint_and_retrieval_needs_none(
     assert not [name for name in one if name.startswith("anchors")]
 
 
-def test_means_are_of_the_classes_photos_and_a_class_without_one_scores_nothing() -> None:
+def test_means_are_of_the_classes_photos() -> None:
     photos = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     anchors = MeanAnchors(4)
-    anchors.fill([7, 2, 9], photos, torch.tensor([2, 7, 2, 7, 7]))
+    anchors.fill([7, 2], photos, torch.tensor([2, 7, 2, 7, 7]))
     unit = photos / photos.norm(dim=1, keepdim=True)
     wanted = [unit[[0, 2]].mean(0), unit[[1, 3, 4]].mean(0)]
-    assert anchors.labels.tolist() == [2, 7, 9]
-    for found, mean in zip(anchors.directions, wanted, strict=False):
+    assert anchors.labels.tolist() == [2, 7]
+    for found, mean in zip(anchors.directions, wanted, strict=True):
         assert torch.allclose(found, mean / mean.norm(), atol=1e-6)
-    assert not anchors.directions[2].any()
+
+
+def test_a_class_that_the_sample_of_photos_misses_has_a_mean(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triplet, "MOST_PHOTOS", 5)  # of 34 classes
+    setup = Setup.build(load_recipe(tiny_recipe, ["method.class_weight=1"]), torch.device("cpu"))
+    method = build_method(setup.recipe)
+    method.before_epoch(0, TrainProbe(setup))
+    assert len(method.means.labels) == 34
+    assert torch.allclose(method.means.directions.norm(dim=1), torch.ones(34))
 
 
 def test_the_head_of_means_trains_and_resumes_with_the_means_of_before_training(

@@ -73,7 +73,7 @@ class MeanAnchors(Anchors):
     """The means of the classes' photos, as the network embeds them before training."""
 
     def fill(self, classes: Iterable[int], photos: Tensor, labels: Tensor) -> None:
-        """photos: embeddings [N, D] of some training photos; labels: int64 [N]. A class without one scores 0."""
+        """photos: embeddings [N, D] of some training photos; labels: int64 [N], each class among them."""
         order, device = torch.tensor(sorted(classes)), self.directions.device
         sums = torch.zeros(len(order), photos.shape[1])
         sums.index_add_(

@@ -22,7 +22,7 @@ from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Modality
 
 MOST_PHOTOS = 2000
-"""Training photos that the means of `MeanAnchors` are taken over, spread evenly."""
+"""Training photos that the means of `MeanAnchors` are taken over, spread evenly; all where a class has none among them."""
 
 
 class Triplet(Method):
@@ -106,8 +106,11 @@ class Triplet(Method):
         """Embed the names of the training classes and photos of them, once."""
         if self.means is not None and not self.means.ready:
             self.eval()
-            photos = probe.features(Modality.PHOTO, self._embed, MOST_PHOTOS)
-            self.means.fill(probe.class_names(), photos, probe.labels(Modality.PHOTO, MOST_PHOTOS))
+            classes = probe.class_names()
+            every = set(classes) <= set(probe.labels(Modality.PHOTO, MOST_PHOTOS).tolist())
+            most = MOST_PHOTOS if every else None
+            photos = probe.features(Modality.PHOTO, self._embed, most)
+            self.means.fill(classes, photos, probe.labels(Modality.PHOTO, most))
         if self.anchors is not None and not self.anchors.ready:
             encode = self.text_source() if self.text_source else None
             self.anchors.fill(probe.class_names(), encode, self.config.text_prompt)
