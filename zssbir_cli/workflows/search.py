@@ -128,13 +128,13 @@ def search_sketches(
     >>> [hit.rank for hit in found.hits]
     [1, 2, 3]
     """
+    if approximate and not table_address(photos):
+        raise UsageError(f"--approximate is for tables (`.lance`); {photos} is searched exactly")
     asked = _asked(sketches, like, text, k, min_score)
     opened = open_gallery(
         Path(photos), choose_device(device), run=run, model=model, runs=Path(runs), which=checkpoint,
         workers=workers, text=bool(text), progress=progress,
     )  # fmt: skip
-    if approximate and opened.table is None:
-        raise UsageError(f"--approximate is for tables (`.lance`); {photos} is searched exactly")
     result = _search(opened, asked, progress, approximate)
     opened.embedder.keep_ready()
     return result
