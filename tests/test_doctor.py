@@ -15,7 +15,7 @@ from zssbir_cli.errors import CheckpointError
 from zssbir_cli.preparation import carry
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.forecast import foresee
-from zssbir_cli.preparation.own import plan_own
+from zssbir_cli.preparation.plan import plan_own
 from zssbir_cli.progress import rough_size, rough_time
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.workflows import check as check_workflow

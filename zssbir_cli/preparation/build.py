@@ -24,7 +24,8 @@ from zssbir_cli.preparation.journal import REPORT_NAME, Journal, ShardRecord
 from zssbir_cli.preparation.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
 from zssbir_cli.preparation.masks import NOTE, Mask, fit_mask, told
 from zssbir_cli.preparation.plan import GROUPS, PreparePlan
-from zssbir_cli.preparation.reading import UNREADABLE, Content, read_items
+from zssbir_cli.preparation.reading import Content, read_items, read_mask
+from zssbir_cli.preparation.sources import UNREADABLE
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality, Part
 
@@ -158,7 +159,7 @@ def clean_item(
         image = Cleaned(None, str(data), UNREADABLE)
     else:
         image = clean(data, GROUPS[plan.items.group[item]][1], choices.clean)
-    return image, fit_mask(plan, item, data, image.data)
+    return image, fit_mask(read_mask(plan, item), data, image.data)
 
 
 def _leave_out(group: _Group, kind: str, path: str, why: str, choices: Choices) -> None:

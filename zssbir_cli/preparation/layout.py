@@ -8,14 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-import numpy as np
-
-from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.errors import DataError
 from zssbir_cli.names import class_key, counted, listed, readable, side_by_side
 from zssbir_cli.preparation.kinds import is_picture_name, may_be_picture
 from zssbir_cli.preparation.masks import MASK_FOLDERS, MaskFiles
-from zssbir_cli.preparation.plan import Items
 from zssbir_cli.preparation.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Modality, Part, Role
 
@@ -243,47 +239,4 @@ def _nothing_found(sources: Sequence[Source], files: ClassFiles, passed: _Passed
         f"{where}: no class has both sketches and photos; found {found}. "
         f"Expected sketch/<class>/<image> and photo/<class>/<image> (also sketches/, photos/, images/), at most "
         f"{FOLDERS_ABOVE} folders down"
-    )
-
-
-def to_items(
-    files: ClassFiles,
-    sources: Sequence[Source],
-    classes: Sequence[ClassInfo],
-    *,
-    holdout: int,
-    subset: int | None,
-    seed: int,
-) -> Items:
-    """Choose each image's part from its class's role.
-
-    `holdout`: sketches per seen class that are kept out of training. `subset`: at most this many images per
-    class and modality. Both draw by `seed`, independently of the order of files.
-    """
-    items, by_name = Items(), {c.name: c for c in classes}
-    for key in sorted(files.entries):
-        info = by_name[files.names[key]]
-        for modality in Modality:
-            rows = _by_path(files, sources, files.entries[key].get(modality, ()))
-            order = np.random.default_rng([seed, info.id, int(modality)]).permutation(len(rows))
-            for place, i in enumerate(order[:subset]):
-                path, source, entry = rows[i]
-                held = info.role is Role.SEEN and modality is Modality.SKETCH and place < holdout
-                part = Part.HOLDOUT if held else PART_OF_ROLE[info.role]
-                size = sources[source].listing.sizes[entry]
-                mask = files.masks.get((source, entry), -1) if modality is Modality.PHOTO else -1
-                items.add(
-                    path, source, entry, label=info.id, part=part, modality=modality, size=size, mask=mask
-                )
-    return items
-
-
-def _by_path(
-    files: ClassFiles, sources: Sequence[Source], entries: Sequence["array[int]"]
-) -> list[tuple[str, int, int]]:
-    """(stored path, source, entry) of one class's images, sorted."""
-    return sorted(
-        (source.listing.paths[entry][files.strip[number] :], number, entry)
-        for number, source in enumerate(sources[: len(entries)])
-        for entry in entries[number]
     )

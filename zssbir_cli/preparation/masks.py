@@ -15,8 +15,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
 from zssbir_cli.names import class_key, counted, readable
 from zssbir_cli.preparation.clean import FORMATS
-from zssbir_cli.preparation.plan import PreparePlan
-from zssbir_cli.preparation.reading import UNREADABLE
+from zssbir_cli.preparation.sources import UNREADABLE
 
 MASK_FOLDERS = ("mask", "masks")
 NOTE = "mask left out"
@@ -76,14 +75,13 @@ class Mask(NamedTuple):
     digest: bytes = b""
 
 
-def fit_mask(plan: PreparePlan, item: int, photo: bytes | DataError, stored: bytes | None) -> Mask:
-    """The mask of an item, brought to the size of its photo as stored. Never raises on bad input."""
-    try:
-        raw = plan.read_mask(item)
-    except DataError as error:
-        return Mask(None, str(error), UNREADABLE)
+def fit_mask(raw: bytes | DataError | None, photo: bytes | DataError, stored: bytes | None) -> Mask:
+    """A mask's file, or why it cannot be read (None: there is none), brought to the size of its photo as stored. Never
+    raises on bad input."""
     if raw is None:
         return Mask()
+    if isinstance(raw, DataError):
+        return Mask(None, str(raw), UNREADABLE)
     digest = hashlib.sha256(raw).digest()
     if stored is None or isinstance(photo, DataError):
         return Mask(None, "", digest)

@@ -15,6 +15,7 @@ from typing import TypeVar
 from zssbir_cli.arrays import Ints
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.plan import PreparePlan
+from zssbir_cli.preparation.sources import UNREADABLE
 from zssbir_cli.progress import Progress, silent
 
 CHUNK_IMAGES = 32
@@ -22,8 +23,6 @@ CHUNK_BYTES = 4 << 20
 AHEAD_CHUNKS = 64
 AHEAD_BYTES = 16 << 20
 """How far reading runs ahead of what takes the results."""
-UNREADABLE = b"\0" * 32
-"""Stands for the digest of a file that cannot be read."""
 
 T = TypeVar("T")
 
@@ -53,12 +52,19 @@ def read_items(
         pool.shutdown(cancel_futures=True)
 
 
-def read_item(plan: PreparePlan, item: int) -> bytes | DataError:
-    """The bytes of an item's file, or why they cannot be read."""
+def read_item(plan: PreparePlan, item: int, entry: int | None = None) -> bytes | DataError:
+    """The bytes of an item's file (or of another `entry` of its source), or why they cannot be read."""
     try:
-        return plan.sources[plan.items.source[item]].read(plan.items.entry[item])
+        source = plan.sources[plan.items.source[item]]
+        return source.read(plan.items.entry[item] if entry is None else entry)
     except DataError as error:
         return error
+
+
+def read_mask(plan: PreparePlan, item: int) -> bytes | DataError | None:
+    """The file of a photo's object mask, likewise; None when it has none."""
+    entry = plan.items.mask[item]
+    return None if entry < 0 else read_item(plan, item, entry)
 
 
 def _chunks(plan: PreparePlan, todo: Ints) -> Iterator[list[int]]:
@@ -106,10 +112,7 @@ def content_of(plan: PreparePlan, workers: int, progress: Progress = silent) -> 
 
 
 def _digest_with_mask(plan: PreparePlan, item: int, data: bytes | DataError) -> bytes:
-    try:
-        mask = plan.read_mask(item)
-    except DataError as error:
-        return _digest(data) + _digest(error)
+    mask = read_mask(plan, item)
     return _digest(data) + (b"" if mask is None else _digest(mask))
 
 

@@ -18,6 +18,8 @@ from zssbir_cli.names import readable
 from zssbir_cli.preparation.kinds import is_junk
 
 MAX_FILE_BYTES = 256 << 20
+UNREADABLE = b"\0" * 32
+"""Stands for the digest of a file that cannot be read."""
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z")
 
 

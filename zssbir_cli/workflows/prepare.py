@@ -17,8 +17,7 @@ from zssbir_cli.preparation.archives import open_source
 from zssbir_cli.preparation.carry import Prepared, carry_out, check_free
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
-from zssbir_cli.preparation.own import check_given_once, default_name, plan_own
-from zssbir_cli.preparation.plan import PreparePlan
+from zssbir_cli.preparation.plan import PreparePlan, check_given_once, default_name, plan_own
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.preparation.roles import read_unseen
 from zssbir_cli.preparation.sources import Source
