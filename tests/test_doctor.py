@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from retrieval_helpers import make_run
 
 from zssbir_cli.__main__ import main
 from zssbir_cli.errors import CheckpointError
-from zssbir_cli.preparation import carry
+from zssbir_cli.preparation import build
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.forecast import foresee
 from zssbir_cli.preparation.plan import plan_own
@@ -120,7 +121,7 @@ def test_prepare_foresees_size_and_time(tmp_path: Path, tiny_demo: Path) -> None
     choices = Choices(unseen="13", val_classes=5, workers=1)
     with scanned([tiny_demo.with_name("demo-pictures")], lambda text: None) as sources:
         plan = plan_own(sources, "own", choices)
-        told = foresee(plan, choices)
+        told = foresee(plan, choices.workers, partial(build.clean_item, plan, choices))
     prepared = prepare(tiny_demo.with_name("demo-pictures"), unseen=13, val_classes=5, out=tmp_path / "own")
     stored = sum(s.bytes for s in prepared.manifest.shards)
     assert told.images == len(plan.items) == 52 * 7
@@ -132,7 +133,7 @@ def test_prepare_foresees_size_and_time(tmp_path: Path, tiny_demo: Path) -> None
 
 def test_a_long_preparation_says_so(tmp_path: Path, tiny_demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(carry, "WORTH_SAYING", 0.0)
+    monkeypatch.setattr(build, "WORTH_SAYING", 0.0)
     for _ in range(2):
         prepare(tiny_demo.with_name("demo-pictures"), unseen=13, out=tmp_path / "own", say=said.append)
     assert sum("about" in line for line in said) == 1  # nothing to do the second time

@@ -9,7 +9,7 @@ from zssbir_cli.cli import complete, options
 from zssbir_cli.cli.options import flag, option
 
 if TYPE_CHECKING:
-    from zssbir_cli.preparation.carry import Prepared
+    from zssbir_cli.preparation.build import Prepared
 
 
 OF_THE_DEMO = (

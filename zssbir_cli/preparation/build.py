@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,16 +21,56 @@ from zssbir_cli.files import reason, write_text
 from zssbir_cli.names import counted, listed, readable
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import Cleaned, clean
-from zssbir_cli.preparation.journal import REPORT_NAME, Journal, ShardRecord
+from zssbir_cli.preparation.finished import alone, check_free, finished_set
+from zssbir_cli.preparation.forecast import foresee
+from zssbir_cli.preparation.journal import REPORT_NAME, WORK, Journal, ShardRecord
 from zssbir_cli.preparation.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
 from zssbir_cli.preparation.masks import NOTE, Mask, fit_mask, told
 from zssbir_cli.preparation.plan import GROUPS, PreparePlan
 from zssbir_cli.preparation.reading import Content, read_items, read_mask
 from zssbir_cli.preparation.sources import UNREADABLE
-from zssbir_cli.progress import Progress, silent
+from zssbir_cli.progress import Progress, Say
 from zssbir_cli.types import Modality, Part
 
 COPY = "repeats an image that is already in the set"
+WORTH_SAYING = 5.0
+"""Seconds: what is done sooner needs no forecast."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The result: where, what, and whether anything had to be done."""
+
+    root: Path
+    manifest: Manifest
+    fresh: bool
+
+
+def carry_out(plan: PreparePlan, out: Path, choices: Choices, say: Say, progress: Progress) -> Prepared:
+    """Build the plan into `out` unless this very set is there already.
+
+    Raises:
+        DataError: `out` holds another set or other files, or is in use by another process; see `build_set`.
+    """
+    for warning in plan.warnings:
+        say(f"warning: {warning}")
+    check_free(out)
+    with alone(out):
+        finished = finished_set(plan, out, choices, say, progress)
+        if finished is not None:
+            return Prepared(out, finished, fresh=False)
+        if (out / WORK).is_dir():
+            same = Journal(out).is_of(plan.key, plan.state)
+            anew = "starting anew: the unfinished set is of other options, other files or another version"
+            say(f"continuing in {readable(str(out))}" if same else f"{readable(str(out))}: {anew}")
+        elif (
+            forecast := foresee(plan, choices.workers, partial(clean_item, plan, choices))
+        ).seconds > WORTH_SAYING:
+            say(str(forecast))
+        manifest = build_set(plan, out, choices, progress)
+    for warning in manifest.warnings[len(plan.warnings) :]:
+        say(f"warning: {warning}")
+    return Prepared(out, manifest, fresh=True)
 
 
 class _Group:
@@ -96,9 +137,9 @@ class _Store:
         self._pool.shutdown()
 
 
-def build_set(plan: PreparePlan, out: Path, choices: Choices, progress: Progress = silent) -> Manifest:
+def build_set(plan: PreparePlan, out: Path, choices: Choices, progress: Progress) -> Manifest:
     """Write the planned set into the folder `out` and return its manifest; continues what a killed run left. The
-    caller holds the folder for itself (`carry.alone`).
+    caller holds the folder for itself (`finished.alone`).
 
     Raises:
         DataError: an unusable image under `strict`, a leak that is not allowed, a full disk.

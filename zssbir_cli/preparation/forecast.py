@@ -1,11 +1,13 @@
 """What preparing a plan will take, told before it begins: a few images are cleaned to see."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from zssbir_cli.errors import DataError
 from zssbir_cli.names import counted
-from zssbir_cli.preparation.build import clean_item
-from zssbir_cli.preparation.choices import Choices
+from zssbir_cli.preparation.clean import Cleaned
+from zssbir_cli.preparation.masks import Mask
 from zssbir_cli.preparation.plan import PreparePlan
 from zssbir_cli.preparation.reading import available_cores, read_item
 from zssbir_cli.progress import rough_size, rough_time
@@ -29,8 +31,10 @@ class Forecast:
         return f"preparing {counted(self.images, 'image')}: about {size}, {time_}"
 
 
-def foresee(plan: PreparePlan, choices: Choices) -> Forecast:
-    """Size and time of a set, from the sizes of its files and from what happens to a few of them."""
+def foresee(
+    plan: PreparePlan, workers: int, work: Callable[[int, bytes | DataError], tuple[Cleaned, Mask]]
+) -> Forecast:
+    """Size and time of a set, from the sizes of its files and from what `work` makes of a few of them."""
     items, total = plan.items, float(sum(plan.items.size))
     if not len(items):
         return Forecast(0, 0.0, 0.0)
@@ -38,10 +42,10 @@ def foresee(plan: PreparePlan, choices: Choices) -> Forecast:
     given, stored, seconds = 0, 0, list[float]()
     for item in range(0, len(items), step):
         began = time.perf_counter()
-        cleaned, mask = clean_item(plan, choices, item, read_item(plan, item))
+        cleaned, mask = work(item, read_item(plan, item))
         seconds.append(time.perf_counter() - began)
         given += items.size[item]
         stored += len(cleaned.data or b"") + len(mask.data or b"")
     each = sum(seconds[1:]) / max(1, len(seconds) - 1)
-    cores = choices.workers or available_cores()
+    cores = workers or available_cores()
     return Forecast(len(items), total * stored / max(1, given), len(items) * (each / cores + OVERHEAD))

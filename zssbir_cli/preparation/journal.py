@@ -34,7 +34,7 @@ class ShardRecord(BaseModel):
 
 @dataclass
 class Journal:
-    """The `.work` folder inside the output folder; one process at a time (`carry.alone`)."""
+    """The `.work` folder inside the output folder; one process at a time (`finished.alone`)."""
 
     folder: Path
 

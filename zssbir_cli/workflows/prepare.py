@@ -14,9 +14,10 @@ from zssbir_cli.demo.pictures import Look, draw_pictures, draw_roles
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import counted, readable, suggestion
 from zssbir_cli.preparation.archives import open_source
-from zssbir_cli.preparation.carry import Prepared, carry_out, check_free
+from zssbir_cli.preparation.build import Prepared, carry_out
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
+from zssbir_cli.preparation.finished import check_free
 from zssbir_cli.preparation.plan import PreparePlan, check_given_once, default_name, plan_own
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.preparation.roles import read_unseen

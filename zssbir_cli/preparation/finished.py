@@ -1,10 +1,9 @@
-"""A plan and a folder: nothing to do, to continue, or to build; one process at a time."""
+"""A folder before a set is built into it: free, held by this process alone, and without this very set already."""
 
 import contextlib
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from zssbir_cli.data.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
@@ -12,51 +11,12 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import Lock, Locked, file_sha256, reason
 from zssbir_cli.names import readable
-from zssbir_cli.preparation.build import build_set
 from zssbir_cli.preparation.choices import Choices
-from zssbir_cli.preparation.forecast import foresee
 from zssbir_cli.preparation.journal import LOCK, WORK, Journal, is_ours
 from zssbir_cli.preparation.leaks import refuse
 from zssbir_cli.preparation.plan import PreparePlan
 from zssbir_cli.preparation.reading import available_cores, content_of
 from zssbir_cli.progress import Progress, Say
-
-WORTH_SAYING = 5.0
-"""Seconds: what is done sooner needs no forecast."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The result: where, what, and whether anything had to be done."""
-
-    root: Path
-    manifest: Manifest
-    fresh: bool
-
-
-def carry_out(plan: PreparePlan, out: Path, choices: Choices, say: Say, progress: Progress) -> Prepared:
-    """Build the plan into `out` unless this very set is there already.
-
-    Raises:
-        DataError: `out` holds another set or other files, or is in use by another process; see `build`.
-    """
-    for warning in plan.warnings:
-        say(f"warning: {warning}")
-    check_free(out)
-    with alone(out):
-        finished = _finished(plan, out, choices, say, progress)
-        if finished is not None:
-            return Prepared(out, finished, fresh=False)
-        if (out / WORK).is_dir():
-            same = Journal(out).is_of(plan.key, plan.state)
-            anew = "starting anew: the unfinished set is of other options, other files or another version"
-            say(f"continuing in {readable(str(out))}" if same else f"{readable(str(out))}: {anew}")
-        elif (forecast := foresee(plan, choices)).seconds > WORTH_SAYING:
-            say(str(forecast))
-        manifest = build_set(plan, out, choices, progress)
-    for warning in manifest.warnings[len(plan.warnings) :]:
-        say(f"warning: {warning}")
-    return Prepared(out, manifest, fresh=True)
 
 
 @contextlib.contextmanager
@@ -97,7 +57,7 @@ def check_free(out: Path) -> None:
         )
 
 
-def _finished(
+def finished_set(
     plan: PreparePlan, out: Path, choices: Choices, say: Say, progress: Progress
 ) -> Manifest | None:
     """The manifest when `out` already holds this very set, whole and made of the same files. Clears a damaged one.
