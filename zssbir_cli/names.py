@@ -127,12 +127,23 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
-def suggestion(wanted: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest known name, else an empty text; accents, and ae, oe, ue for umlauts, count
+def nearest(wanted: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names that a word may be a misspelling of, the closest first; accents, and ae, oe, ue for umlauts, count
     little: `Baer` is near to `Bär`."""
     spelling = {_without_accents(name): name for name in known}
-    close = get_close_matches(_without_accents(wanted), list(spelling), 1)
-    return f"; did you mean {spelling[close[0]]!r}?" if close else ""
+    return [
+        spelling[key] for key in get_close_matches(_without_accents(wanted), list(spelling), most, cutoff)
+    ]
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """`; did you mean x or y?`, an empty text for no names."""
+    return f"; did you mean {shown}?" if (shown := " or ".join(names)) else ""
+
+
+def suggestion(wanted: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`; did you mean 'x'?` for the nearest known name, else an empty text."""
+    return did_you_mean(map(repr, nearest(wanted, known, 1, cutoff)))
 
 
 def _without_accents(name: str) -> str:

@@ -9,7 +9,7 @@ import typer
 import typer.core
 
 from zssbir_cli.errors import UsageError, ZssbirError
-from zssbir_cli.names import suggestion
+from zssbir_cli.names import did_you_mean, suggestion
 
 
 def explain(error: Exception) -> ZssbirError | None:
@@ -29,19 +29,19 @@ def _what(error: Exception, context: typer.Context | None) -> str:
     option = getattr(error, "option_name", None)
     if option and type(error).__name__ == "NoSuchOption" and context is not None:
         known = [o for p in context.command.params for o in p.opts if o.startswith("--")]
-        return f"there is no option {option}{nearest(option, known)}"
+        return f"there is no option {option}{_meant(option, known)}"
     text = str(getattr(error, "format_message", lambda: str(error))()).strip().rstrip(".")
     if text.startswith("No such command") and context is not None:
         names = list(getattr(context.command, "commands", {}))
         wrong = text.split("'")[1] if "'" in text else ""
-        return f"there is no command {wrong!r}{nearest(wrong, names)}"
+        return f"there is no command {wrong!r}{_meant(wrong, names)}"
     return text[:1].lower() + text[1:]
 
 
-def nearest(word: str, known: list[str]) -> str:
+def _meant(word: str, known: list[str]) -> str:
     """`; did you mean ...?` for a misspelt word or a beginning of one; empty when nothing is near."""
     begins = [k for k in known if len(word.strip("-")) >= 2 and k.startswith(word)]
-    return f"; did you mean {' or '.join(begins[:2])}?" if begins else suggestion(word, known)
+    return did_you_mean(begins[:2]) or suggestion(word, known)
 
 
 OLD: dict[tuple[str, str], str] = {

@@ -1,6 +1,5 @@
 """Names of models and files of weights, checked without importing torch: so that a typo is answered at once."""
 
-import difflib
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -10,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.names import did_you_mean, nearest
 from zssbir_cli.recipe.loader import find_recipe
 
 OFFLINE = "offline"
@@ -99,25 +99,20 @@ def unknown_model(name: str, known: Collection[str]) -> UsageError:
     """The error for `--model NAME`, where timm knows the models `known`."""
     return UsageError(
         f"--model {name}: not a tower ({', '.join(TOWERS)}), a timm model, a weight file or a recipe (.yaml)"
-        + _nearest(name, [*TOWERS, *sorted(known)])
+        + did_you_mean(nearest(name, [*TOWERS, *sorted(known)], 3))
     )
 
 
 def unknown_backbone(name: str, known: Collection[str], what: str) -> UsageError:
     """The error for a backbone, where timm knows the models `known`; `what` is named in the message."""
-    hint = _nearest(name, sorted(known)) or "; `timm.list_models()` lists them"
+    hint = did_you_mean(nearest(name, sorted(known), 3)) or "; `timm.list_models()` lists them"
     return UsageError(f"{what} {name!r} is not a timm model{hint}")
 
 
 def unknown_clip(name: str, known: Collection[str], what: str) -> UsageError:
     """The error for a CLIP, where open_clip knows the models `known`; `what` is named in the message."""
-    hint = _nearest(name, sorted(known)) or "; try ViT-B-16-quickgelu or `offline`"
+    hint = did_you_mean(nearest(name, sorted(known), 3)) or "; try ViT-B-16-quickgelu or `offline`"
     return UsageError(f"{what} {name!r} is not an open_clip model{hint}")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 3, 0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def timm_names() -> frozenset[str]:

@@ -1,11 +1,11 @@
 """What is wrong with a recipe, in words of the recipe: pydantic's errors as one line that names place and remedy."""
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from zssbir_cli.names import did_you_mean, nearest, suggestion
 from zssbir_cli.recipe.reference import all_keys
 from zssbir_cli.recipe.schema import MethodConfig
 
@@ -30,12 +30,6 @@ def explain(error: ValidationError, content: Mapping[str, Any], lines: Lines, so
     more = "".join(f"; {text.removeprefix(f'{source}: ')}" for text in others[: MOST - 1])
     rest = f"; and {len(others) - MOST + 1} more" if len(others) >= MOST else ""
     return f"{first}{more}{rest}; `zssbir recipes --keys` lists all keys"
-
-
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
-    """`; did you mean 'x'?` for the closest of some names, else an empty text."""
-    close = difflib.get_close_matches(name, list(known), 1, cutoff)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _path(loc: Sequence[int | str]) -> tuple[str, ...]:
@@ -83,9 +77,11 @@ def _method(given: Any) -> str:
     """What is wrong with the whole section `method`."""
     known = ", ".join(METHODS)
     name = given.get("name") if isinstance(given, Mapping) else given
-    close = difflib.get_close_matches(str(name), METHODS, 1, 0.4)
+    close = nearest(str(name), METHODS, cutoff=0.4)
     if isinstance(given, Mapping) and name is not None:
-        return f"method.name = {_shown(name)}: no such method; there are {known}{nearest(str(name), METHODS, 0.4)}"
+        return (
+            f"method.name = {_shown(name)}: no such method; there are {known}{did_you_mean(map(repr, close))}"
+        )
     if isinstance(given, str):
         return f"method = {_shown(given)}: write method: {{name: {close[0] if close else METHODS[0]}}} (there are {known})"
     if isinstance(given, Mapping):
@@ -112,7 +108,7 @@ def _near_value(path: tuple[str, ...], given: Any) -> str:
     words = [w for kind in kinds if " / " in kind for w in kind.split(" / ")]
     if isinstance(given, str) and given in words:
         return "; write it without quotes"
-    return nearest(given, words) if isinstance(given, str) else ""
+    return suggestion(given, words, 0.5) if isinstance(given, str) else ""
 
 
 def _near_key(path: tuple[str, ...]) -> str:
@@ -120,9 +116,8 @@ def _near_key(path: tuple[str, ...]) -> str:
     beside = {".".join(k.split(".")[: len(path)]) for k in known if k.count(".") >= len(path) - 1}
     name = ".".join(path)
     elsewhere = [k for k in known if k.rpartition(".")[2] == path[-1]]
-    close = difflib.get_close_matches(name, sorted(beside), 1, 0.5) or elsewhere
-    close = close or difflib.get_close_matches(name, known, 1, 0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = nearest(name, sorted(beside), cutoff=0.5) or elsewhere[:1] or nearest(name, known, cutoff=0.5)
+    return did_you_mean(map(repr, close))
 
 
 def _foreign_method(

@@ -1,6 +1,5 @@
 """Reading recipes: YAML with line numbers in every error, `--set` overrides, and where recipes are found."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from zssbir_cli.errors import UsageError
-from zssbir_cli.names import readable
+from zssbir_cli.names import did_you_mean, nearest, readable
 from zssbir_cli.recipe.explain import explain
 from zssbir_cli.recipe.schema import Recipe
 
@@ -69,12 +68,10 @@ def _nearest(name: str) -> str:
     """Recipes whose names are near: of the folder that was named, the working folder, ./recipes and the shipped ones."""
     folders = (Path(name).parent, Path(), Path("recipes"), SHIPPED)
     paths = [p for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.y*ml"))]
-    shown = {p.stem.casefold(): p for p in reversed(paths)}
-    close = difflib.get_close_matches(Path(name).stem.casefold(), list(shown), 2, 0.6)
-    if not close:
-        return "; `zssbir recipes` lists those"
-    here = [shown[c].name if shown[c].parent == SHIPPED else str(shown[c]) for c in close]
-    return f"; did you mean {' or '.join(map(readable, here))}?"
+    stems = {p.stem: p for p in reversed(paths)}
+    close = [stems[stem] for stem in nearest(Path(name).stem, stems, 2)]
+    here = (readable(p.name if p.parent == SHIPPED else str(p)) for p in close)
+    return did_you_mean(here) or "; `zssbir recipes` lists those"
 
 
 def shipped_recipes() -> list[Path]:
