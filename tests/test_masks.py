@@ -110,7 +110,7 @@ def test_altered_maps_do_not_count_as_made(tmp_path: Path) -> None:
     assert not c.complete
     with pytest.raises(DataError, match="damaged or altered"):
         read_scores(c.path, data="d" * 16, count=10)
-    assert c.missing() == c._ranges()
+    assert c.missing() == c.blocks
 
 
 def test_scores_of_another_set_are_refused(tmp_path: Path) -> None:

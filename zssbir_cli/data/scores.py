@@ -18,7 +18,7 @@ import numpy.typing as npt
 from zssbir_cli import files
 from zssbir_cli.arrays import Float32, UInt64
 from zssbir_cli.data.hdf5 import differing_rows, new_file, reading, write_rows
-from zssbir_cli.data.stage import Stage
+from zssbir_cli.data.stage import Stage, blocks_of
 from zssbir_cli.errors import DataError
 
 FORMAT_VERSION = 2
@@ -71,10 +71,10 @@ class ScoreCache:
     def __init__(
         self, root: Path, data: str, facts: Mapping[str, str], count: int, chunk: int = CHUNK
     ) -> None:
-        self.data, self.facts, self.count, self.chunk = data, dict(facts), count, chunk
+        self.data, self.facts, self.count = data, dict(facts), count
         key = [FORMAT_VERSION, data, sorted(self.facts.items()), count]
         self.path = root / f"masks-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.h5"
-        self.stage = Stage(self.path, {"chunk": chunk})
+        self.stage, self.blocks = Stage(self.path, {"chunk": chunk}), blocks_of(count, chunk)
 
     @property
     def complete(self) -> bool:
@@ -87,57 +87,27 @@ class ScoreCache:
 
     def missing(self, rank: int = 0, world: int = 1) -> list[range]:
         """Photos still to be scored by process `rank` of `world`, as ranges of at most `chunk`."""
-        return [r for r in self._ranges()[rank::world] if self._load(r) is None]
+        return [block for block in self.blocks[rank::world] if self.stage.rows(block, "scores") is None]
 
     def put(self, photos: range, scores: Float16) -> None:
         """Store the maps [len(photos), h, w] of one range from `missing`."""
         if len(scores) != len(photos):
             raise ValueError(f"{len(scores)} maps for {len(photos)} photos")
-        self.stage.put(_name(photos), scores=np.asarray(scores, np.float16))
+        self.stage.put_rows(photos, scores=np.asarray(scores, np.float16))
 
     def finish(self) -> Path:
         """Join all chunks into the file and remove them; every range must have been put, by this process or by
         others that work on the same masks (one of which may have finished already)."""
-        lacking = len([r for r in self._ranges() if self._load(r) is None])
+        found = (block["scores"] for block in self.stage.all_rows(self.blocks, "scores"))
         try:
-            if lacking:
-                raise DataError(
-                    f"{self.path}: {lacking} of {len(self._ranges())} chunks are missing: run again"
-                )
-            write_scores(
-                self.path,
-                (self._chunk(r) for r in self._ranges()),
-                data=self.data,
-                facts=self.facts,
-                count=self.count,
-            )
+            if lacking := len(self.missing()):
+                raise DataError(f"{self.path}: {lacking} of {len(self.blocks)} chunks are missing: run again")
+            write_scores(self.path, found, data=self.data, facts=self.facts, count=self.count)
         except DataError:
             if not self.complete:
                 raise
         self.stage.remove()
         return self.path
-
-    def _ranges(self) -> list[range]:
-        return [range(s, min(s + self.chunk, self.count)) for s in range(0, self.count, self.chunk)]
-
-    def _chunk(self, photos: range) -> Float16:
-        chunk = self._load(photos)
-        if chunk is None:
-            raise DataError(f"{self.path}: a chunk of it has been removed: run again")
-        return chunk
-
-    def _load(self, photos: range) -> Float16 | None:
-        """A chunk, or None when it is missing or damaged (it is then computed again)."""
-        block = self.stage.load(_name(photos))
-        chunk = block.get("scores") if block else None
-        good = (
-            chunk is not None and chunk.dtype == np.float16 and chunk.ndim == 3 and len(chunk) == len(photos)
-        )
-        return chunk if good else None  # type: ignore[return-value]
-
-
-def _name(photos: range) -> str:
-    return f"{photos.start:09d}"
 
 
 def write_scores(

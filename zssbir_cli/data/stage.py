@@ -7,7 +7,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,11 @@ from zssbir_cli.arrays import Array
 from zssbir_cli.errors import DataError
 
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def blocks_of(count: int, size: int) -> list[range]:
+    """Numbers of `count` rows in blocks of `size`."""
+    return [range(a, min(a + size, count)) for a in range(0, count, size)]
 
 
 class Stage:
@@ -62,6 +67,25 @@ class Stage:
                 return {key: block[key] for key in block.files}
         except _DAMAGE:
             return None
+
+    def put_rows(self, block: range, **arrays: Array) -> None:
+        """Keep a block of numbered rows."""
+        self.put(f"{block.start:012d}", **arrays)
+
+    def rows(self, block: range, *names: str) -> dict[str, Any] | None:
+        """The arrays of such a block; None when it is missing or damaged, or has not a row for each number."""
+        found = self.load(f"{block.start:012d}")
+        whole = found is not None and all(len(found.get(name, ())) == len(block) for name in names)
+        return found if whole else None
+
+    def all_rows(self, blocks: Iterable[range], *names: str) -> Iterator[dict[str, Any]]:
+        """Block by block. Raises DataError when one is gone."""
+        for block in blocks:
+            if (found := self.rows(block, *names)) is None:
+                raise DataError(
+                    f"{self.target}: a finished batch has been removed; run the same command again"
+                )
+            yield found
 
     def remove(self) -> None:
         """Delete all blocks of this key, and what passes with other keys left behind more than a day ago."""

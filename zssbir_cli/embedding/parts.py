@@ -12,7 +12,7 @@ from zssbir_cli.compute import distributed
 from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings, write_embeddings
 from zssbir_cli.data.prepared import ImageRows, PreparedSet
 from zssbir_cli.data.shards import content_digest
-from zssbir_cli.data.stage import Stage
+from zssbir_cli.data.stage import Stage, blocks_of
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import EvalImages
@@ -114,17 +114,17 @@ class _Job:
 
     def batches(self, choice: ImageRows) -> list[range]:
         """Places in `choice.index` of each batch."""
-        total, size = len(choice.index), self.embedder.batch
-        return [range(a, min(a + size, total)) for a in range(0, total, size)]
+        return blocks_of(len(choice.index), self.embedder.batch)
 
     def embed(self) -> None:
         """Put this rank's share of the batches that are missing on their stages."""
         size, crop = self.embedder.size, self.embedder.sketch_crop
         for choice in self.choices:
-            stage, batches = self.stage(choice), self.batches(choice)
-            todo = [
-                b for b in batches[distributed.rank() :: distributed.world_size()] if _rows(stage, b) is None
-            ]
+            stage, share = (
+                self.stage(choice),
+                self.batches(choice)[distributed.rank() :: distributed.world_size()],
+            )
+            todo = [b for b in share if stage.rows(b, "rows") is None]
             label = f"embedding {self.prepared.manifest.name} {choice.part} {choice.modality.name.lower()}"
             done, total = (
                 len(choice.index) - distributed.world_size() * sum(map(len, todo)),
@@ -134,7 +134,7 @@ class _Job:
             images = EvalImages(self.prepared.images(choice.part, choice.modality), size, crop)
             chosen = Subset(images, choice.index.tolist())
             for batch, rows in zip(todo, self.embedder.batches(chosen, choice.modality, todo), strict=True):
-                stage.put(_name(batch), rows=rows.cpu().numpy())
+                stage.put_rows(batch, rows=rows.cpu().numpy())
                 done += distributed.world_size() * len(batch)
                 self.progress(label, min(max(0, done), total), total)
 
@@ -165,20 +165,5 @@ class _Job:
     def blocks(self) -> Iterator[Rows]:
         """All rows, batch by batch."""
         for choice in self.choices:
-            for batch in self.batches(choice):
-                rows = _rows(self.stage(choice), batch)
-                if rows is None:
-                    raise DataError(
-                        f"{self.path}: a finished batch has been removed; run the same command again"
-                    )
-                yield rows
-
-
-def _name(batch: range) -> str:
-    return f"{batch.start:012d}"
-
-
-def _rows(stage: Stage, batch: range) -> Rows | None:
-    block = stage.load(_name(batch))
-    rows = block.get("rows") if block else None
-    return rows if rows is not None and len(rows) == len(batch) else None  # type: ignore[return-value]
+            for block in self.stage(choice).all_rows(self.batches(choice), "rows"):
+                yield block["rows"]

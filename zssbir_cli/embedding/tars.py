@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from zssbir_cli.data.embeddings import Embeddings, Rows, Skipped, read_embeddings, write_embeddings
 from zssbir_cli.data.square import resize_photo
-from zssbir_cli.data.stage import Stage
+from zssbir_cli.data.stage import Stage, blocks_of
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import file_sha256, reason
@@ -159,29 +159,23 @@ class _Shard:
         stage = Stage(
             self.path, key | {"precision": self.embedder.precision.name, "batch": self.embedder.batch}
         )
-        total, size = len(self.names), self.embedder.batch
-        batches = [range(a, min(a + size, total)) for a in range(0, total, size)]
-        todo = [b for b in batches if _block(stage, b) is None]
+        total, batches = len(self.names), blocks_of(len(self.names), self.embedder.batch)
+        todo = [b for b in batches if stage.rows(b, "rows", "failed") is None]
         done = total - sum(map(len, todo))
         progress(label, done, total)
         for batch, rows in zip(todo, self.embedder.batches(self.images, Modality.PHOTO, todo), strict=True):
-            stage.put(
-                f"{batch.start:012d}", rows=rows.cpu().numpy(), failed=self.images.failed[list(batch)].numpy()
-            )
+            stage.put_rows(batch, rows=rows.cpu().numpy(), failed=self.images.failed[list(batch)].numpy())
             done += len(batch)
             progress(label, done, total)
         try:
-            self._write([_block(stage, b) for b in batches])
+            self._write([(b["rows"], b["failed"]) for b in stage.all_rows(batches, "rows", "failed")])
         except DataError:
             if self.fresh() is None:  # unless another process has just written the same
                 raise
         stage.remove()
         return read_embeddings(self.path, check_rows=False)
 
-    def _write(self, blocks: "Sequence[tuple[Rows, np.ndarray] | None]") -> None:
-        whole = [b for b in blocks if b is not None]
-        if len(whole) < len(blocks):
-            raise DataError(f"{self.path}: a finished batch has been removed; run the same command again")
+    def _write(self, whole: "Sequence[tuple[Rows, np.ndarray]]") -> None:
         good = [np.isfinite(rows).all(1) & rows.any(1) & (failed == 0) for rows, failed in whole]
         keep = np.concatenate(good)
         if not keep.any():
@@ -198,11 +192,6 @@ class _Shard:
 
     def _skipped(self, i: int) -> Skipped:
         return Skipped(self.names[i], self.images.fault(i) or "its embedding is zero or not finite")
-
-
-def _block(stage: Stage, batch: range) -> tuple[Rows, np.ndarray] | None:
-    found = stage.load(f"{batch.start:012d}")
-    return (found["rows"], found["failed"]) if found and len(found.get("failed", ())) == len(batch) else None  # type: ignore[return-value]
 
 
 class TarPhotos(Dataset[Tensor]):
