@@ -70,11 +70,11 @@ class Stage:
 
     def put_rows(self, block: range, **arrays: Array) -> None:
         """Keep a block of numbered rows."""
-        self.put(f"{block.start:012d}", **arrays)
+        self.put(f"{block.start:09d}", **arrays)
 
     def rows(self, block: range, *names: str) -> dict[str, Any] | None:
         """The arrays of such a block; None when it is missing or damaged, or has not a row for each number."""
-        found = self.load(f"{block.start:012d}")
+        found = self.load(f"{block.start:09d}")
         whole = found is not None and all(len(found.get(name, ())) == len(block) for name in names)
         return found if whole else None
 
