@@ -14,6 +14,7 @@ from retrieval_helpers import make_run
 import zssbir_cli as zssbir
 from zssbir_cli.data.embeddings import read_embeddings
 from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.meta import meta_text
 from zssbir_cli.evaluation import baselines
 from zssbir_cli.evaluation.measure import DEFAULT_K, useful_cuts
 from zssbir_cli.methods.table import build_method
@@ -142,7 +143,7 @@ def test_what_is_not_here_is_a_note_and_nothing_is_fetched(
 ) -> None:
     monkeypatch.setattr(baselines, "is_cached", lambda name: False)
     meta = run / "checkpoints" / "best" / "meta.json"
-    meta.write_text(meta.read_text().replace('"weights": "none"', '"weights": "pretrained"'))
+    meta.write_text(meta_text(json.loads(meta.read_text().replace('"weights": "none"', '"weights": "pretrained"'))))
     outcome = zssbir.evaluate(run, k=[5], device="cpu", report=False)
     assert [b.name for b in outcome.evaluation.baselines] == ["chance"]
     assert any("not on this machine" in note for note in outcome.evaluation.inputs.notes)

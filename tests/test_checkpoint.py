@@ -77,7 +77,7 @@ def test_damage_is_named_and_the_one_before_is_offered(tmp_path, name, damage):
 def test_any_changed_byte_is_noticed(tmp_path, data):
     path = tmp_path / "c"
     write(path)
-    name = data.draw(st.sampled_from(["model.safetensors", "state.pt"]))
+    name = data.draw(st.sampled_from(["model.safetensors", "state.pt", "meta.json"]))
     raw = bytearray((path / name).read_bytes())
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     (path / name).write_bytes(raw)
@@ -104,6 +104,23 @@ def test_any_meta_json_gives_an_answer_or_a_checkpoint_error(tmp_path, text):
     (path / "meta.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"meta\.json|format version"):
         checkpoint.inspect(path)
+
+
+@pytest.mark.parametrize("key", ["recipe", "data", "metrics", "precision", "step"])
+def test_meta_json_with_a_changed_value_is_refused_and_one_without_a_seal_must_fit(tmp_path, key):
+    write(tmp_path / "c")
+    meta = tmp_path / "c" / "meta.json"
+    facts = json.loads(meta.read_text())
+    meta.write_text(json.dumps(facts | {key: facts[key] or {"more": 1}, "more": 1}))
+    with pytest.raises(CheckpointError, match=r"meta\.json is damaged .*changed after it was written"):
+        checkpoint.inspect(tmp_path / "c")
+    del facts["seal"]  # as older versions wrote it
+    meta.write_text(json.dumps(facts))
+    assert checkpoint.inspect(tmp_path / "c").step == facts["step"]
+    if key in ("recipe", "data", "metrics"):
+        meta.write_text(json.dumps(facts | {key: None}))
+        with pytest.raises(CheckpointError, match=r"meta\.json is damaged"):
+            checkpoint.inspect(tmp_path / "c")
 
 
 def test_a_newer_format_is_refused_as_such(tmp_path):

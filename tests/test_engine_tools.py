@@ -77,6 +77,9 @@ def test_a_damaged_run_does_not_hide_the_others(tmp_path, two_runs):
     a, _ = two_runs
     (a.path / "recipe.yaml").write_text("name: [")
     assert [r.state for r in list_runs(tmp_path)] == ["unreadable", "stopped"]
+    for row in ({"step": "x"}, {"step": 1, "loss": "low"}, {"step": 1, "val/mAP@all": [1]}):
+        two_runs[1].metrics_file.write_text(json.dumps(row) + "\n")
+        assert [r.state for r in list_runs(tmp_path)] == ["unreadable", "unreadable"]
 
 
 def test_comparison_names_what_differs(tmp_path, two_runs):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from zssbir_cli.cli.app import app
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.workflows.paper_table import LATEX, formatted, paper_table
+from zssbir_cli.workflows.runs import summary
 
 RECIPE = "name: {name}\nmethod: {{name: triplet}}\noptim: {{lr: {lr}}}\ntrain: {{seed: {seed}}}\n"
 
@@ -75,6 +76,25 @@ def test_other_data_is_another_row_and_is_said(runs: Path) -> None:
     table = paper_table([], runs)
     assert [len(r.runs) for r in table.rows] == [3, 1, 1]
     assert any("not all from the same data" in n for n in table.notes)
+
+
+def test_copies_outdated_results_and_leaks_are_said(runs: Path) -> None:
+    for run, weights, leaks in (("r0", "aa", []), ("r1", "bb", ["photo x: y"]), ("r2", "aa", [])):
+        file = runs / run / "eval" / "zs.json"
+        about = {"which": "best", "checkpoint": weights, "leaks": leaks}
+        file.write_text(json.dumps(json.loads(file.read_text()) | about))
+        (runs / run / "run.json").write_text("{}")
+        best = runs / run / "checkpoints" / "best"
+        best.mkdir(parents=True)
+        (best / "meta.json").write_text(json.dumps({"sha256": {"model.safetensors": "aa"}}))
+    table = paper_table([], runs)
+    assert [r.runs for r in table.rows] == [("r0", "r1"), ("r3",)]
+    assert table.notes[-1] == "r2 has the weights of r0: counted once"
+    assert "training has replaced these weights since, evaluate again: 'r1'" in table.notes
+    assert "leaks between training and test were allowed: 'r1'" in table.notes
+    one, two = (summary(runs / run) for run in ("r0", "r1"))
+    assert (one.outdated, two.outdated) == ((), ("zs",))
+    assert two.shown("zs") == "44.0 (outdated)"
 
 
 def test_yardsticks_stand_below_once(runs: Path) -> None:

@@ -15,6 +15,7 @@ from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
 from zssbir_cli.embedding.own import data_of
 from zssbir_cli.embedding.weights import RunWeights, load_run, open_checkpoint
 from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.meta import meta_text
 from zssbir_cli.engine.runs import find_checkpoint, latest_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError, ZssbirError
 from zssbir_cli.recipe.loader import load_recipe
@@ -41,6 +42,7 @@ def forget(run: Path) -> None:
     """Make a run as an older version left it: no classes, no leaks."""
     for meta in run.glob("checkpoints/*/meta.json"):
         content = json.loads(meta.read_text())
+        del content["seal"]
         content["data"] = {k: content["data"][k] for k in ("name", "identity")}
         meta.write_text(json.dumps(content))
     record = json.loads((run / "run.json").read_text())
@@ -187,7 +189,7 @@ def test_a_run_that_has_only_last_says_so(place: Path) -> None:
     run = latest_run()
     shutil.rmtree(run / "checkpoints" / "best")
     meta = run / "checkpoints" / "last" / "meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"metrics": {}, "best_step": -1}))
+    meta.write_text(meta_text(json.loads(meta.read_text()) | {"metrics": {}, "best_step": -1}))
     found = evaluate()
     assert found["which"] == "last"
     assert any("no `best` yet" in n for n in found["notes"])

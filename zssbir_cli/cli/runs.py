@@ -66,7 +66,7 @@ def runs(
         (
             f"{r.path.name} (latest)" if r.path.name == newest else r.path.name, r.method, r.data, r.state, r.step,
             f"{r.epoch:g}", "-" if r.loss is None else f"{r.loss:.4f}", percent(r.best_val),
-            ", ".join(f"{name} {percent(value)}" for name, value in r.results.items()) or "-",
+            ", ".join(f"{name} {r.shown(name)}" for name in r.results) or "-",
         )
         for r in found
     ]  # fmt: skip
@@ -74,6 +74,8 @@ def runs(
     note(
         "percent; best val: mAP@all (voc) on held-out seen classes; evaluations: mAP@all (voc), by name in eval/"
     )
+    if any(r.outdated for r in found):
+        note("outdated: training has replaced these weights since; run `zssbir eval` again")
 
 
 @app.command("compare", cls=Command, short_help="Show what differed between two runs.")

@@ -69,7 +69,7 @@ def recipe_of(run: Path, info: CheckpointInfo) -> tuple[Recipe, str]:
             raise CheckpointError(
                 f"{info.path}: its recipe is from an incompatible zssbir version, and {file} cannot be read"
             ) from None
-        return written, ""
+        return written, f"{info.path}: its recipe is from another zssbir version: {file} is used instead"
     if written is None:
         return trained, f"{file} cannot be read: the checkpoint's own recipe is used"
     edited = what_differs(info, written.model_dump(mode="json"))

@@ -1,6 +1,5 @@
 """A run as one file for a colleague: a zip with weights, recipe, classes and reports, without the optimizer's state."""
 
-import json
 import re
 import secrets
 import shutil
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from zssbir_cli.engine.meta import meta_text, read_meta
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import PARTIAL, STALE_SECONDS, cache_folder, file_sha256, reason, replacing
 from zssbir_cli.names import file_part
@@ -33,10 +33,10 @@ def pack_run(run: Path, checkpoint: Path, out: Path) -> Path:
     if out.suffix.lower() != SUFFIX:
         raise UsageError(f"--out {out}: a run is exported as a {SUFFIX} file")
     try:
-        meta = json.loads((checkpoint / META).read_text("utf-8"))
+        meta = read_meta((checkpoint / META).read_text("utf-8"))
         meta["sha256"] = {MODEL: meta["sha256"][MODEL]}  # without the state that resuming needs
         with replacing(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bundle:
-            bundle.writestr(f"{BEST}/{META}", json.dumps(meta, indent=1, sort_keys=True) + "\n")
+            bundle.writestr(f"{BEST}/{META}", meta_text(meta))
             bundle.write(checkpoint / MODEL, f"{BEST}/{MODEL}", zipfile.ZIP_STORED)  # weights do not shrink
             for name, file in _extras(run):
                 bundle.write(file, name)
@@ -72,7 +72,7 @@ def unpack_run(bundle: Path) -> Path:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with packed.open(entry) as source, place.open("xb") as sink:
                     shutil.copyfileobj(source, sink)  # no more than the entry's size, and its CRC is checked
-        meta = json.loads((partial / BEST / META).read_text("utf-8"))
+        meta = read_meta((partial / BEST / META).read_text("utf-8"))
         if file_sha256(partial / BEST / MODEL) != meta["sha256"][MODEL]:
             raise ValueError(f"{MODEL} is damaged: its sha256 is not the one in {META}")
         if not target.is_dir():  # another process may have been quicker

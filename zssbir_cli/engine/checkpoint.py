@@ -2,7 +2,7 @@
 
 `model.safetensors` holds the weights that retrieval uses (the average, with EMA); `state.pt` (tensors and
 plain values only, read with `weights_only`) what resuming needs beyond them; `meta.json` the checksums of
-both, format version, recipe and data set. A checkpoint is written beside the old one, synced and renamed; the
+both and of itself, format version, recipe and data set. A checkpoint is written beside the old one, synced and renamed; the
 old one stays as `<name>.previous`.
 """
 
@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zssbir_cli import files
+from zssbir_cli.engine.meta import meta_text, read_meta
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.methods.base import Method
@@ -87,7 +88,7 @@ def save(
             files.sync(partial / name)
         sums = {name: _hash(partial / name) for name in parts}
         meta = {"format_version": FORMAT_VERSION, "sha256": sums, **facts}
-        files.write_text(partial / META, json.dumps(meta, indent=1, sort_keys=True) + "\n")
+        files.write_text(partial / META, meta_text(meta))
         files.sync_folder(partial)
         _swap_in(partial, path, keep_previous)
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -168,9 +169,9 @@ def _info(path: Path, meta: Mapping[str, Any]) -> CheckpointInfo:
         step=int(meta["step"]),
         epoch=int(meta["epoch"]),
         sha256=str(meta["sha256"][MODEL]),
-        recipe=meta["recipe"],
+        recipe=dict(meta["recipe"]),
         learnt=Learnt.read(meta["data"]),
-        metrics=meta["metrics"],
+        metrics=dict(meta["metrics"]),
         precision=str(meta["precision"]),
     )
 
@@ -182,11 +183,11 @@ def inspect(path: Path, *, verify: bool = True) -> CheckpointInfo:
     """
     problem = _problem(path, verify)
     if problem is None:
-        return _info(path, json.loads((path / META).read_text("utf-8")))
+        return _info(path, read_meta((path / META).read_text("utf-8")))
     hint = "train again, or give another checkpoint"
     before = previous(path)
     if before.exists() and _problem(before, True) is None:
-        step = json.loads((before / META).read_text("utf-8"))["step"]
+        step = read_meta((before / META).read_text("utf-8"))["step"]
         hint = f"the one before it (step {step}) is intact: continue with --resume {before}"
     raise CheckpointError(f"{path}: {problem}; {hint}")
 
@@ -196,10 +197,10 @@ def _problem(path: Path, verify: bool) -> str | None:
     if not (path / META).is_file():
         return f"no checkpoint ({META} is missing)"
     try:
-        meta = json.loads((path / META).read_text("utf-8"))
-        if meta["format_version"] != FORMAT_VERSION:
-            found = meta["format_version"]
+        text = (path / META).read_text("utf-8")
+        if (found := json.loads(text)["format_version"]) != FORMAT_VERSION:
             return f"format version {found} is unknown to this zssbir, which writes {FORMAT_VERSION}"
+        meta = read_meta(text)
         _info(path, meta)
         sums: dict[str, str] = dict(meta["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

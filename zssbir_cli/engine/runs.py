@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +191,14 @@ def _had_best(folder: Path) -> bool:
         with suppress(OSError, ValueError, AttributeError):
             meta = json.loads((folder / name / META).read_text("utf-8"))
             return bool(meta.get("metrics")) or meta.get("best_step", -1) >= 0
+    return False
+
+
+def is_outdated(run: Path, result: Mapping[str, Any]) -> bool:
+    """Whether training has replaced the weights that a result in the run's eval/ was measured with."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        meta = json.loads((run / "checkpoints" / str(result["which"]) / META).read_text("utf-8"))
+        return bool(meta["sha256"]["model.safetensors"] != result["checkpoint"])
     return False
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.engine.changes import FREE_KEYS, changes
-from zssbir_cli.engine.runs import find_run, run_folders
+from zssbir_cli.engine.runs import find_run, is_outdated, run_folders
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import reason
 from zssbir_cli.names import listed
@@ -109,6 +109,7 @@ def paper_table(
         raise DataError(
             f"{runs}: no run has the result {result}; run `zssbir eval` first, or name another with --result"
         )
+    found, copies = _without_copies(found)
     groups: dict[str, list[_Result]] = {}
     for one in found:
         groups.setdefault(one.key, []).append(one)
@@ -126,7 +127,18 @@ def paper_table(
         for group in groups.values()
     ]  # fmt: skip
     below = _baselines(found, columns, convention)
-    return PaperTable((*rows, *below), columns, _notes(found, rows, convention, without))
+    return PaperTable((*rows, *below), columns, (*_notes(found, rows, convention, without), *copies))
+
+
+def _without_copies(found: Sequence[_Result]) -> tuple[list[_Result], list[str]]:
+    """Results of different weights, and what to say of the others: a run and its copy say nothing of the spread."""
+    first: dict[str, _Result] = {}
+    notes = []
+    for one in found:
+        key = json.dumps([one.result.get("checkpoint") or str(one.run), one.about])
+        if first.setdefault(key, one) is not one:
+            notes.append(f"{one.run.name} has the weights of {first[key].run.name}: counted once")
+    return list(first.values()), notes
 
 
 def _baselines(found: Sequence[_Result], measures: Sequence[str], convention: str) -> list[TableRow]:
@@ -174,6 +186,12 @@ def _notes(
         notes.append("mean and sample standard deviation over runs that differ only in the seed (n)")
     if len({(r.result.get("identity"), r.result["queries"], r.result["gallery"]) for r in found}) > 1:
         notes.append("the rows are not all from the same data: compare only those that are")
+    for text, some in (
+        ("training has replaced these weights since, evaluate again", [is_outdated(r.run, r.result) for r in found]),
+        ("leaks between training and test were allowed", [bool(r.result.get("leaks")) for r in found]),
+    ):
+        if any(some):
+            notes.append(f"{text}: {listed([r.run.name for r, yes in zip(found, some, strict=True) if yes])}")
     if without:
         notes.append(f"without this result: {listed(list(without))}")
     return tuple(notes)

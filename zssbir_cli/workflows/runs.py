@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.engine.changes import ABSENT, changes
-from zssbir_cli.engine.runs import latest_run, read_metrics, read_record, run_folders
+from zssbir_cli.engine.runs import is_outdated, latest_run, read_metrics, read_record, run_folders
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import load_recipe
 
@@ -32,6 +32,12 @@ class RunSummary:
     """mAP@all (voc) of each evaluation in eval/, by split and protocol."""
     state: str
     """`finished`, `stopped` (can be resumed) or `unreadable`."""
+    outdated: tuple[str, ...] = ()
+    """Those of `results` whose weights training has replaced since."""
+
+    def shown(self, name: str) -> str:
+        """A result in percent, marked where it is outdated; `-` if there is none."""
+        return percent(self.results.get(name)) + " (outdated)" * (name in self.outdated)
 
 
 def list_runs(root: Path) -> list[RunSummary]:
@@ -67,38 +73,41 @@ def summary(path: Path) -> RunSummary:
         if record is None:
             raise ValueError
         rows = read_metrics(path)
-        data = str(record.get("data", {}).get("name", "?"))
-    except (OSError, ValueError, AttributeError, UsageError):
+        losses, values = ([float(row[k]) for row in rows if row.get(k) is not None] for k in (LOSS, VAL))
+        last = rows[-1] if rows else {}
+        results, outdated = _results(path)
+        return RunSummary(
+            path=path,
+            recipe=recipe.name,
+            method=recipe.method.name,
+            data=str(record.get("data", {}).get("name", "?")),
+            step=int(last.get("step", 0)),
+            epoch=float(last.get("epoch", 0.0)),
+            loss=losses[-1] if losses else None,
+            best_val=max(values) if values else None,
+            results=results,
+            state="finished" if record.get("finished") else "stopped",
+            outdated=outdated,
+        )
+    except (OSError, ValueError, TypeError, AttributeError, UsageError):
         return RunSummary(path, "?", "?", "?", 0, 0.0, None, None, {}, "unreadable")
-    losses = [row[LOSS] for row in rows if row.get(LOSS) is not None]
-    values = [row[VAL] for row in rows if row.get(VAL) is not None]
-    last = rows[-1] if rows else {}
-    return RunSummary(
-        path=path,
-        recipe=recipe.name,
-        method=recipe.method.name,
-        data=data,
-        step=int(last.get("step", 0)),
-        epoch=float(last.get("epoch", 0.0)),
-        loss=losses[-1] if losses else None,
-        best_val=max(values) if values else None,
-        results=_results(path),
-        state="finished" if record.get("finished") else "stopped",
-    )
 
 
-def _results(path: Path) -> dict[str, float]:
-    """mAP@all in the voc convention of each report in eval/, by its file's name."""
+def _results(path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
+    """mAP@all in the voc convention of each report in eval/, by its file's name, and the names of outdated ones."""
     found: dict[str, float] = {}
+    outdated = []
     for file in sorted((path / "eval").glob("*.json")):
         try:
-            measures = json.loads(file.read_text("utf-8"))["measures"]
-            values = [m["value"] for m in measures if (m["name"], m["convention"]) == ("mAP@all", "voc")]
+            result = json.loads(file.read_text("utf-8"))
+            values = [m["value"] for m in result["measures"] if (m["name"], m["convention"]) == ("mAP@all", "voc")]
         except (OSError, ValueError, LookupError, TypeError):
             continue
         if values:
             found[file.stem] = float(values[0])
-    return found
+            if is_outdated(path, result):
+                outdated.append(file.stem)
+    return found, tuple(outdated)
 
 
 Rows = list[tuple[str, str, str]]
@@ -118,8 +127,7 @@ def compare_runs(a: Path, b: Path) -> dict[str, Rows]:
     outcome = [(n, _show(getattr(left, n)), _show(getattr(right, n))) for n in ("state", "step", "loss")]
     outcome.append(("best val: mAP@all %", percent(left.best_val), percent(right.best_val)))
     for key in sorted(left.results.keys() | right.results.keys()):
-        a_value, b_value = (percent(side.results.get(key)) for side in (left, right))
-        outcome.append((f"eval {key}: mAP@all %", a_value, b_value))
+        outcome.append((f"eval {key}: mAP@all %", left.shown(key), right.shown(key)))
     return {"recipe": _differing(*recipes), "record": _differing(*records), "outcome": outcome}
 
 
