@@ -143,7 +143,9 @@ def test_what_is_not_here_is_a_note_and_nothing_is_fetched(
 ) -> None:
     monkeypatch.setattr(baselines, "is_cached", lambda name: False)
     meta = run / "checkpoints" / "best" / "meta.json"
-    meta.write_text(meta_text(json.loads(meta.read_text().replace('"weights": "none"', '"weights": "pretrained"'))))
+    meta.write_text(
+        meta_text(json.loads(meta.read_text().replace('"weights": "none"', '"weights": "pretrained"')))
+    )
     outcome = zssbir.evaluate(run, k=[5], device="cpu", report=False)
     assert [b.name for b in outcome.evaluation.baselines] == ["chance"]
     assert any("not on this machine" in note for note in outcome.evaluation.inputs.notes)

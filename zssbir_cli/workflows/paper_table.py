@@ -187,7 +187,10 @@ def _notes(
     if len({(r.result.get("identity"), r.result["queries"], r.result["gallery"]) for r in found}) > 1:
         notes.append("the rows are not all from the same data: compare only those that are")
     for text, some in (
-        ("training has replaced these weights since, evaluate again", [is_outdated(r.run, r.result) for r in found]),
+        (
+            "training has replaced these weights since, evaluate again",
+            [is_outdated(r.run, r.result) for r in found],
+        ),
         ("leaks between training and test were allowed", [bool(r.result.get("leaks")) for r in found]),
     ):
         if any(some):

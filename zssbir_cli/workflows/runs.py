@@ -100,7 +100,9 @@ def _results(path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
     for file in sorted((path / "eval").glob("*.json")):
         try:
             result = json.loads(file.read_text("utf-8"))
-            values = [m["value"] for m in result["measures"] if (m["name"], m["convention"]) == ("mAP@all", "voc")]
+            values = [
+                m["value"] for m in result["measures"] if (m["name"], m["convention"]) == ("mAP@all", "voc")
+            ]
         except (OSError, ValueError, LookupError, TypeError):
             continue
         if values:
