@@ -1,5 +1,6 @@
 """`zssbir demo`: the whole chain on drawn pictures, offline: prepare, train, embed, evaluate, show."""
 
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from zssbir_cli.engine.runs import latest_run, read_metrics
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.evaluation.measure import Evaluation
 from zssbir_cli.evaluation.report import strips
-from zssbir_cli.files import write_json
+from zssbir_cli.files import write_text
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.models.known import OFFLINE
 from zssbir_cli.preparation.choices import Choices
@@ -165,7 +166,8 @@ def demo(
     )  # fmt: skip
     write_demo_page(result, out, device)
     clock.stop("page")
-    write_json(result.summary, _plain(result))
+    facts = {"split": "unseen classes", "convention": "voc", **asdict(result)}
+    write_text(result.summary, json.dumps(facts, indent=1, default=str) + "\n")
     return result
 
 
@@ -223,24 +225,6 @@ def _trained(
     except (ZssbirError, OSError):
         pass  # no run yet, or none that can be continued: start afresh
     return train(recipe, runs=runs, device=device, resume=resume, hooks=hooks).run
-
-
-def _plain(result: DemoResult) -> dict[str, object]:
-    """The result as JSON values; paths relative to where the command ran."""
-    return {
-        "split": "unseen classes",
-        "convention": "voc",
-        "queries": result.queries,
-        "photos": result.photos,
-        "unseen": list(result.unseen),
-        "scores": [asdict(s) for s in result.scores],
-        "gain": result.gain,
-        "data": str(result.data),
-        "run": str(result.run),
-        "pictures": [str(p) for p in result.pictures],
-        "page": str(result.page),
-        "seconds": result.seconds,
-    }
 
 
 class _Clock:
