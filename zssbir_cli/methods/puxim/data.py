@@ -9,12 +9,11 @@ from torch import Tensor
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.scores import Scores, read_scores
 from zssbir_cli.inputs.datasets import Crop, RowItems, crop_map, item_rng, load_image
-from zssbir_cli.inputs.sampling import RowPlan
 from zssbir_cli.methods.base import TrainData
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.vxl import ensure_scores
+from zssbir_cli.methods.triplet.data import rows
 from zssbir_cli.recipe.schema import DataConfig, Recipe
-from zssbir_cli.types import Modality, Part
 
 
 class PuximItems(RowItems):
@@ -49,17 +48,8 @@ def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
     """Plan and items over the `train` part (seen classes only); computes cached scores that are missing."""
     config = recipe.method
     assert isinstance(config, PuximConfig)
-    sketches = prepared.images(Part.TRAIN, Modality.SKETCH)
-    photos = prepared.images(Part.TRAIN, Modality.PHOTO)
-    plan = RowPlan.build(
-        sketches.labels,
-        photos.labels,
-        batch_size=recipe.train.batch_size,
-        steps_per_epoch=recipe.train.steps_per_epoch,
-        seed=recipe.train.seed,
-        negatives=1 if config.negatives == "drawn" else 0,
-        classes_per_batch=config.classes_per_batch,
-    )
+    negatives = 1 if config.negatives == "drawn" else 0
+    plan, sketches, photos = rows(recipe, prepared, config.classes_per_batch, negatives)
     scores = load_scores(config, prepared, len(photos))
     return TrainData(plan, PuximItems(sketches, photos, recipe.data, recipe.train.seed, scores))
 
