@@ -1,7 +1,7 @@
 """Devices and number formats: what `auto` means, autocast, loss scaling, TF32."""
 
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,17 +45,17 @@ def cpu_has_bf16() -> bool:
     a timing that comes out either way would make the same run give different numbers.
     """
     arm = platform.machine() in ("aarch64", "arm64")
-    return not _cpu_features().isdisjoint({"bf16"} if arm else {"amx_bf16", "avx512_bf16"})
+    features = cpu_says("Features" if arm else "flags").split()
+    return not ({"bf16"} if arm else {"amx_bf16", "avx512_bf16"}).isdisjoint(features)
 
 
-def _cpu_features() -> set[str]:
-    """What Linux says the processor can do; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
-    except OSError:
-        return set()
-    lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
-    return set(next(lines, "").partition(":")[2].split())
+def cpu_says(name: str) -> str:
+    """What Linux says of the processor under a name, as `model name`; "" where it does not, and elsewhere."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 def choose_attention(module: nn.Module, precision: "Precision", *, training: bool) -> None:

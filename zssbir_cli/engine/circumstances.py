@@ -3,7 +3,6 @@
 import os
 import platform
 import subprocess
-from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from zssbir_cli import __version__
+from zssbir_cli.compute.precision import cpu_says
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:
@@ -30,20 +30,10 @@ def circumstances(device: torch.device) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """The device as one would write it into a table."""
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu ({cpu_model()}, {os.cpu_count()} cores)"
-    )
-
-
-def cpu_model() -> str:
-    """The processor's name, as Linux knows it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = cpu_says("model name") or platform.processor() or platform.machine()
+    return f"cpu ({model}, {os.cpu_count()} cores)"
 
 
 def git_state() -> str:
