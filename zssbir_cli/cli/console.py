@@ -33,7 +33,9 @@ def table(
         print(title)
     cells = [[_text(value) for value in row] for row in rows]
     room = paragraph_width()
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))
+    ]
     for gap in GAPS:
         widths = fitting_widths([list(columns), *cells], room - gap * (len(columns) - 1))
         if widths is not None:
@@ -75,19 +77,10 @@ def _limited() -> bool:
     return sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
-
-
 def _text(value: object) -> str:
-    text = (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:,.1f}"
-        if isinstance(value, float)
-        else str(value)
-    )
-    return " ".join(text.split("\n"))
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if isinstance(value, float) else " ".join(str(value).split("\n"))
 
 
 def _print_grid(

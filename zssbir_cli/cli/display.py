@@ -47,20 +47,14 @@ class Display:
             self.what, self.began, self.first = what, now, done
             self.shown, self.last = -1, now - LEAST_SECONDS
         text = progress_text(what, done, total, done - self.first, now - self.began, bar=self.live)
-        tenth = 10 * done // max(1, total)
-        if self.live:
-            self.text = text
-        elif (tenth > self.shown and now - self.last >= LEAST_SECONDS) or now - self.last >= EVERY_SECONDS:
-            self.shown, self.last = tenth, now
-            note(text)
+        self.line(text, done / max(1, total), LEAST_SECONDS)
 
-    def line(self, text: str, share: float) -> None:
-        """Show a ready line of work that is `share` (0-1) done."""
+    def line(self, text: str, share: float, apart: float = 0.0) -> None:
+        """Show a ready line of work that is `share` (0-1) done, `apart` seconds or more after the one before."""
+        now, tenth = time.monotonic(), int(10 * share + 1e-9)
         if self.live:
             self.text = text
-            return
-        now, tenth = time.monotonic(), int(10 * share + 1e-9)
-        if tenth > self.shown or now - self.last >= EVERY_SECONDS:
+        elif (tenth > self.shown and now - self.last >= apart) or now - self.last >= EVERY_SECONDS:
             self.shown, self.last = tenth, now
             note(text)
 
