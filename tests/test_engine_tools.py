@@ -145,7 +145,7 @@ def test_profile_accounts_for_the_whole_step(tmp_path, monkeypatch, capsys):
         Precision("fp32", CPU),
         probe=None,
     )
-    found = profile_steps(job, steps=4)
+    found = profile_steps(job, 4)
     assert set(found.phases) == {*PHASES, "other"}
     assert sum(found.phases.values()) == pytest.approx(found.step_ms, rel=0.2)
     assert found.phases["forward"] > 0

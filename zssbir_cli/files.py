@@ -24,7 +24,8 @@ from zssbir_cli.errors import DataError
 PARTIAL = ".partial"
 """Suffix of everything that is not finished."""
 STALE_SECONDS = 24 * 3600
-CHUNK = 1 << 20
+LONGEST = 160
+"""Characters of an error that are told."""
 
 
 @contextlib.contextmanager
@@ -129,14 +130,14 @@ def file_sha256(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {reason(error)}") from None
 
 
-def reason(error: BaseException, limit: int = 160) -> str:
+def reason(error: BaseException) -> str:
     """An error as one line: what the system says of an OSError, else the message, never empty."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())
     if not text:
         return type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
 
 
 class Locked(DataError):

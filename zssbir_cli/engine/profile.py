@@ -18,8 +18,8 @@ from zssbir_cli.engine.step import Stepper, seed_all
 from zssbir_cli.methods.base import Batch, Position
 
 PHASES = ("data", "copy", "forward", "backward", "optimizer")
-TRACED = 3
-"""Steps under PyTorch's profiler."""
+WARMUP, TRACED, TOP = 3, 3, 12
+"""Steps before the measured ones, and under PyTorch's profiler; operators that are shown."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class StepProfile:
     memory_mb: float
 
 
-def profile_steps(job: Job, *, steps: int = 10, warmup: int = 3, top: int = 12) -> StepProfile:
-    """Take `warmup` steps, measure `steps` more by phase, then three under PyTorch's profiler; nothing is
+def profile_steps(job: Job, steps: int) -> StepProfile:
+    """Take a few steps, measure `steps` more by phase, then three under PyTorch's profiler; nothing is
     written.
 
     On a GPU the host waits for the device after each phase, which makes the sum a little larger than an
@@ -49,17 +49,17 @@ def profile_steps(job: Job, *, steps: int = 10, warmup: int = 3, top: int = 12) 
     seed_all(job.train.seed, -1)
     job.method.before_epoch(0, job.probe)
     stepper.wrap()
-    total = (warmup + steps + TRACED) * accumulate
+    total = (WARMUP + steps + TRACED) * accumulate
     stream = training_stream(
         job.data, first=0, stop=total, workers=job.workers, pin=device.type == "cuda",
         overfit=min(job.data.plan.steps_per_epoch, total),
     )  # fmt: skip
     with closing(stream):
         timer = _Timer(stepper, stream, accumulate)
-        for _ in range(warmup):
+        for _ in range(WARMUP):
             timer.step()
         measured = [timer.step() for _ in range(steps)]
-        operators = timer.trace(top)
+        operators = timer.trace()
     step_ms = 1e3 * median(spent["step"] for spent in measured)
     phases = {name: 1e3 * median(spent[name] for spent in measured) for name in PHASES}
     phases["other"] = max(0.0, step_ms - sum(phases.values()))
@@ -102,8 +102,8 @@ class _Timer:
         self._wait()
         self.spent[name] += time.perf_counter() - start
 
-    def trace(self, top: int) -> list[tuple[str, float]]:
-        """The `top` operators of `TRACED` further steps with their own milliseconds a step."""
+    def trace(self) -> list[tuple[str, float]]:
+        """The `TOP` operators of `TRACED` further steps with their own milliseconds a step."""
         cuda = self.device.type == "cuda"
         activities = [torch.profiler.ProfilerActivity.CPU]
         if cuda:
@@ -112,7 +112,7 @@ class _Timer:
             for _ in range(TRACED):
                 self.step()
         key = "self_device_time_total" if cuda else "self_cpu_time_total"
-        events = sorted(recorded.key_averages(), key=lambda e: -getattr(e, key))[:top]
+        events = sorted(recorded.key_averages(), key=lambda e: -getattr(e, key))[:TOP]
         return [(e.key, getattr(e, key) / TRACED / 1e3) for e in events]
 
     def _next_batch(self, _: int) -> Batch:

@@ -20,14 +20,14 @@ class Interval:
     high: float
 
 
-def resampled_means(values: Floats, groups: Ints | None, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
+def resampled_means(values: Floats, groups: Ints | None, seed: int = 0) -> Floats:
     """Bootstrap means of columns of per-query values.
 
     Args:
         values: float64 [Q, M], no NaN. groups: int64 [Q] class of each query to resample whole classes (with all
             their queries), or None to resample queries.
     Returns:
-        float64 [resamples, M].
+        float64 [`RESAMPLES`, M].
     """
     rng = np.random.default_rng(seed)
     if groups is None:
@@ -36,8 +36,8 @@ def resampled_means(values: Floats, groups: Ints | None, seed: int = 0, resample
         _, number = np.unique(groups, return_inverse=True)
         sizes = np.bincount(number).astype(np.float64)
         sums = np.stack([np.bincount(number, column) for column in values.T], axis=1)
-    out = np.empty((resamples, values.shape[1]))
-    for b in range(resamples):
+    out = np.empty((RESAMPLES, values.shape[1]))
+    for b in range(RESAMPLES):
         counts = np.bincount(rng.integers(0, len(sums), len(sums)), minlength=len(sums)).astype(np.float64)
         out[b] = counts @ sums / (counts @ sizes)
     return out
@@ -81,9 +81,7 @@ class Difference:
     p: float
 
 
-def paired_difference(
-    a: Floats, b: Floats, groups: Ints, seed: int = 0, resamples: int = 10_000
-) -> Difference:
+def paired_difference(a: Floats, b: Floats, groups: Ints, resamples: int = 10_000) -> Difference:
     """Compare per-query values a and b, float64 [Q], of the same queries in the same order.
 
     p: a sign-flip randomisation test (Smucker, Allan and Carterette, CIKM 2007): how often random swaps of A and B
@@ -91,7 +89,7 @@ def paired_difference(
     """
     difference = b - a
     mean = float(difference.mean())
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     changed = difference[difference != 0]
     extreme, done = 0, 0
     while done < resamples:
@@ -102,8 +100,8 @@ def paired_difference(
     column = difference[:, None]
     return Difference(
         mean,
-        intervals(column, None, seed)[0],
-        intervals(column, groups, seed)[0],
+        intervals(column, None)[0],
+        intervals(column, groups)[0],
         float((difference > 0).mean()),
         float((difference < 0).mean()),
         (extreme + 1) / (resamples + 1),

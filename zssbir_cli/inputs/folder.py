@@ -188,17 +188,13 @@ def expand(pictures: Pictures, passed_over: list[tuple[Path, str]] | None = None
         if not isinstance(picture, str | Path):
             found.append(picture)
             continue
-        files, others = _existing(Path(picture))
+        if not Path(picture).exists():
+            raise DataError(f"{picture}: cannot be read (no such file or folder)")
+        files, others = picture_files(Path(picture))
         found += files
         if others and passed_over is not None:
             passed_over.append((Path(picture), f"passed over {others}, which are not pictures"))
     return found
-
-
-def _existing(place: Path) -> tuple[list[Path], str]:
-    if not place.exists():
-        raise DataError(f"{place}: cannot be read (no such file or folder)")
-    return picture_files(place)
 
 
 class QueryInputs(Dataset[Tensor]):

@@ -86,7 +86,8 @@ def find_tower(name: str) -> TowerSpec:
     if name in TOWERS:
         return _pretrained(name, TOWERS[name])
     if name.endswith((".yaml", ".yml")):
-        return _of_recipe(find_recipe(name))
+        path = find_recipe(name)
+        return start_of(load_recipe(path), path)
     backbone, equals, file = name.partition("=")
     if equals and not Path(name).is_file():
         return _of_file(Path(file), backbone)
@@ -105,11 +106,7 @@ def find_tower(name: str) -> TowerSpec:
 
 def cached_tower() -> str | None:
     """The first of `TOWERS` whose weights are on this machine."""
-    return next((name for name, tower in TOWERS.items() if _is_here(tower)), None)
-
-
-def _is_here(tower: Tower) -> bool:
-    return is_cached(tower.backbone)
+    return next((name for name, tower in TOWERS.items() if is_cached(tower.backbone)), None)
 
 
 def _known(backbone: str) -> Tower:
@@ -173,10 +170,6 @@ def _backbone_in(file: Path) -> str:
     raise UsageError(
         f"--model {file}: its name does not begin with that of a timm model; write --model BACKBONE={file}{advice}"
     )
-
-
-def _of_recipe(path: Path) -> TowerSpec:
-    return start_of(load_recipe(path), path)
 
 
 def start_of(recipe: Recipe, path: Path) -> TowerSpec:

@@ -88,20 +88,20 @@ def link(target: Path, page: Path) -> str:
     return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
-def data_uri(image: UInt8, quality: int = 85) -> str:
+def data_uri(image: UInt8) -> str:
     """uint8 [H, W, 3] -> a data: URI (JPEG)."""
     out = io.BytesIO()
-    Image.fromarray(image).save(out, "JPEG", quality=quality)
+    Image.fromarray(image).save(out, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def square(image: UInt8, side: int = THUMB) -> UInt8:
-    """An image [H, W] or [H, W, 1 or 3] -> [side, side, 3], cropped to its middle square."""
+def square(image: UInt8) -> UInt8:
+    """An image [H, W] or [H, W, 1 or 3] -> [`THUMB`, `THUMB`, 3], cropped to its middle square."""
     flat = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     picture = Image.fromarray(flat).convert("RGB")
     edge = min(picture.size)
     left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
-    cut = picture.crop((left, top, left + edge, top + edge)).resize((side, side), Image.Resampling.LANCZOS)
+    cut = picture.crop((left, top, left + edge, top + edge)).resize((THUMB, THUMB), Image.Resampling.LANCZOS)
     return np.asarray(cut)
 
 

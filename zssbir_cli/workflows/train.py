@@ -143,7 +143,7 @@ def profile(recipe: Recipe, *, steps: int, device: str = "auto") -> StepProfile:
     where = choose_device(device)
     with distributed.session(where):
         setup = Setup.build(recipe, where)
-        return profile_steps(build_job(setup)[1], steps=steps)
+        return profile_steps(build_job(setup)[1], steps)
 
 
 def run_record(setup: Setup) -> dict[str, Any]:
