@@ -61,8 +61,7 @@ def side_by_side(names: Iterable[str]) -> str:
 def find_class(wanted: str, known: Sequence[str]) -> str | None:
     """The class that is meant: the name itself, else the only one with its key; None when there is none.
 
-    Raises:
-        UsageError: several classes have that key and none is spelt like this.
+    Errors: UsageError: several classes have that key and none is spelt like this.
     """
     wanted = readable(wanted)  # as class names are stored
     if wanted in known:

@@ -48,8 +48,7 @@ def download(address: str, drive: str, target: Path, sha256: str, say: Say) -> P
     A file that is there already is compared with the checksum that is known. One of unknown length is kept only
     when it opens as an archive.
 
-    Raises:
-        DownloadFailed: dead link, a page instead of a file, no space, a checksum that differs, no connection.
+    Errors: DownloadFailed: dead link, a page instead of a file, no space, a checksum that differs, no connection.
     """
     record = target.with_name(target.name + ".json")
     known = sha256 or _recorded(record, address)

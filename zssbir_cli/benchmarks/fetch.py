@@ -60,8 +60,7 @@ def usual_places(dataset: str) -> list[Path]:
 def fetch(dataset: str, say: Say) -> list[Path]:
     """Download a complete set of files into `data/raw`, trying each way in turn.
 
-    Raises:
-        DataError: every way failed; before, `say` is told what to fetch by hand, from where, and how to continue.
+    Errors: DataError: every way failed; before, `say` is told what to fetch by hand, from where, and how to continue.
     """
     for way in WAYS[dataset]:
         paths = []

@@ -49,8 +49,7 @@ def file_key(kind: Kind, name: str, file: str) -> Key:
 def read_rows(path: Path) -> list[tuple[str, int]]:
     """The rows "text id" of a list.
 
-    Raises:
-        DataError: not text, a row without an integer id, or absurdly large; names file and line.
+    Errors: DataError: not text, a row without an integer id, or absurdly large; names file and line.
     """
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
@@ -76,8 +75,7 @@ def read_rows(path: Path) -> list[tuple[str, int]]:
 def read_lists(folders: Sequence[Path], split: Split) -> Lists:
     """Read every class table and file list in `folders` (and below them).
 
-    Raises:
-        DataError: no list there, or a damaged one.
+    Errors: DataError: no list there, or a damaged one.
     """
     lists = Lists()
     found = sorted({p for f in folders for p in _list_files(Path(f))})
@@ -146,8 +144,7 @@ def _known(table: dict[str, int], split: Split, path: Path) -> list[str]:
 def check_same_split(lists: Lists, split: Split) -> None:
     """The lists' test classes must be the split's.
 
-    Raises:
-        DataError: they belong to another split; names it when it is known.
+    Errors: DataError: they belong to another split; names it when it is known.
     """
     for path, table in lists.tables[TEST]:
         names = set(_known(table, split, path))

@@ -32,8 +32,7 @@ class Listed:
 def read_published(split: Split, folders: Sequence[Path], choices: Choices) -> Listed:
     """The lists in `folders`; faults are leaks, or warnings where the split is the cleaned one.
 
-    Raises:
-        UsageError: the split needs lists. DataError: damaged lists, or those of another split; leaks.
+    Errors: UsageError: the split needs lists; DataError: damaged lists, or those of another split; leaks.
     """
     listed = _listed(split, folders)
     if listed.leaks and not choices.allow_leak:
@@ -46,8 +45,7 @@ def plan_benchmark(
 ) -> PreparePlan:
     """What a set of the split will hold, from the scanned sources.
 
-    Raises:
-        UsageError: too many validation classes. DataError: sketches or photos of a side are missing.
+    Errors: UsageError: too many validation classes; DataError: sketches or photos of a side are missing.
     """
     found = find(split.dataset, sources)
     classes = _classes(split, listed, choices)

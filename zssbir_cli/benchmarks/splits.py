@@ -74,8 +74,7 @@ SPLITS: dict[str, Split] = {
 def get_split(dataset: str, name: str | None) -> Split:
     """A split of a data set by name (default: the one most papers use).
 
-    Raises:
-        UsageError: no such split, or a split of another data set.
+    Errors: UsageError: no such split, or a split of another data set.
     """
     name = name or DEFAULT_SPLIT[dataset]
     split = SPLITS.get(name)

@@ -17,8 +17,7 @@ from zssbir_cli.errors import DataError
 def decode_photo(buffer: UInt8) -> Tensor:
     """Encoded JPEG or PNG bytes, uint8 [n] -> RGB image, uint8 [3, H, W] (channels last in memory).
 
-    Raises:
-        DataError: the bytes are no image or are cut short. (`prepare` has found what is damaged within.)
+    Errors: DataError: the bytes are no image or are cut short (`prepare` has found what is damaged within).
     """
     return torch.from_numpy(_decode(buffer, cv2.IMREAD_COLOR_RGB)).permute(2, 0, 1)
 
@@ -29,8 +28,7 @@ def decode_sketch(buffer: UInt8, *, on_white: bool = True) -> Tensor:
     Stored sketches are dark on white (`prepare.ground`). `on_white=False` is for sets that were prepared before that:
     light ink on a dark ground, told by the image's border, is inverted.
 
-    Raises:
-        DataError: the bytes are no image or are cut short.
+    Errors: DataError: the bytes are no image or are cut short.
     """
     grey = _decode(buffer, cv2.IMREAD_GRAYSCALE)
     if not on_white:
@@ -52,8 +50,7 @@ def _decode(buffer: UInt8, flags: int) -> UInt8:
 def decode_mask(buffer: UInt8) -> npt.NDArray[np.bool_]:
     """A 1-bit PNG mask -> bool [H, W].
 
-    Raises:
-        DataError: the bytes are no image.
+    Errors: DataError: the bytes are no image.
     """
     try:
         with Image.open(io.BytesIO(bytes(buffer))) as image:

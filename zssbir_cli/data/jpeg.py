@@ -18,8 +18,7 @@ def decode_jpeg(raw: bytes | UInt8, colours: str, *, factor: int = 1) -> UInt8:
     """A JPEG with its last byte -> uint8 [H, W] (`GRAY`) or [H, W, 3] (`RGB`), as OpenCV and Pillow decode it, not
     turned by its orientation; `factor` 2, 4 or 8: at that part of its size.
 
-    Raises:
-        DataError: it is cut short, damaged anywhere that shows, or of a kind that libjpeg does not know.
+    Errors: DataError: it is cut short, damaged anywhere that shows, or of a kind that libjpeg does not know.
     """
     smaller = {"min_height": 1, "min_width": 1, "min_factor": factor} if factor > 1 else {}
     if 1 < factor < 8:

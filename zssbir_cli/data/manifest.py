@@ -201,8 +201,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
 def read_manifest(folder: Path) -> Manifest:
     """Read and check a manifest.
 
-    Raises:
-        DataError: no manifest there, not JSON, another format version, or an inconsistent content.
+    Errors: DataError: no manifest there, not JSON, another format version, or an inconsistent content.
     """
     path = folder / MANIFEST_NAME
     try:

@@ -120,8 +120,7 @@ class PreparedSet:
     def open(cls, path: str | Path) -> "PreparedSet":
         """Open and check a prepared data set (manifest, and each shard's presence and size).
 
-        Raises:
-            DataError: not a prepared set, damaged, incomplete, or mixing seen and unseen classes.
+        Errors: DataError: not a prepared set, damaged, incomplete, or mixing seen and unseen classes.
         """
         root = Path(path)
         manifest = read_manifest(root)
@@ -146,8 +145,7 @@ class PreparedSet:
     def images(self, part: Part, modality: Modality) -> ImageSet:
         """The images of a part and modality; an empty set when there are none.
 
-        Raises:
-            DataError: a shard is damaged, or holds a label that its part must not hold.
+        Errors: DataError: a shard is damaged, or holds a label that its part must not hold.
         """
         wanted = [s for s in self.manifest.shards if (s.part, s.modality) == (part, modality)]
         allowed = np.asarray(self.manifest.ids_for(part), np.int32)

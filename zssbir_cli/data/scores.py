@@ -157,8 +157,7 @@ def _digest(sums: UInt64, data: str, facts: str) -> str:
 def read_scores(path: Path, *, data: str, count: int) -> Scores:
     """Open a file of scores for the data set `data` with `count` training photos, and compare its checksums.
 
-    Raises:
-        DataError: missing, damaged, altered, or made for another data set.
+    Errors: DataError: missing, damaged, altered, or made for another data set.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: method.masks must be cached, online, none or a file of scores")

@@ -33,8 +33,7 @@ def seal(file: BinaryIO, bulk: tuple[int, int]) -> None:
 def check_seal(path: Path) -> bool:
     """Whether a file carries a seal; one that does not is of an older version.
 
-    Raises:
-        DataError: the file is damaged, or cannot be read.
+    Errors: DataError: the file is damaged, or cannot be read.
     """
     try:
         with path.open("rb") as file:

@@ -222,8 +222,7 @@ def _opened(path: Path) -> AbstractContextManager[h5py.File]:
 def read_index(path: Path) -> ShardIndex:
     """Read and check the index of a shard (not its images).
 
-    Raises:
-        DataError: not a shard, damaged, or of another format version.
+    Errors: DataError: not a shard, damaged, or of another format version.
     """
     with _opened(path) as file:
         return _read_index(path, file)

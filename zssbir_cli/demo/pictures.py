@@ -60,8 +60,7 @@ class Look:
 def draw_roles(seed: int, unseen: Unseen, val: int) -> dict[str, Role]:
     """Role of each class: the unseen ones by name or by lot, then `val` validation classes by lot.
 
-    Raises:
-        UsageError: too few classes are left to train on.
+    Errors: UsageError: too few classes are left to train on.
     """
     order = [CLASSES[i] for i in np.random.default_rng([seed, 1]).permutation(len(CLASSES))]
     test = unseen.names or frozenset(order[: unseen.draw])
@@ -77,9 +76,8 @@ def draw_pictures(
     The things that lie around in a photo are of classes of its own role or of less hidden ones, so that a
     training photo shows no unseen class even in its background. `workers`: drawing processes; 1 draws in this one.
 
-    Raises:
-        UsageError: a value out of range.
-        DataError: the folder holds other things, is being drawn by another process, or cannot be written.
+    Errors: UsageError: a value out of range; DataError: the folder holds other things, is being drawn by another
+    process, or cannot be written.
     """
     look.check()
     try:

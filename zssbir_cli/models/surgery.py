@@ -21,8 +21,7 @@ class SurgeryTower(nn.Module):
         visual: `model.visual` of an open_clip ViT with a class token; its parameters are shared, not copied.
         blocks: how many of the last blocks have the second path, 1 to the tower's depth (published: 6).
 
-    Raises:
-        UsageError: the tower is not such a ViT, or `blocks` exceeds its depth.
+    Errors: UsageError: the tower is not such a ViT, or `blocks` exceeds its depth.
     """
 
     def __init__(self, visual: nn.Module, blocks: int = 6) -> None:

@@ -135,8 +135,7 @@ def load_surgery_clip(
         size: side of the input in pixels (a multiple of the patch); default: the model's own.
         blocks: last blocks with a second path (`offline` has its own number).
 
-    Raises:
-        UsageError: no such model or tag. CheckpointError: no weights (no network, no file).
+    Errors: UsageError: no such model or tag; CheckpointError: no weights (no network, no file).
     """
     if model == OFFLINE:
         from zssbir_cli.models.offline_clip import BLOCKS, SIZE, load_offline_clip

@@ -35,8 +35,7 @@ MAX_READ = 64 << 20
 def member_path(archive: Path, name: str) -> str | None:
     """The safe relative path of a member; None for junk.
 
-    Raises:
-        DataError: an absolute path, a drive letter, `..`, or a NUL.
+    Errors: DataError: an absolute path, a drive letter, `..`, or a NUL.
     """
     path = name.replace("\\", "/").removeprefix("./")
     parts = path.split("/")
@@ -246,8 +245,7 @@ class _Guard:
 def open_source(path: str | Path) -> Source:
     """The source at `path`, not yet scanned.
 
-    Raises:
-        DataError: nothing there, or neither a folder nor a supported archive.
+    Errors: DataError: nothing there, or neither a folder nor a supported archive.
     """
     path = Path(path)
     if path.is_dir():

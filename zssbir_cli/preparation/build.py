@@ -49,8 +49,7 @@ class Prepared:
 def carry_out(plan: PreparePlan, out: Path, choices: Choices, say: Say, progress: Progress) -> Prepared:
     """Build the plan into `out` unless this very set is there already.
 
-    Raises:
-        DataError: `out` holds another set or other files, or is in use by another process; see `build_set`.
+    Errors: DataError: `out` holds another set or other files, or is in use by another process; see `build_set`.
     """
     for warning in plan.warnings:
         say(f"warning: {warning}")
@@ -141,8 +140,7 @@ def build_set(plan: PreparePlan, out: Path, choices: Choices, progress: Progress
     """Write the planned set into the folder `out` and return its manifest; continues what a killed run left. The
     caller holds the folder for itself (`finished.alone`).
 
-    Raises:
-        DataError: an unusable image under `strict`, a leak that is not allowed, a full disk.
+    Errors: DataError: an unusable image under `strict`, a leak that is not allowed, a full disk.
     """
     _check_disk(plan, out)
     try:

@@ -323,8 +323,7 @@ def squared(data: bytes, modality: Modality, size: int) -> bytes:
     """An image as `clean` would store it -> what is stored instead: a sketch as grey PNG that holds exactly
     `square_sketch`, a photo as JPEG of `resize_photo` (its own bytes when it is size x size already).
 
-    Raises:
-        DataError: it does not decode.
+    Errors: DataError: it does not decode.
     """
     from zssbir_cli.data.images import decode_photo, decode_sketch  # loads torch
     from zssbir_cli.data.square import resize_photo, square_sketch

@@ -23,8 +23,7 @@ from zssbir_cli.progress import Progress, Say
 def alone(out: Path) -> Iterator[None]:
     """Hold `out` for this process; a finished set in a folder that cannot be written needs no lock.
 
-    Raises:
-        DataError: another process is at work there, or the folder cannot be made or written.
+    Errors: DataError: another process is at work there, or the folder cannot be made or written.
     """
     lock = Lock(out / LOCK, "zssbir prepare")
     try:
@@ -62,8 +61,7 @@ def finished_set(
 ) -> Manifest | None:
     """The manifest when `out` already holds this very set, whole and made of the same files. Clears a damaged one.
 
-    Raises:
-        DataError: `out` holds another set.
+    Errors: DataError: `out` holds another set.
     """
     if not (out / MANIFEST_NAME).exists():
         return None
@@ -95,8 +93,7 @@ def _same_files(
 ) -> Manifest:
     """The manifest, once it is sure that the source files are those that the set was made of.
 
-    Raises:
-        DataError: they have changed.
+    Errors: DataError: they have changed.
     """
     where = readable(str(out))
     if manifest.files_content is None:

@@ -73,8 +73,7 @@ class ClassFiles:
 def find_images(sources: Sequence[Source]) -> ClassFiles:
     """Sort the files of scanned sources into classes, those of one modality included.
 
-    Raises:
-        DataError: no class has both sketches and photos, or folders side by side whose names are one class.
+    Errors: DataError: no class has both sketches and photos, or folders side by side whose names are one class.
     """
     files, passed, spellings, masks = ClassFiles(), _PassedOver(), _Spellings(), MaskFiles()
     above: list[set[str]] = [set() for _ in sources]
@@ -146,8 +145,7 @@ class _Spellings:
     def shown(self) -> dict[str, str]:
         """A name for each key: as the photos' folder spells it.
 
-        Raises:
-            DataError: folders of one modality have one key.
+        Errors: DataError: folders of one modality have one key.
         """
         clashes = [
             f"{PLURAL[modality]} of {side_by_side(names)}"

@@ -119,8 +119,7 @@ def find_repeats(folder: Path, shards: Sequence[ShardInfo], classes: Sequence[Cl
 def refuse(leaks: Sequence[Leak], report: Path | None = None) -> None:
     """Raise the error that names the leaks (all of them are in `report`) and the ways out.
 
-    Raises:
-        DataError: always.
+    Errors: DataError: always.
     """
     parts = []
     for kind, what in _KINDS.items():

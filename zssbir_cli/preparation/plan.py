@@ -114,8 +114,7 @@ def plan_own(
     """What a set of the user's own scanned pictures will hold. `val`: names of the validation classes, in place of the number
     in `choices`.
 
-    Raises:
-        UsageError: a wrong `--unseen`. DataError: nothing usable; under `strict`, anything that is left out.
+    Errors: UsageError: a wrong `--unseen`; DataError: nothing usable; under `strict`, anything that is left out.
     """
     found = find_images(sources)
     files = found.without_lone()

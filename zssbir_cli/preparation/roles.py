@@ -34,8 +34,7 @@ def assign_roles(
     `val_classes`: seen classes held out for model selection, how many (default: a tenth of the seen ones) or which.
     A set of unseen classes only is for evaluation.
 
-    Raises:
-        UsageError: too few classes left to train on, or a validation class that is not seen.
+    Errors: UsageError: too few classes left to train on, or a validation class that is not seen.
     """
     ordered = sorted(names)
     shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
@@ -62,8 +61,7 @@ def read_unseen(value: str | None, classes: Sequence[str]) -> Unseen:
     Names separated by commas, `@FILE` or a file with a name per line, a number or a fraction of the classes
     (`n=3`, `n=0.2` or without `n=`), or `all`. A value with two meanings is refused; `name,` is always a name.
 
-    Raises:
-        UsageError: two meanings, unknown names, or a number out of range.
+    Errors: UsageError: two meanings, unknown names, or a number out of range.
     """
     text = DEFAULT_UNSEEN if value is None else value.strip()
     if not text.strip(", "):

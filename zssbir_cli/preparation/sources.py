@@ -62,8 +62,7 @@ class Source(ABC):
     def scan(self) -> None:
         """Fill `listing`.
 
-        Raises:
-            DataError: cannot be read, or is hostile.
+        Errors: DataError: cannot be read, or is hostile.
         """
 
     @abstractmethod

@@ -32,8 +32,7 @@ def verify(root: Path, workers: int = 0, progress: Progress = silent) -> Verdict
     """Check the manifest, each shard's checksum and offsets, every image's decodability, and leaks that the
     manifest does not record.
 
-    Raises:
-        DataError: the manifest cannot be read, or a shard is missing or of another size.
+    Errors: DataError: the manifest cannot be read, or a shard is missing or of another size.
     """
     prepared = PreparedSet.open(root)
     problems = [p for p in (_bad_shard(root, s) for s in prepared.manifest.shards) if p]

@@ -18,8 +18,7 @@ COLOURS = {Role.SEEN: (58, 98, 168), Role.VAL: (150, 102, 10), Role.UNSEEN: (172
 def describe(root: Path) -> dict[str, Any]:
     """Everything `info` tells about a prepared set, as plain values (the JSON of `--json`).
 
-    Raises:
-        DataError: not a prepared set, or damaged.
+    Errors: DataError: not a prepared set, or damaged.
     """
     prepared = PreparedSet.open(root)
     m = prepared.manifest
@@ -50,8 +49,7 @@ def contact_sheet(root: Path, path: Path, *, per_class: int = 4, max_classes: in
     """Draw a PNG with a row per class: some sketches, then some photos, grouped by role. At most
     `max_classes` classes, drawn evenly from the roles.
 
-    Raises:
-        DataError: not a prepared set, damaged, or the picture cannot be written.
+    Errors: DataError: not a prepared set, damaged, or the picture cannot be written.
     """
     from zssbir_cli.inputs.datasets import load_image  # loads torch, which `describe` does without
     from zssbir_cli.viz.sheet import Row, Tile, save_sheet

@@ -88,8 +88,7 @@ class _View:
 def mask_viz(request: MaskRequest) -> MaskOutcome:
     """Score photos, draw them, and write `masks.png` and `masks.html`.
 
-    Raises:
-        UsageError, DataError, CheckpointError: nothing to show, an unreadable photo, or no such model.
+    Errors: UsageError, DataError, CheckpointError: nothing to show, an unreadable photo, or no such model.
     """
     device = choose_device(request.device)
     chosen, root, notes = _chosen_run(request), request.data, []

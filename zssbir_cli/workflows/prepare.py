@@ -125,9 +125,8 @@ def prepare_own(
     """Prepare the user's own folder or archive (several are taken as one). `val`: names of the validation classes,
     in place of the number in `choices`.
 
-    Raises:
-        UsageError: bad option values or class names.
-        DataError: nothing usable, a hostile archive, leaks, a full disk.
+    Errors: UsageError: bad option values or class names; DataError: nothing usable, a hostile archive, leaks, a full
+    disk.
     """
     choices.check(name)
     check_given_once(paths)
@@ -172,8 +171,7 @@ def prepare_benchmark(
     """Prepare a split of a published data set from folders and archives (`paths`), or from what can be
     found in the usual places or downloaded; `lists`: folders of published file lists.
 
-    Raises:
-        UsageError: no such split, an option that does not apply. DataError: files missing, leaks, bad lists.
+    Errors: UsageError: no such split, an option that does not apply; DataError: files missing, leaks, bad lists.
     """
     choices.check(name)
     check_given_once(paths)
@@ -206,8 +204,7 @@ def prepare_demo(
     `choices.unseen`: by default 13 classes drawn by the seed; `val_classes`: 5; `clean.size`: 128 pixels;
     `subset` in place of the numbers of `photos` and `sketches` per class. `ambiguity`: see `Look`.
 
-    Raises:
-        UsageError: bad option values. DataError: a folder holds something else, or cannot be written.
+    Errors: UsageError: bad option values; DataError: a folder holds something else, or cannot be written.
     """
     choices.check(name)
     name = name or "demo"
