@@ -6,14 +6,7 @@ The Python API (docs/python-api.md) is what the command line does, as functions:
 
 from typing import TYPE_CHECKING, Any
 
-from zssbir_cli.errors import (
-    CheckpointError,
-    DataError,
-    DivergedError,
-    Interrupted,
-    UsageError,
-    ZssbirError,
-)
+from zssbir_cli.errors import CheckpointError, DataError, DivergedError, Interrupted, UsageError, ZssbirError
 
 if TYPE_CHECKING:
     from zssbir_cli.data.prepared import PreparedSet

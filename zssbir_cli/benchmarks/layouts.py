@@ -21,7 +21,6 @@ class Kind(StrEnum):
 
     @property
     def modality(self) -> Modality:
-        """Sketch or photo."""
         return Modality.SKETCH if self is Kind.SKETCH else Modality.PHOTO
 
 
@@ -47,10 +46,7 @@ _GENERAL = {
 _OWN: dict[str, tuple[tuple[str, Kind], ...]] = {
     "sketchy": ((r"extend(_image)?(_sketchy)?(_ready)?", Kind.EXTEND), (r"ambiguity", Kind.EXTEND)),
     "tuberlin": ((r"(sketches_)?png(_ready)?", Kind.SKETCH), (r"imageresized(_ready)?", Kind.PHOTO)),
-    "quickdraw": (
-        (r"quickdraw_sketches(_final)?", Kind.SKETCH),
-        (r"quickdraw_images(_final)?", Kind.PHOTO),
-    ),
+    "quickdraw": ((r"quickdraw_sketches(_final)?", Kind.SKETCH), (r"quickdraw_images(_final)?", Kind.PHOTO)),
 }
 _TX = re.compile(r"tx_(\d{12})(_ready)?")
 

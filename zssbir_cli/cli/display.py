@@ -39,7 +39,6 @@ class Display:
             note(f"{begun} ...")
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """See `zssbir_cli.progress.Progress`."""
         if not self.main:
             return
         now = time.monotonic()

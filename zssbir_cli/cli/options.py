@@ -115,8 +115,7 @@ Data = Annotated[
     ),
 ]  # fmt: skip
 Device = Annotated[
-    str,
-    shared("DEVICE", f"{DEVICES}.", "--device", callback=_matching(r"auto|cpu|cuda(:\d+)?", DEVICES)),
+    str, shared("DEVICE", f"{DEVICES}.", "--device", callback=_matching(r"auto|cpu|cuda(:\d+)?", DEVICES))
 ]
 Precision = Annotated[
     str,
@@ -140,8 +139,7 @@ PerClass = Annotated[
     int | None, shared("N", "At most N sketches and N photos per class.", "--per-class", min=1)
 ]
 Classes = Annotated[
-    str | None,
-    shared("NAMES", "Only these classes, separated by commas.", "--classes", callback=_not_empty),
+    str | None, shared("NAMES", "Only these classes, separated by commas.", "--classes", callback=_not_empty)
 ]
 
 

@@ -149,15 +149,7 @@ def _show_splits() -> None:
         train = [figure(c, s.exact_train) for c in (p.train_sketches, p.train_photos)]
         test = [figure(c, True) for c in (p.test_sketches, p.test_photos)]
         rows.append((s.name + mark, len(s.seen), len(s.unseen), *train, *test))
-    columns = (
-        "split",
-        "seen",
-        "unseen",
-        "train sketches",
-        "train photos",
-        "test sketches",
-        "test photos",
-    )
+    columns = ("split", "seen", "unseen", "train sketches", "train photos", "test sketches", "test photos")
     table(columns, rows)
     print("\nused by:")
     for s in SPLITS.values():

@@ -11,22 +11,14 @@ from zssbir_cli.cli.options import option, shared
 from zssbir_cli.errors import UsageError
 
 app = typer.Typer(
-    name="runs",
-    cls=Group,
-    invoke_without_command=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    name="runs", cls=Group, invoke_without_command=True, add_completion=False, rich_markup_mode=None
 )
 
 OwnRuns = Annotated[Path | None, shared("DIR", "Folder of the runs.  [default: runs]", "--runs")]
 
 
 @app.callback()
-def runs(
-    context: typer.Context,
-    root: options.Runs = Path("runs"),
-    json_: options.Json = False,
-) -> None:
+def runs(context: typer.Context, root: options.Runs = Path("runs"), json_: options.Json = False) -> None:
     """List runs: where they are, loss, best value on held-out seen classes, results of evaluations.
 
     Example: zssbir runs compare latest 20260101

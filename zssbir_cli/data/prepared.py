@@ -73,12 +73,7 @@ class ImageSet:
         return shard, i - int(self._starts[shard])
 
     def _bytes(
-        self,
-        shard: int,
-        at: int,
-        offsets: Ints,
-        crc32: npt.NDArray[np.uint32] | None,
-        row: int,
+        self, shard: int, at: int, offsets: Ints, crc32: npt.NDArray[np.uint32] | None, row: int
     ) -> UInt8:
         path, start, size = (
             self._shards[shard].path,

@@ -129,12 +129,7 @@ def _still_lost(listing: PhotoListing, skipped: Sequence[Skipped]) -> dict[int, 
 
 
 def _by_content(
-    listing: PhotoListing,
-    stamps: FileStamps,
-    free: Ints,
-    by_name: Ints,
-    row: Ints,
-    lost: dict[int, Skipped],
+    listing: PhotoListing, stamps: FileStamps, free: Ints, by_name: Ints, row: Ints, lost: dict[int, Skipped]
 ) -> tuple[int, int]:
     """Fill `row` for photos that have the content of a free row; how many were moved, and how many only touched."""
     contents: dict[bytes, list[int]] = {}

@@ -193,7 +193,6 @@ class TowerWeights(Weights):
         return False
 
     def load(self, device: torch.device) -> Embeds:
-        """The tower."""
         return self.spec.build().to(device).to(memory_format=torch.channels_last)
 
     def check_text(self) -> None:

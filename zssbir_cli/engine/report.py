@@ -56,11 +56,9 @@ class Silent:
     notes: list[str] = field(default_factory=list)
 
     def report(self, report: Report) -> None:
-        """Keep the report."""
         self.reports.append(report)
 
     def note(self, message: str) -> None:
-        """Keep the note."""
         self.notes.append(message)
 
 
@@ -170,7 +168,6 @@ class TensorBoardHooks:
             self._writer.add_scalar("speed/data_wait", report.data_wait, report.step)
 
     def note(self, message: str) -> None:
-        """Pass on."""
         self._inner.note(message)
 
     def close(self) -> None:

@@ -57,10 +57,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "groups": evaluation.groups,
         "per_class": _per_class(evaluation),
-        "curve": {
-            "recall": metrics.recall_levels.tolist(),
-            "precision": metrics.mean_curve().tolist(),
-        },
+        "curve": {"recall": metrics.recall_levels.tolist(), "precision": metrics.mean_curve().tolist()},
         "published": [vars(p) for p in comparable(evaluation)],
         "notes": list(inputs.notes),
         "warnings": list(inputs.warnings),

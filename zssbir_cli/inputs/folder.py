@@ -19,13 +19,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
 from zssbir_cli.preparation.archives import read_member
 from zssbir_cli.preparation.clean import drawing, photo
-from zssbir_cli.preparation.kinds import (
-    HEAD_BYTES,
-    is_picture_head,
-    is_picture_name,
-    may_be_picture,
-    suffix,
-)
+from zssbir_cli.preparation.kinds import HEAD_BYTES, is_picture_head, is_picture_name, may_be_picture, suffix
 from zssbir_cli.preparation.sources import FolderSource
 from zssbir_cli.types import AnyPath, Modality
 

@@ -18,13 +18,7 @@ from zssbir_cli.errors import DataError
 from zssbir_cli.files import file_sha256, reason
 from zssbir_cli.names import readable
 from zssbir_cli.preparation.kinds import is_junk
-from zssbir_cli.preparation.sources import (
-    ARCHIVE_SUFFIXES,
-    MAX_FILE_BYTES,
-    FolderSource,
-    Listing,
-    Source,
-)
+from zssbir_cli.preparation.sources import ARCHIVE_SUFFIXES, MAX_FILE_BYTES, FolderSource, Listing, Source
 
 MAX_MEMBERS = 20_000_000
 MAX_RATIO = 200

@@ -183,13 +183,7 @@ def _labels(labels: Labels) -> Ints:
     return array.astype(np.int64)
 
 
-def _check(
-    query: Rows,
-    gallery: Rows,
-    labels_q: Ints,
-    labels_g: Ints,
-    k: Sequence[int],
-) -> None:
+def _check(query: Rows, gallery: Rows, labels_q: Ints, labels_g: Ints, k: Sequence[int]) -> None:
     if any(x < 1 for x in k):
         raise UsageError(f"k must be 1 or more, not {min(k)}")
     for rows, labels, what in ((query, labels_q, "query"), (gallery, labels_g, "gallery")):
@@ -211,11 +205,7 @@ def _check(
 
 
 def _notes(
-    labels_q: Ints,
-    labels_g: Ints,
-    relevant: Ints,
-    k: Sequence[int],
-    names: Sequence[str],
+    labels_q: Ints, labels_g: Ints, relevant: Ints, k: Sequence[int], names: Sequence[str]
 ) -> tuple[str, ...]:
     notes = []
     total = len(labels_g)

@@ -10,18 +10,7 @@ from PIL import Image, ImageDraw
 
 from zssbir_cli.arrays import UInt8
 from zssbir_cli.errors import UsageError
-from zssbir_cli.viz.canvas import (
-    HIT,
-    INK,
-    MISS,
-    MUTED,
-    PAPER,
-    RULE,
-    Colour,
-    badge,
-    save_image,
-    to_image,
-)
+from zssbir_cli.viz.canvas import HIT, INK, MISS, MUTED, PAPER, RULE, Colour, badge, save_image, to_image
 from zssbir_cli.viz.fonts import draw_text, drawable, fitted, text_width, wrapped
 
 Mark = Literal["", "query", "hit", "miss"]
@@ -111,7 +100,6 @@ class _Sheet:
         self.top = MARGIN + 27 * len(self.title) + LINE * len(self.subtitle) + 24 * self.marked + GAP
 
     def drawn(self) -> Image.Image:
-        """The sheet."""
         tall = [self._height(row) for row in self.rows]
         below = self.top + (LINE + 4) * bool(self.heads)
         sheet = Image.new("RGB", (self.width, below + sum(tall) + MARGIN - GAP), PAPER)

@@ -180,7 +180,6 @@ class _Server:
         return jpeg_of_gallery(self.gallery.stored, self.gallery.first_row + number, size, keep)
 
     async def page(self, request: Request) -> Response:
-        """The drawing page."""
         self._check(request)
         info = self.gallery.stored.info
         text = _template().render(

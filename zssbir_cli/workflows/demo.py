@@ -78,12 +78,7 @@ class DemoResult:
 
 
 def draw(
-    out: Path,
-    *,
-    seed: int = 0,
-    photos: int = 40,
-    workers: int = 0,
-    progress: Progress = silent,
+    out: Path, *, seed: int = 0, photos: int = 40, workers: int = 0, progress: Progress = silent
 ) -> Path:
     """The demo's data set in `out`/data, prepared from the folder `out`/pictures, both made unless they are there
     already; `photos` per class; `workers` drawing processes (0: one per core).

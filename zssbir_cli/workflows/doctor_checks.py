@@ -122,8 +122,7 @@ def prepared_set(root: Path) -> Iterator[Finding]:
     yield Finding("data set", f"{manifest.name} ({manifest.split}), identity {manifest.identity}, in {root}")
     for s in summarise(manifest):
         yield Finding(
-            f"part {s.part}",
-            f"{counted(s.classes, 'class')}, {s.sketches:,} sketches, {s.photos:,} photos",
+            f"part {s.part}", f"{counted(s.classes, 'class')}, {s.sketches:,} sketches, {s.photos:,} photos"
         )
     for part in Part:
         for modality in Modality:

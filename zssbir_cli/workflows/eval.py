@@ -160,12 +160,7 @@ def check_export(export: str) -> None:
 
 
 def _finish(
-    found: Evaluation,
-    device: str,
-    out: Path | None,
-    report: bool,
-    export: str,
-    progress: Progress,
+    found: Evaluation, device: str, out: Path | None, report: bool, export: str, progress: Progress
 ) -> EvalOutcome:
     target = results.target(found, out)
     if target is None:

@@ -71,16 +71,13 @@ class TrainProbe:
     setup: Setup
 
     def features(self, modality: Modality, embed: Embed, most: int | None = None) -> Tensor:
-        """See `methods.base.Probe`."""
         return self.setup.features(Part.TRAIN, modality, embed, most)
 
     def labels(self, modality: Modality, most: int | None = None) -> Tensor:
-        """See `methods.base.Probe`."""
         data, images = self.setup.recipe.data, self.setup.prepared.images(Part.TRAIN, modality)
         return torch.from_numpy(EvalImages(images, data.size, data.sketch_crop, most).labels)
 
     def class_names(self) -> dict[int, str]:
-        """See `methods.base.Probe`."""
         return training_classes(self.setup.prepared)
 
 

@@ -43,7 +43,6 @@ class ProgressHooks(Silent):
     progress: Progress = field(default=silent)
 
     def report(self, report: Report) -> None:
-        """See `engine.report.Hooks`."""
         super().report(report)
         self.progress("training", report.step, report.total_steps)
 
