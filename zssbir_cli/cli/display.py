@@ -46,11 +46,11 @@ class Display:
             self.what, self.began, self.first = what, now, done
             self.shown, self.last = -1, now - LEAST_SECONDS
         text = progress_text(what, done, total, done - self.first, now - self.began, bar=self.live)
-        self.line(text, done / max(1, total), LEAST_SECONDS)
+        self.line(text, done / max(1, total), now, LEAST_SECONDS)
 
-    def line(self, text: str, share: float, apart: float = 0.0) -> None:
+    def line(self, text: str, share: float, now: float, apart: float = 0.0) -> None:
         """Show a ready line of work that is `share` (0-1) done, `apart` seconds or more after the one before."""
-        now, tenth = time.monotonic(), int(10 * share + 1e-9)
+        tenth = int(10 * share + 1e-9)
         if self.live:
             self.text = text
         elif (tenth > self.shown and now - self.last >= apart) or now - self.last >= EVERY_SECONDS:
@@ -138,7 +138,9 @@ class TrainHooks:
         if any(k.startswith("val/") for k in report.logs):
             note(progress_line(report))
         else:
-            self.display.line(progress_line(report), report.step / max(1, report.total_steps))
+            self.display.line(
+                progress_line(report), report.step / max(1, report.total_steps), time.monotonic()
+            )
 
     def note(self, message: str) -> None:
         """Show a note of the loop."""
