@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,18 +88,13 @@ def embed(
     if index and address is None:
         raise UsageError("--index is for a table: name one with --out photos.lance")
     chosen = choose_device(device)
-    if sharded:
-        embedder = Embedder(
-            choose_weights(run, model, Path(runs), checkpoint),
-            chosen,
-            precision=precision,
-            workers=workers,
-            batch=batch,
-        )
-        return _shards(embedder, str(photos), out, parts, half, force, progress)
-    with distributed.session(chosen):
+    with (
+        nullcontext() if sharded else distributed.session(chosen)
+    ):  # ranks share the shards out, and work alone
         weights = choose_weights(run, model, Path(runs), checkpoint)
         embedder = Embedder(weights, chosen, precision=precision, workers=workers, batch=batch)
+        if sharded:
+            return _shards(embedder, str(photos), out, parts, half, force, progress)
         if photos is not None:
             place = None if out is None or address else Path(out)
             result = follow_folder(embedder, Path(photos), place, half=half, force=force, progress=progress)
