@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from zssbir_cli.preparation.layout import MODALITY_OF_FOLDER
 from zssbir_cli.types import Modality
 
 
@@ -35,14 +36,7 @@ PUBLISHED: dict[str, dict[Kind, str]] = {
     "quickdraw": {Kind.SKETCH: "sketches", Kind.PHOTO: "images"},
 }
 
-_GENERAL = {
-    "sketch": Kind.SKETCH,
-    "sketches": Kind.SKETCH,
-    "photo": Kind.PHOTO,
-    "photos": Kind.PHOTO,
-    "image": Kind.PHOTO,
-    "images": Kind.PHOTO,
-}
+_GENERAL = {folder: Kind[modality.name] for folder, modality in MODALITY_OF_FOLDER.items()}
 _OWN: dict[str, tuple[tuple[str, Kind], ...]] = {
     "sketchy": ((r"extend(_image)?(_sketchy)?(_ready)?", Kind.EXTEND), (r"ambiguity", Kind.EXTEND)),
     "tuberlin": ((r"(sketches_)?png(_ready)?", Kind.SKETCH), (r"imageresized(_ready)?", Kind.PHOTO)),
