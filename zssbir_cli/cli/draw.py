@@ -25,7 +25,7 @@ def draw(
     workers: options.Workers = None,
     runs: options.Runs = Path("runs"),
 ) -> None:
-    """Open a page to draw on: the photos answer while you draw. The same search is an HTTP API.
+    """Open a page to draw on: matching photos appear as you draw. The same search is an HTTP API.
 
     Example: zssbir draw --photos holiday
     """

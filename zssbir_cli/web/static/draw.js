@@ -122,7 +122,7 @@ let waiting = null;
 let timer = 0;
 
 function changed() {
-  if (!done.length) { clearTimeout(timer); waiting = null; show([]); busy(false); say("The photos appear while you draw."); return; }
+  if (!done.length) { clearTimeout(timer); waiting = null; show([]); busy(false); say("Matching photos appear as you draw."); return; }
   clearTimeout(timer);
   busy(true);
   timer = setTimeout(() => ask(drawing), current ? 120 : 10);
@@ -224,7 +224,7 @@ async function openDrawing(file) {
   try {
     await image.decode();
   } catch {
-    say(`${file.name || "The picture"} cannot be opened here; the browser does not know its format.`, true);
+    say(`${file.name || "The picture"} cannot be opened here: the browser does not support its format.`, true);
     return;
   } finally {
     URL.revokeObjectURL(image.src);
