@@ -12,6 +12,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from zssbir_cli.data.hdf5 import try_foreign
 from zssbir_cli.data.seal import check_seal
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import reason
-from zssbir_cli.names import same_class, side_by_side
+from zssbir_cli.names import counted, listed, same_class, side_by_side
 from zssbir_cli.types import ROWS_FILES, Modality
 
 ARRAYS = ("query", "gallery", "query_labels", "gallery_labels")
@@ -57,7 +58,10 @@ def read_user_embeddings(path: Path) -> Pair:
     """
     readers = dict(zip(ROWS_FILES, (_read_npz, _read_h5, _read_h5, _read_csv), strict=True))
     if path.suffix.lower() not in readers:
-        raise UsageError(f"--embeddings {path}: expected a .npz, .h5 or .csv file")
+        raise UsageError(
+            f"--embeddings {path}: expected a .npz, .h5 or .csv file; from NumPy arrays: np.savez('FILE.npz', "
+            f"{', '.join(f'{name}=...' for name in ARRAYS)})"
+        )
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -140,7 +144,7 @@ def _rows(path: Path, name: str, array: Array) -> Rows:
     bad = np.flatnonzero(~(np.isfinite(most) & (most > 0)))
     if len(bad):
         raise DataError(
-            f"{path}: {len(bad)} of {len(rows)} rows of {name} are zero or not finite (the first: row {int(bad[0])}); "
+            f"{path}: {len(bad)} of {len(rows)} rows of {name} are zero, not finite or beyond float32 (the first: row {int(bad[0])}); "
             "leave these images out"
         )
     return rows
@@ -169,12 +173,12 @@ def _numbered(
     return q, g, tuple(str(name) for name in names)
 
 
-_NO_LABEL = re.compile(r"\s*(-\d+)?\s*")
+_NO_LABEL = re.compile(r"\s*(-\d+(\.0*)?)?\s*")
 
 
 def _same_spelling(path: Path, query: list[str], gallery: list[str]) -> None:
     """A class must be spelt alike everywhere: another case or Unicode form would make it two."""
-    apart = [side_by_side(group) for group in same_class(query + gallery)]
+    apart = [side_by_side(g) for g in same_class(n for n in query + gallery if not _NO_LABEL.fullmatch(n))]
     if apart:
         more = f"; and {len(apart) - 5} more" if len(apart) > 5 else ""
         raise DataError(
@@ -196,10 +200,28 @@ def _csv_text(path: Path) -> tuple[str, str]:
         return raw.decode("cp1252", "surrogateescape"), note
 
 
+def _check_dimensions(path: Path, names: Sequence[str]) -> None:
+    """Refuse columns that are none of the dimensions, such as a number of each row: as one, they would decide the
+    ranking. Dimensions have names in common but for a number at their end, or are all named each in its way."""
+    stems = Counter(_stem(name) for name in names)
+    alike = [name for name in names if stems[_stem(name)] > 1 and name]
+    odd = [name or "(without a name)" for name in names if not name or (alike and name not in alike)]
+    if odd:
+        others = f" {alike[0]} ... {alike[-1]}" if alike else ""
+        raise DataError(
+            f"{path}: {counted(len(odd), 'column')} beside the dimensions{others}: {listed(odd)}; write the file without (pandas: "
+            "index=False), or name all dimensions alike"
+        )
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\d+$", "#", name)
+
+
 def _read_csv(path: Path) -> Pair:
     text_of_file, note = _csv_text(path)
     with io.StringIO(text_of_file, newline="") as file:
-        rows = csv.reader(file)
+        rows = csv.reader(file, strict=True)
         header = [name.strip().lower() for name in next(rows, [])]
         if "set" not in header or "label" not in header:
             raise DataError(
@@ -207,6 +229,7 @@ def _read_csv(path: Path) -> Pair:
             )
         text = [header.index(n) for n in ("set", "label", "source") if n in header]
         numbers = [i for i in range(len(header)) if i not in text]
+        _check_dimensions(path, [header[i] for i in numbers])
         parts: tuple[list[list[float]], list[list[float]]] = ([], [])
         labels: tuple[list[str], list[str]] = ([], [])
         sources: tuple[list[str], list[str]] = ([], [])

@@ -66,9 +66,7 @@ def inputs_of(weights: Weights, split: str, options: Options, progress: Progress
     )  # fmt: skip
     notes = _notes(weights, data, task, excluded)
     if wanted is not None:
-        notes.append(
-            f"only {len(inside)} classes" if len(inside) != 1 else "only one class: every photo is relevant"
-        )
+        notes.append(f"only {counted(len(inside), 'class')}")
     if outside:
         notes.append(f"asked for, but not part of --split {task.name}: {', '.join(outside)}")
     seen = {c.id for c in manifest.classes if c.role is Role.SEEN and split.startswith("gzs")}

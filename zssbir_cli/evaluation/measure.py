@@ -166,6 +166,12 @@ def measure(
             f"{copies} of {len(gallery.labels)} photos of the gallery are exact copies of another one "
             "(`zssbir prepare --dedup` leaves copies out)",
         )
+    if inputs.about.embeddings and (found := in_both(query.rows, gallery.rows)):
+        warning = (
+            f"{found} of {len(query.labels)} queries stand in the gallery too, number for number: each finds itself first; "
+            "leave them out of one side"
+        )
+        inputs = replace(inputs, warnings=(*inputs.warnings, warning))
     return evaluation_of(inputs, metrics, k, notes)
 
 
@@ -215,6 +221,13 @@ def duplicates(rows: Rows) -> int:
     _, place, count = np.unique(np.bitwise_xor.reduce(words, 1), return_inverse=True, return_counts=True)
     data = data[count[place] > 1]  # sorting whole rows takes long, and the others differ from all
     return len(data) - len(np.unique(data.view(np.dtype((np.void, width))).ravel()))
+
+
+def in_both(a: Rows, b: Rows) -> int:
+    """How many rows of a [N, D] equal a row of b [M, D] bit for bit."""
+    kept = np.isin(a[:, 0], b[:, 0])  # few do by chance
+    there = {row.tobytes() for row in b[np.isin(b[:, 0], a[:, 0])]} if kept.any() else set()
+    return sum(row.tobytes() in there for row in a[kept])
 
 
 def _groups(inputs: Inputs, metrics: Metrics) -> dict[str, dict[str, float]]:

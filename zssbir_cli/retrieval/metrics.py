@@ -34,6 +34,7 @@ from torch import Tensor
 
 from zssbir_cli.arrays import Floats, Ints
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.names import listed
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.precision import VALUES_PER_CUT
 from zssbir_cli.retrieval.ranking import Labels, Rows, rank_values, sort_gallery
@@ -169,7 +170,13 @@ def evaluate(
     body = values[:, : values.shape[1] - curve_levels]
     relevant = np.nan_to_num(body[:, -1]).astype(np.int64)
     if not relevant.any():
-        raise DataError("no query has a relevant photo in the gallery: do the labels belong together?")
+        sides = (
+            f"{what} are of {_some(labels, classes)}"
+            for what, labels in (("queries", labels_q), ("photos", labels_g))
+        )
+        raise DataError(
+            f"no query has a relevant photo in the gallery: {', '.join(sides)}: do the labels belong together?"
+        )
     return Metrics(
         k=cuts, gallery=len(labels_g), query_labels=labels_q, relevant=relevant, notes=_notes(labels_q, labels_g, relevant, cuts, classes),
         recall_levels=np.linspace(0, 1, curve_levels), curve=values[:, values.shape[1] - curve_levels :], _values=body,
@@ -204,6 +211,12 @@ def _check(query: Rows, gallery: Rows, labels_q: Ints, labels_g: Ints, k: Sequen
         )
 
 
+def _some(labels: Ints, names: Sequence[str]) -> str:
+    """The first classes of labels, by name."""
+    found = np.unique(labels[labels >= 0]).tolist()
+    return listed([names[c] if c < len(names) else str(c) for c in found], 3) if found else "no class"
+
+
 def _notes(
     labels_q: Ints, labels_g: Ints, relevant: Ints, k: Sequence[int], names: Sequence[str]
 ) -> tuple[str, ...]:
@@ -219,6 +232,8 @@ def _notes(
         notes.append(
             f"{int(without.sum())} queries have no relevant photo and are left out (classes {some}{more})"
         )
+    if total > 1 and (relevant == total).all():
+        notes.append("every photo of the gallery is relevant to every query: any ranking has 100 %")
     if idle := np.setdiff1d(labels_g[labels_g >= 0], labels_q).size:
         notes.append(
             f"{idle} {'class' if idle == 1 else 'classes'} of the gallery {'has' if idle == 1 else 'have'} no query"
