@@ -21,9 +21,8 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import resize_photo
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.choices import Choices
-from zssbir_cli.preparation.clean import MAX_SIDE, CleanOptions, clean, is_plain
+from zssbir_cli.preparation.clean import MAX_SIDE, CleanOptions, clean
 from zssbir_cli.preparation.clean import photo as read_photo
-from zssbir_cli.preparation.whole import plain_png
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import prepare_own
 
@@ -296,36 +295,6 @@ def test_a_part_of_an_odd_size_is_not_a_moved_picture(side: tuple[int, int]) -> 
     whole, small = (torch.from_numpy(read_photo(raw, size).copy()).permute(2, 0, 1) for size in (None, 64))
     off = (resize_photo(whole, 64).float() - resize_photo(small, 64).float()).abs()
     assert off.mean() < 0.8
-
-
-@FUZZ
-@given(st.data())
-def test_grey_png_files_are_kept_or_changed_as_pillow_sees_them(data: st.DataObject) -> None:
-    """What need not be opened by Pillow ends as if it had been: transparency, frames, camera data, other depths."""
-    side = data.draw(st.integers(20, 60))
-    image = Image.open(io.BytesIO(sketch(0, side))).convert(
-        data.draw(st.sampled_from(["L", "1", "LA", "RGB", "P", "I;16"]))
-    )
-    extra: dict[str, object] = {}
-    if data.draw(st.booleans()):
-        extra["transparency"] = 255
-    if data.draw(st.booleans()):
-        extra["exif"] = Image.Exif()
-        extra["exif"][0x0112] = data.draw(st.integers(1, 8))  # type: ignore[index]
-    if data.draw(st.booleans()):
-        extra |= {"save_all": True, "append_images": [image.copy()]}
-    if image.mode not in ("L", "P", "1"):
-        extra.pop("transparency", None)
-    out = io.BytesIO()
-    image.save(out, "PNG", **extra)
-    raw = out.getvalue() + data.draw(st.binary(max_size=5))
-    found = plain_png(raw)
-    with Image.open(io.BytesIO(raw)) as opened:
-        assert found is None or (is_plain(opened, raw) and opened.mode == "L" and opened.size == found[:2])
-    if not extra and image.mode == "L":
-        assert found == (side, side, len(out.getvalue()))
-    cut = raw[: data.draw(st.integers(0, len(out.getvalue()) - 1))]
-    assert plain_png(cut) is None
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from prepare_helpers import make_folder
 from retrieval_helpers import make_run
 from torch import nn
 from torchvision.transforms.v2 import functional as tvf
@@ -31,12 +32,12 @@ def _no_network_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("ZSSBIR_CACHE", str(tmp_path / "cache"))
 
 
-def imported(*arguments: str | Path) -> list[str]:
-    """Which of `LATE` a command has imported at its end."""
+def imported(*arguments: str | Path, late: tuple[str, ...] = LATE) -> list[str]:
+    """Which of the modules `late` a command has imported at its end."""
     code = (
         "import sys\nfrom zssbir_cli.__main__ import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
-        f"print('imported', *[m for m in {LATE!r} if m in sys.modules])"
+        f"print('imported', *[m for m in {late!r} if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
@@ -54,6 +55,19 @@ def test_eval_and_embed_build_no_network_for_rows_at_hand(
     embed = ("embed", "--run", run, "--photos", photo_gallery[0], "--out", tmp_path / "e.h5")
     assert "timm" in imported(*embed)
     assert imported(*embed) == []
+
+
+def test_own_pictures_are_prepared_without_what_only_benchmarks_and_the_demo_need(tmp_path: Path) -> None:
+    late = (
+        "torch",
+        "yaml",
+        "http.client",
+        "multiprocessing.connection",
+        "xml.parsers.expat",
+        "zssbir_cli.demo",
+    )
+    source = make_folder(tmp_path / "own")
+    assert imported("prepare", source, "--unseen", "2", "--out", tmp_path / "set", late=late) == []
 
 
 def test_the_second_search_builds_no_network(photo_gallery: tuple[Path, Path], tmp_path: Path) -> None:

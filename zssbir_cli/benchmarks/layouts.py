@@ -36,6 +36,7 @@ PUBLISHED: dict[str, dict[Kind, str]] = {
     "quickdraw": {Kind.SKETCH: "sketches", Kind.PHOTO: "images"},
 }
 
+DATASETS = tuple(PUBLISHED)
 _GENERAL = {folder: Kind[modality.name] for folder, modality in MODALITY_OF_FOLDER.items()}
 _OWN: dict[str, tuple[tuple[str, Kind], ...]] = {
     "sketchy": ((r"extend(_image)?(_sketchy)?(_ready)?", Kind.EXTEND), (r"ambiguity", Kind.EXTEND)),

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from zssbir_cli.benchmarks.layouts import DATASETS
 from zssbir_cli.errors import UsageError
 from zssbir_cli.names import class_key, readable, suggestion
 
@@ -60,7 +61,6 @@ def _split(name: str, dataset: str, known: tuple[str, ...], entry: dict[str, Any
 
 
 _TABLE = read_table("splits.yaml")
-DATASETS: tuple[str, ...] = tuple(_TABLE)
 DEFAULT_SPLIT: dict[str, str] = {d: table["default"] for d, table in _TABLE.items()}
 _DEFAULTS = {d: table["splits"][table["default"]] for d, table in _TABLE.items()}
 CLASSES = {d: _names(split["unseen"]) + _names(split["seen"]) for d, split in _DEFAULTS.items()}

@@ -36,6 +36,6 @@ def data_sets(incomplete: str) -> list[str]:
 
 def sources(incomplete: str) -> list[str]:
     """What `prepare` knows by name."""
-    from zssbir_cli.benchmarks.splits import DATASETS
+    from zssbir_cli.benchmarks.layouts import DATASETS
 
     return [name for name in ("demo", *DATASETS) if name.startswith(incomplete)]

@@ -15,7 +15,7 @@ _OF_PIXELS = (
 def bare_png(buffer: UInt8) -> UInt8:
     """A PNG without what stands before its pixels and does not change them: libpng tells on stderr what it thinks of a
     colour profile, at each decoding. Any other file as it is."""
-    if bytes(buffer[:4]) != b"\x89PNG":
+    if buffer[:4].tobytes() != b"\x89PNG" or buffer[37:41].tobytes() == b"IDAT":
         return buffer
     at, kept = 8, [buffer[:8]]
     while at + 12 <= len(buffer):

@@ -145,7 +145,7 @@ def build_set(plan: PreparePlan, out: Path, choices: Choices, progress: Progress
     _check_disk(plan, out)
     try:
         with warnings.catch_warnings(), _Store() as store:
-            Image.init()  # loading Pillow's readers is not safe in several threads at once
+            Image.preinit()  # loading Pillow's readers is not safe in several threads at once
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is in the report
             journal = Journal(out)
             journal.start(plan.key, plan.state)

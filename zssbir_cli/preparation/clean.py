@@ -4,39 +4,31 @@ Photos are stored as 8-bit RGB or grey JPEG or PNG, sketches as 8-bit grey or RG
 transparency. Files that are like this already keep their bytes, unless they are to be made smaller.
 """
 
-import contextlib
 import hashlib
 import io
-import struct
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.colour import own_grey
 from zssbir_cli.preparation.ground import on_white
-from zssbir_cli.preparation.kinds import is_svg
+from zssbir_cli.preparation.opening import FAULTS, MAX_PIXELS, opened, why
 from zssbir_cli.preparation.pixels import grey, orientation, rgb
 from zssbir_cli.preparation.sources import MAX_FILE_BYTES
-from zssbir_cli.preparation.svg import rasterise
-from zssbir_cli.preparation.whole import image_end, plain_png
+from zssbir_cli.preparation.whole import Plain, image_end, plain_image
 from zssbir_cli.types import Modality
 
-MAX_PIXELS = 100_000_000
 MAX_SIDE = 2048
 JPEG_QUALITY = 95
 PNG_LEVEL = 4
 SMALLEST_SQUARE = 32
 """From this side on, the border of a squared sketch is all white: readers tell dark ink from light by it."""
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 CAMERA_DATA = (b"eXIf", b"Raw profile type", b"adobe.com/xap", b"com.adobe.xmp")
 MOVED = 0.05
 """Pixels of the target by which the far edge of a picture that is decoded at a part of its size may be off."""
@@ -71,26 +63,6 @@ class CleanOptions:
     square: bool = False
 
 
-FAULTS = (
-    DataError,
-    Image.DecompressionBombError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    OverflowError,
-    # decoders of rare formats fail in any way on damaged files
-    MemoryError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-)
-
-
 def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
     """Check one image file and bring it to a form that every reader decodes. Never raises on bad input."""
     digest = hashlib.sha256(raw).digest()
@@ -100,11 +72,10 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
         if modality is Modality.SKETCH:
             stored, note = _sketch(raw, size)
         else:
-            with _opened(raw, modality) as (image, data):
-                stored, note = _photo(image, data, size)
+            stored, note = _photo(raw, size)
         return Cleaned(stored if square is None else squared(stored, modality, square), note, digest)
     except FAULTS as error:
-        return Cleaned(None, _why(error, raw), digest)
+        return Cleaned(None, why(error, raw), digest)
 
 
 def drawing(raw: bytes) -> UInt8:
@@ -115,7 +86,7 @@ def drawing(raw: bytes) -> UInt8:
     try:
         return _drawn(raw, None).pixels
     except FAULTS as error:
-        raise DataError(_why(error, raw)) from None
+        raise DataError(why(error, raw)) from None
 
 
 def photo(raw: bytes, size: int | None = None) -> UInt8:
@@ -126,81 +97,37 @@ def photo(raw: bytes, size: int | None = None) -> UInt8:
     Errors: DataError saying why it is no photo.
     """
     try:
-        with _opened(raw, Modality.PHOTO) as (image, data):
+        with opened(raw, Modality.PHOTO) as (image, data):
             target = _target(image.width, image.height, None) if size is None else (size, size)
             return np.asarray(_resized(rgb(_loaded(image, data, target)), None))
     except FAULTS as error:
-        raise DataError(_why(error, raw)) from None
+        raise DataError(why(error, raw)) from None
 
 
-def _why(error: Exception, raw: bytes) -> str:
-    """Why an image is left out, in a line."""
-    if isinstance(error, DataError):
-        return str(error)
-    if isinstance(error, Image.DecompressionBombError):
-        return "enormous: too many pixels"
-    if isinstance(error, UnidentifiedImageError):
-        return _unreadable(raw)
-    spoken = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError)
-    words = " ".join(str(error).split())[:120] if isinstance(error, spoken) else ""
-    return f"does not decode: {words or type(error).__name__}"
-
-
-@contextlib.contextmanager
-def _opened(raw: bytes, modality: Modality) -> Iterator[tuple[Image.Image, bytes]]:
-    """An image that is not decoded yet and the bytes it is in (of an SVG: its rendering)."""
-    if not raw:
-        raise DataError("zero bytes")
-    if len(raw) > MAX_FILE_BYTES:
-        raise DataError(f"enormous: over {MAX_FILE_BYTES >> 20} MiB")
-    if is_svg(raw):
-        if modality is Modality.PHOTO:
-            raise DataError("an SVG drawing: taken as a sketch only")
-        raw = rasterise(raw)
-    with Image.open(io.BytesIO(raw), formats=formats()) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(f"enormous: {image.width} x {image.height} pixels")
-        yield image, raw
-
-
-@cache
-def formats() -> tuple[str, ...]:
-    """The image formats that are read here: with pillow-heif also those of phones."""
-    Image.init()
-    with contextlib.suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    return tuple(f for f in FORMATS if f in Image.OPEN)
-
-
-def _unreadable(raw: bytes) -> str:
-    """Why Pillow does not know a file."""
-    brand = raw[8:12] if raw[4:8] == b"ftyp" else b""
-    if brand in (b"avif", b"avis"):
-        return "AVIF is not read here: install Pillow 11.3 or later"
-    if brand in (b"mif1", b"msf1") or brand[:3] in (b"hei", b"hev"):
-        return "HEIC is not read here: pip install pillow-heif (the extra `heic`)"
-    if raw[4:8] == b"JXL " or raw[:2] == b"\xff\x0a":
-        return "JPEG XL is not read: convert it to JPEG or PNG"
-    return "not an image"
-
-
-def _photo(image: Image.Image, raw: bytes, size: int | None) -> tuple[bytes, str]:
+def _photo(raw: bytes, size: int | None) -> tuple[bytes, str]:
     """A photo's own bytes where every reader decodes them, else an RGB JPEG."""
-    target = _target(image.width, image.height, size)
-    if target == image.size and is_plain(image, raw):
-        end = _whole(raw)
-        if image.format == "JPEG":  # at an eighth of its size, which still reads every coefficient
-            decode_jpeg(raw[:end], "GRAY", factor=8)
-        else:
+    known = _plain(raw, size)
+    if known is not None and raw[:2] == SIGNATURE:
+        return _own_jpeg(raw, known.end)
+    with opened(raw, Modality.PHOTO) as (image, data):
+        target = _target(image.width, image.height, size)
+        if target == image.size and is_plain(image, data):
+            end = _whole(data)
+            if image.format == "JPEG":
+                return _own_jpeg(data, end)
             image.load()
-        return raw[:end], "" if end == len(raw) else TAIL_CUT
-    note = _what_is_odd(image)
-    plain = _resized(rgb(_loaded(image, raw, target)), size)
+            return data[:end], "" if end == len(data) else TAIL_CUT
+        note = _what_is_odd(image)
+        plain = _resized(rgb(_loaded(image, data, target)), size)
     out = io.BytesIO()
     plain.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue(), note
+
+
+def _own_jpeg(raw: bytes, end: int) -> tuple[bytes, str]:
+    """A JPEG's own bytes; it is decoded at an eighth of its size, which still reads every coefficient."""
+    decode_jpeg(raw[:end], "GRAY", factor=8)
+    return raw[:end], "" if end == len(raw) else TAIL_CUT
 
 
 class _Drawn(NamedTuple):
@@ -222,14 +149,19 @@ def _sketch(raw: bytes, size: int | None) -> tuple[bytes, str]:
     return out.getvalue(), drawn.note
 
 
+def _plain(raw: bytes, size: int | None) -> Plain | None:
+    """A plain image of a size that is stored as it is: no need to open it."""
+    found = plain_image(raw) if len(raw) <= MAX_FILE_BYTES else None
+    if found is None or found.width * found.height > MAX_PIXELS:
+        return None
+    return found if _target(found.width, found.height, size) == (found.width, found.height) else None
+
+
 def _drawn(raw: bytes, size: int | None) -> _Drawn:
-    if (
-        len(raw) <= MAX_FILE_BYTES and (plain := plain_png(raw)) is not None
-    ):  # most drawings: no need to open them
-        width, height, end = plain
-        if width * height <= MAX_PIXELS and _target(width, height, size) == (width, height):
-            return _inked(*own_grey(raw[:end], "L"), size, "" if end == len(raw) else TAIL_CUT, raw[:end])
-    with _opened(raw, Modality.SKETCH) as (image, data):
+    if (known := _plain(raw, size)) is not None:
+        own = raw[: known.end]
+        return _inked(*own_grey(own, known.mode), size, "" if known.end == len(raw) else TAIL_CUT, own)
+    with opened(raw, Modality.SKETCH) as (image, data):
         if _target(image.width, image.height, size) == image.size and is_plain(image, data):
             own = data[: _whole(data)]
             return _inked(*own_grey(own, image.mode), size, "" if len(own) == len(data) else TAIL_CUT, own)

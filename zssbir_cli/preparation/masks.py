@@ -14,7 +14,7 @@ from PIL import Image
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import reason
 from zssbir_cli.names import class_key, counted, readable
-from zssbir_cli.preparation.clean import FORMATS
+from zssbir_cli.preparation.opening import formats
 from zssbir_cli.preparation.sources import UNREADABLE
 
 MASK_FOLDERS = ("mask", "masks")
@@ -95,7 +95,7 @@ def fit_mask(raw: bytes | DataError | None, photo: bytes | DataError, stored: by
 
 def _fitted(raw: bytes, found: tuple[int, int], stored: tuple[int, int]) -> bytes:
     """Pixels brighter than half of the brightest are the object: so are those of masks of 0 and 1."""
-    with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(raw), formats=formats()) as image:
         if image.size != found:
             raise DataError(
                 f"{image.width} x {image.height} pixels, but the photo has {found[0]} x {found[1]}"
@@ -109,7 +109,7 @@ def _fitted(raw: bytes, found: tuple[int, int], stored: tuple[int, int]) -> byte
 
 def _size_as_seen(photo: bytes) -> tuple[int, int]:
     """Width and height once the photo is upright."""
-    with Image.open(io.BytesIO(photo), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(photo), formats=formats()) as image:
         sideways = image.getexif().get(0x0112, 1) >= 5
         return (image.height, image.width) if sideways else (image.width, image.height)
 

@@ -1,16 +1,19 @@
 """`zssbir info`: what is in a prepared set, as figures and as a contact sheet."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zssbir_cli.benchmarks.compare import compare_counts, differing_classes
+from zssbir_cli.data.manifest import Manifest
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.data.summary import count_classes, summarise
+from zssbir_cli.data.summary import ClassCounts, count_classes, summarise
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
+OWN_SPLIT = re.compile(r"\d+-unseen(-seed\d+)?")
+"""How `preparation.own` calls the split of a user's own pictures."""
 SHEET_PARTS = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
 COLOURS = {Role.SEEN: (58, 98, 168), Role.VAL: (150, 102, 10), Role.UNSEEN: (172, 56, 56)}
 
@@ -23,6 +26,7 @@ def describe(root: Path) -> dict[str, Any]:
     prepared = PreparedSet.open(root)
     m = prepared.manifest
     classes = count_classes(prepared)
+    published, differing = _against_published(m, classes)
     parts = [
         asdict(p) | {"role": str(ROLE_OF_PART[p.part]), "megabytes": round(p.megabytes, 3)}
         for p in summarise(m)
@@ -37,12 +41,21 @@ def describe(root: Path) -> dict[str, Any]:
         "classes": [{"id": i, **asdict(c)} for i, c in enumerate(classes)],
         "options": dict(m.options),
         "sources": [s.model_dump() for s in m.sources],
-        "published": [asdict(r) for r in compare_counts(m)],
-        "differing_classes": differing_classes(m, classes),
+        "published": published,
+        "differing_classes": differing,
         "skipped": m.skipped,
         "warnings": list(m.warnings),
         "leaks": [leak.model_dump() for leak in m.leaks],
     }
+
+
+def _against_published(m: Manifest, classes: list[ClassCounts]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The counts of a benchmark's split beside the published ones, and the classes that differ."""
+    if OWN_SPLIT.fullmatch(m.split):  # saves reading the tables of the benchmarks
+        return [], []
+    from zssbir_cli.benchmarks.compare import compare_counts, differing_classes
+
+    return [asdict(r) for r in compare_counts(m)], differing_classes(m, classes)
 
 
 def contact_sheet(root: Path, path: Path, *, per_class: int = 4, max_classes: int = 40) -> Path:

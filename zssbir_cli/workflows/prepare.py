@@ -5,12 +5,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from zssbir_cli.benchmarks.fetch import fetch, usual_places
-from zssbir_cli.benchmarks.layouts import recognise
-from zssbir_cli.benchmarks.plan import plan_benchmark, read_published
-from zssbir_cli.benchmarks.splits import DATASETS, DEFAULT_SPLIT, get_split
-from zssbir_cli.demo.classes import CLASSES
-from zssbir_cli.demo.pictures import Look, draw_pictures, draw_roles
+from zssbir_cli.benchmarks.layouts import DATASETS, recognise
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import counted, readable, suggestion
 from zssbir_cli.preparation.archives import open_source
@@ -173,6 +168,10 @@ def prepare_benchmark(
 
     Errors: UsageError: no such split, an option that does not apply; DataError: files missing, leaks, bad lists.
     """
+    from zssbir_cli.benchmarks.fetch import fetch, usual_places  # own pictures need none of these
+    from zssbir_cli.benchmarks.plan import plan_benchmark, read_published
+    from zssbir_cli.benchmarks.splits import DEFAULT_SPLIT, get_split
+
     choices.check(name)
     check_given_once(paths)
     if choices.unseen is not None:
@@ -206,6 +205,9 @@ def prepare_demo(
 
     Errors: UsageError: bad option values; DataError: a folder holds something else, or cannot be written.
     """
+    from zssbir_cli.demo.classes import CLASSES
+    from zssbir_cli.demo.pictures import Look, draw_pictures, draw_roles
+
     choices.check(name)
     name = name or "demo"
     out = out or Path("data") / name
