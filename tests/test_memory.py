@@ -51,3 +51,15 @@ def test_freed_memory_is_not_faulted_in_again() -> None:
 def test_another_allocator_is_left_alone() -> None:
     kept, _ = faults(LD_PRELOAD="/nowhere/libjemalloc.so.2")
     assert not kept
+
+
+@LINUX
+def test_a_limit_of_addresses_is_said_before_pytorch_aborts() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3_000_000_000, -1))\n"
+        "from zssbir_cli.cli.display import progress\n"
+        "with progress('train: loading PyTorch'):\n    import torch"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "UsageError: `ulimit -v` allows 3.0 GB of addresses, and loading PyTorch takes 3.3" in done.stderr
+    assert done.returncode == 1  # not -6: std::bad_alloc

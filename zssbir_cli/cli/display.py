@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from zssbir_cli.cli.console import note
+from zssbir_cli.compute.memory import check_addresses
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,7 +93,12 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(begun: str) -> Iterator[Display]:
-    """A display for as long as the context lasts; it shows `begun` at once. The line is gone afterwards."""
+    """A display for as long as the context lasts; it shows `begun` at once. The line is gone afterwards.
+
+    UsageError when PyTorch, which `begun` announces, cannot be loaded here.
+    """
+    if "PyTorch" in begun:
+        check_addresses()
     console = _terminal()
     if console is None or os.environ.get("RANK", "0") != "0":
         yield Display(begun)

@@ -8,6 +8,9 @@ import ctypes
 import errno
 import os
 import sys
+from contextlib import suppress
+
+from zssbir_cli.errors import UsageError
 
 SWITCH = "ZSSBIR_KEEP_MEMORY"
 """Environment variable; `0` leaves the allocator alone."""
@@ -73,6 +76,23 @@ def out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+_TORCH_ADDRESSES = 3.3e9
+"""Bytes of addresses that a process has once PyTorch is loaded, on a CPU."""
+
+
+def check_addresses() -> None:
+    """Refuse a `ulimit -v` under which importing torch would end the process without a word of ours. Errors: UsageError."""
+    with suppress(ImportError):  # Windows has no such limits
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if most != resource.RLIM_INFINITY and most < _TORCH_ADDRESSES:
+            raise UsageError(
+                f"`ulimit -v` allows {most / 1e9:.1f} GB of addresses, and loading PyTorch takes {_TORCH_ADDRESSES / 1e9}: raise "
+                "it, or lift it with `ulimit -v unlimited`"
+            )
 
 
 def out_of_shared_memory(error: BaseException) -> bool:
