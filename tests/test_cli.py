@@ -196,6 +196,8 @@ def test_check_writes_nothing(
         (["train", "--resume", "nowhere"], 2, ["nowhere", "zssbir runs"]),
         (["eval", "--split", "zs"], 2, ["run", "zssbir train"]),
         (["eval", "--split", "nonsense"], 2, ["--split nonsense", "zs, val, gzs-"]),
+        (["eval", "-k", "0"], 2, ["'-k'", "0", " is not "]),
+        (["eval", "-k", "x"], 2, ["'-k'", "'x' is not a"]),
         (["prepare", "nowhere"], 3, ["nowhere"]),
         (["info", "nowhere"], 3, ["nowhere"]),
     ],

@@ -255,6 +255,14 @@ def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> Non
     assert b - a == pytest.approx(difference.mean)
     assert difference.mean > 0
     assert compare_results(tmp_path / "a.json", tmp_path / "a.json").rows[0][3].p == 1
+    about = replace(found.inputs.about, precision="bf16", ties="trec")
+    results.write(replace(found, inputs=replace(found.inputs, about=about)), tmp_path / "d.json")
+    said = compare_results(tmp_path / "b.json", tmp_path / "d.json").notes
+    assert said == ("precision differs: None and bf16", "ties differs: None and trec")
+    about = replace(about, extra="more")
+    results.write(replace(found, inputs=replace(found.inputs, about=about)), tmp_path / "d.json")
+    with pytest.raises(DataError, match="cannot be compared: extra differs: None and more"):
+        compare_results(tmp_path / "b.json", tmp_path / "d.json")
     other = write_npz(tmp_path / "c.npz", query_labels=np.array(["cup"] * 24))
     results.write(measure(file_inputs(other), k=[5], device="cpu"), tmp_path / "c.json")
     with pytest.raises(DataError, match="do not have the same queries"):

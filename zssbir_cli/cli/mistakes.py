@@ -35,7 +35,22 @@ def _what(error: Exception, context: typer.Context | None) -> str:
         names = list(getattr(context.command, "commands", {}))
         wrong = text.split("'")[1] if "'" in text else ""
         return f"there is no command {wrong!r}{_meant(wrong, names)}"
-    return text[:1].lower() + text[1:]
+    text = text[:1].lower() + text[1:]
+    return f"{text.partition(': ')[0]}: {wrong}" if (wrong := _wrong_value(error)) else text
+
+
+def _wrong_value(error: Exception) -> str:
+    """The value that Typer's copy of pydantic refuses, and what it should be; empty for any other error."""
+    for found in getattr(error.__cause__, "errors", list)()[:1]:
+        limits = found.get("ctx", {})
+        should = [f"{word} {limits[key]}" for key, word in LIMITS.items() if key in limits]
+        named = KINDS.get(found["type"], found["msg"].removeprefix("Input should be "))
+        return f"{found['input']!r} is not {' '.join(should) or named}"
+    return ""
+
+
+LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+KINDS = {"int_parsing": "a whole number", "float_parsing": "a number"}
 
 
 def _meant(word: str, known: list[str]) -> str:

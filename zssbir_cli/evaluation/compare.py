@@ -12,8 +12,10 @@ from zssbir_cli.evaluation.bootstrap import Difference, paired_difference
 from zssbir_cli.evaluation.saved import queries_file
 from zssbir_cli.files import reason
 
-DECIDING = ("identity", "protocol", "gallery")
+DECIDING = ("identity", "protocol", "gallery", "extra")
 """Facts in which two results must agree."""
+TOLD = ("seed", "subset", "which", "precision", "ties")
+"""Facts that may differ, which is said."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def compare_results(a: Path, b: Path) -> Compared:
     facts = [_facts(x) for x in (left, right)]
     differ = {
         key: f"{key} differs: {facts[0].get(key)} and {facts[1].get(key)}"
-        for key in (*DECIDING, "seed", "subset", "which")
+        for key in (*DECIDING, *TOLD)
         if facts[0].get(key) != facts[1].get(key)
     }
     if any(key in differ for key in DECIDING):
