@@ -67,7 +67,7 @@ class Watched:
         page.goto(address)
 
     def hits(self) -> list[str]:
-        return self.page.locator("#hits .name").all_inner_texts()
+        return self.page.locator("#hits .name").all_text_contents()
 
     def wait_for_hits(self, count: int) -> None:
         expect(self.page.locator("#hits li")).to_have_count(count, timeout=20_000)

@@ -20,6 +20,8 @@ from zssbir_cli.errors import DataError
 WRITERS = {
     "embeddings": "write_embeddings(path, (np.ones((1000, 64), np.float32) for _ in range(40)), np.zeros(40000), "
     "np.ones(40000), [str(i) for i in range(40000)], EmbeddingInfo())",
+    "renewal": "write_embeddings(path, (Summed(np.ones((1000, 64), np.float32), np.ones(1000, np.uint64)) for _ in range(40)), "
+    "np.zeros(40000), np.ones(40000), [str(i) for i in range(40000)], EmbeddingInfo())",
     "scores": "write_scores(path, np.ones((20000, 14, 14), np.float16), data='d', facts={})",
     "stage": "Stage(path, {}).put('1', rows=np.ones((9000, 128), np.float32))",
 }
@@ -28,6 +30,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from zssbir_cli.data.embeddings import EmbeddingInfo, write_embeddings
+from zssbir_cli.data.hdf5 import Summed
 from zssbir_cli.data.scores import write_scores
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.errors import DataError

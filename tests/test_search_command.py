@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,35 @@ def test_results_are_written(tmp_path: Path, run: Path, folder: Path, suffix: st
         assert 500 < Image.open(out).width < 700  # a drawing and three photos
     with pytest.raises(UsageError, match=r"expected \.html, \.png, \.json"):
         workflow.check_out(tmp_path / "r.gif")
+
+
+def test_photos_of_one_name_are_told_apart_and_pages_name_no_place_of_this_machine(
+    tmp_path: Path, run: Path
+) -> None:
+    places = [tmp_path / "photos" / p / "cat.jpg" for p in ("one", "two", f"{'deep ' * 12}/in/here", "")]
+    for i, place in enumerate(places):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(noise).save(place)
+    (tmp_path / "q" / "b").mkdir(parents=True)
+    queries = [draw(tmp_path / "q" / "s.png"), draw(tmp_path / "q" / "b" / "s.png")]
+    result = workflow.search_sketches(queries, tmp_path / "photos", run=run, k=4)
+    workflow.write_result(result, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    shown = re.findall(r'class="name" title="(.*?)">(.*?)</div>', page)
+    assert {(f"{p}/cat.jpg", f"{p}/") for p in ("one", "two")} < set(shown)
+    long = [text for title, text in shown if title.startswith("deep") and text != "cat.jpg"]
+    assert long[0].endswith("/in/here/")
+    assert "…" in long[0]
+    assert re.findall("<h2>(.*?)</h2>", page) == ["s.png", "b/s.png"]
+    assert "4 photos of photos;" in page
+    assert str(tmp_path) not in page
+    assert re.findall('href="(.*?)"', page)[0].startswith("photos/")
+    workflow.write_result(result, tmp_path / "r.png")
+    flat = replace(result.opened, stored=replace(result.gallery, sources=tuple(f"{i}.jpg" for i in range(4))))
+    workflow.write_result(workflow.search_gallery(flat, queries, k=4), tmp_path / "flat.png")
+    heights = [Image.open(tmp_path / name).height for name in ("r.png", "flat.png")]
+    assert heights[0] > heights[1]  # a line for the folders
 
 
 def test_prepared_set_shows_its_unseen_photos_with_classes(

@@ -11,7 +11,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.viz import fonts
 from zssbir_cli.viz.canvas import HIT, MISS, to_image
 from zssbir_cli.viz.curves import Level, _lines, _telling, save_curves
-from zssbir_cli.viz.fonts import drawable, fitted, text_width, wrapped
+from zssbir_cli.viz.fonts import drawable, fitted, shortened, text_width, wrapped
 from zssbir_cli.viz.page import Table, link, render
 from zssbir_cli.viz.report_figures import class_bars, confusion_matrix, embedding_map, to_svg
 from zssbir_cli.viz.sheet import Row, Tile, save_sheet
@@ -38,6 +38,21 @@ def count(path: Path, colour: tuple[int, int, int]) -> int:
 
 def sheet(path: Path, *rows: Row) -> Path:
     return save_sheet(path, rows, title="title")
+
+
+@pytest.mark.parametrize("text", ["2019/Italy/lago di Como/raw", "e\u0301" * 20, "a", ""])
+@pytest.mark.parametrize("room", [1, 7, 12, 60])
+def test_a_long_path_loses_its_middle(text: str, room: int) -> None:
+    short = shortened(text, lambda part: len(part) <= room)
+    assert len(short) <= room
+    if len(text) <= room:
+        assert short == text
+    else:
+        head, tail = short.split("…")
+        assert text.startswith(head)
+        assert text.endswith(tail)
+        assert not tail.startswith("\u0301")
+        assert text[len(head) : len(head) + 1] != "\u0301"
 
 
 def test_hits_and_misses_differ_in_colour_and_mark(tmp_path: Path) -> None:

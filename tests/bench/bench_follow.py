@@ -127,6 +127,7 @@ def main() -> None:
             for name, what in sides.items():
                 if name.startswith("following"):
                     shutil.copyfile(before, gallery)
+                    os.sync()  # what the copy has left to the disk is not the program's
                 times[name].append(timed(what))
         done = follow_folder(embedder, folder, gallery)
         assert done.kept == options.photos + options.added, str(done)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Array, Ints, UInt8, UInt64
-from zssbir_cli.data.hdf5 import differing_rows, integers, new_file, reading, texts, write_rows
+from zssbir_cli.data.hdf5 import Summed, differing_rows, integers, new_file, reading, texts, write_rows
 from zssbir_cli.errors import DataError
 from zssbir_cli.types import Modality
 
@@ -121,7 +121,7 @@ class Embeddings:
 
 def write_embeddings(
     path: Path,
-    embedding: Rows | Iterable[Rows],
+    embedding: Rows | Iterable[Rows | Summed],
     label: npt.NDArray[np.integer],
     modality: npt.NDArray[np.integer],
     sources: Sequence[str],
@@ -131,7 +131,8 @@ def write_embeddings(
     stamps: FileStamps | None = None,
     skipped: Sequence[Skipped] = (),
 ) -> Path:
-    """Write an embeddings file completely or not at all; `embedding` is [N, D] or blocks of rows of it.
+    """Write an embeddings file completely or not at all; `embedding` is [N, D] or blocks of rows of it; `Summed` ones
+    come from another embeddings file and are neither checked nor summed again.
 
     Errors: DataError when it cannot be written (disk full, no permission), when rows are not N, or when one has no
     direction (zero, inf or NaN).
@@ -170,10 +171,16 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, tuple) else files.printable(str(value))
 
 
-def _checked(path: Path, blocks: Iterable[Rows], dtype: type[np.floating]) -> Iterator[Rows]:
+def _checked(
+    path: Path, blocks: Iterable[Rows | Summed], dtype: type[np.floating]
+) -> Iterator[Rows | Summed]:
     """The blocks as they are stored, each row finite and not zero. Raises DataError."""
     at = 0
     for given in blocks:
+        if isinstance(given, Summed):
+            yield given
+            at += len(given)
+            continue
         block = np.asarray(given, dtype)
         most = np.abs(block).max(1)
         bad = np.flatnonzero(~(np.isfinite(most) & (most > 0)))

@@ -5,13 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Array, Ints, UInt64
@@ -111,22 +111,40 @@ def texts(dataset: h5py.Dataset) -> list[bytes]:
     return [value] if isinstance(value, bytes) else list(value)
 
 
+@dataclass(frozen=True)
+class Summed:
+    """Rows [N, ...] as they are to be stored, with the checksums that they have, uint64 [N]: neither is computed anew, so
+    damage to rows of an older file is not taken for their contents."""
+
+    rows: Array
+    sums: UInt64
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 def write_rows(
-    file: h5py.File, name: str, blocks: Iterable[npt.NDArray[Any]], count: int, dtype: type[np.floating]
+    file: h5py.File, name: str, blocks: Iterable[Array | Summed], count: int, dtype: type[np.floating]
 ) -> UInt64:
     """Write blocks of `count` rows in all to a dataset; their checksums, uint64 [N].
 
-    Raises ValueError when the rows are not `count`.
+    Raises ValueError when the rows are not `count`, or `Summed` ones not of this `dtype`.
     """
     stored, at, sums = None, 0, np.zeros(count, np.uint64)
     for block in blocks:
-        rows = np.ascontiguousarray(block, dtype)
+        if isinstance(block, Summed):
+            rows, known = block.rows, block.sums
+            if rows.dtype != dtype or len(known) != len(rows):
+                raise ValueError(f"{len(known)} checksums of {len(rows)} rows of {rows.dtype}")
+        else:
+            rows = np.ascontiguousarray(block, dtype)
+            known = row_sums(rows)
         end = at + len(rows)
         if stored is None:
             stored = file.create_dataset(name, (count, *rows.shape[1:]), dtype)
         if end <= count:
             stored[at:end] = rows
-            sums[at:end] = row_sums(rows)
+            sums[at:end] = known
         at = end
     if at != count or stored is None:
         raise ValueError(f"{at} rows for {count} images")
@@ -145,10 +163,9 @@ class _Target:
         self.error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
-        rest = memoryview(data).cast("B")
-        while self.error is None and len(rest):
+        if self.error is None:
             try:
-                rest = rest[self._file.write(rest) or 0 :]
+                files.write_all(self._file, data)
             except OSError as error:
                 self.error = error
         return len(data)

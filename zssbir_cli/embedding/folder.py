@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from zssbir_cli.arrays import Array, Ints
+from zssbir_cli.arrays import Array
 from zssbir_cli.compute import distributed
 from zssbir_cli.data.embeddings import (
     CONTENT_BYTES,
@@ -29,6 +28,7 @@ from zssbir_cli.data.hdf5 import differing_rows
 from zssbir_cli.data.square import resize_photo
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.kept import rows_in_order
 from zssbir_cli.embedding.listing import PhotoListing, Update, file_content, list_photos, what_to_embed
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import photo_of
@@ -36,8 +36,6 @@ from zssbir_cli.names import file_part
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
 
-BLOCK = 4096
-"""Rows copied at a time."""
 MAX_TOUCHED = 256
 """So many new time stamps of unchanged photos are not worth a new file."""
 
@@ -251,7 +249,7 @@ class _Job:
             progress(label, min(done, total), total)
 
     def write(self) -> None:
-        """Write the file anew, unless it is up to date: kept rows are copied, new ones come from the stage."""
+        """Write the file anew, unless it is up to date: kept rows come from the old file, new ones from the stage."""
         plan, old = self.plan, self.old
         retyped = old is not None and (old.embedding.dtype == np.float16) != self.half
         if old is None or retyped or plan.todo or plan.moved or plan.gone or plan.touched > MAX_TOUCHED:
@@ -260,11 +258,14 @@ class _Job:
 
     def _write_rows(self) -> None:
         listing, plan, old, staged = self.listing, self.plan, self.old, _Staged(self.stage)
+        dtype = np.float16 if self.half else np.float32
         content = np.zeros((len(listing), CONTENT_BYTES), np.uint8)
         if old is not None and old.stamps is not None:
             content[plan.row >= 0] = old.stamps.content[plan.row[plan.row >= 0]]
         for i in plan.todo:
             row, content[i], failed = staged.read(listing, i)
+            with np.errstate(over="ignore"):
+                row = row.astype(dtype)
             if failed or not (np.isfinite(row).all() and row.any()):
                 plan.lost[i] = _skipped(listing, i, failed)
         chosen = np.array([i for i in range(len(listing)) if i not in plan.lost], np.int64)
@@ -280,30 +281,15 @@ class _Job:
         info = self.embedder.info(data_name=folder.name, data_root=str(folder), precision=precision)
         write_embeddings(
             self.path,
-            self._blocks(staged, chosen),
+            rows_in_order(old, plan.row[chosen], lambda i: staged.read(listing, int(chosen[i]))[0], dtype),
             np.full(len(chosen), -1, np.int32),
             np.full(len(chosen), int(Modality.PHOTO), np.uint8),
             [listing.names[i] for i in chosen],
             info,
-            dtype=np.float16 if self.half else np.float32,
+            dtype=dtype,
             stamps=FileStamps(size, mtime_ns, ctime_ns, content[chosen]),
             skipped=[plan.lost[i] for i in sorted(plan.lost)],
         )
-
-    def _blocks(self, staged: "_Staged", chosen: Ints) -> Iterator[Rows]:
-        """Rows of the `chosen` photos, some thousand at a time."""
-        plan, old = self.plan, self.old
-        for a in range(0, len(chosen), BLOCK):
-            part = chosen[a : a + BLOCK]
-            kept = plan.row[part] >= 0
-            fresh = {j: staged.read(self.listing, int(part[j]))[0] for j in np.flatnonzero(~kept)}
-            width = old.embedding.shape[1] if old is not None else len(next(iter(fresh.values())))
-            block = np.empty((len(part), width), np.float32)
-            if old is not None:
-                block[kept] = old.embedding[plan.row[part[kept]]]
-            for j, row in fresh.items():
-                block[j] = row
-            yield block
 
     def result(self) -> FolderResult:
         """What was done."""

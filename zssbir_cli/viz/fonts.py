@@ -1,7 +1,7 @@
 """Text that can be read in any picture: the system's fonts where DejaVu Sans lacks a script, words where no font has it."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -83,6 +83,30 @@ def fitted(text: str, room: float, size: int, bold: bool = False, spare: str = "
     while kept and _is_mark(text[kept : kept + 1] or " "):  # no accent without its letter
         kept -= 1
     return text[:kept].rstrip() + "…"
+
+
+def shortened(text: str, fits: Callable[[str], bool]) -> str:
+    """`text` as it is where it fits, else without as much of its middle as has to go: both ends of a path tell more."""
+    if fits(text):
+        return text
+    least, most = 0, len(text)
+    while least < most:
+        middle = (least + most + 1) // 2
+        if fits(_ends(text, middle)):
+            least = middle
+        else:
+            most = middle - 1
+    return _ends(text, least)
+
+
+def _ends(text: str, count: int) -> str:
+    """`count` characters of both ends together, no accent without its letter."""
+    head, tail = count - count // 2, len(text) - count // 2
+    while head and _is_mark(text[head : head + 1] or " "):
+        head -= 1
+    while tail < len(text) and _is_mark(text[tail]):
+        tail += 1
+    return f"{text[:head].rstrip()}…{text[tail:].lstrip()}"
 
 
 def wrapped(text: str, room: float, size: int, bold: bool = False, lines: int = 3) -> list[str]:

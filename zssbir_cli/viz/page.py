@@ -19,9 +19,12 @@ from PIL import Image
 
 from zssbir_cli import files
 from zssbir_cli.arrays import UInt8
+from zssbir_cli.viz.fonts import shortened
 
 THUMB = 160
 """Side of a thumbnail in pixels."""
+CAPTION = 36
+"""Characters of a line of a caption that may be long."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,17 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = data_uri
+    environment.filters["shortened"] = lambda text: shortened(text, lambda part: len(part) <= CAPTION)
     return environment
 
 
 def link(target: Path, page: Path) -> str:
-    """The address of a file as seen from a page: relative, so that it holds when both are moved together."""
+    """The address of a file as seen from a page: relative, so that it holds when both are moved together; "" for a file
+    on another drive."""
     try:
         relative = os.path.relpath(target.resolve(), page.resolve().parent)
     except ValueError:  # on another drive
-        return target.resolve().as_uri()
+        return ""
     return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from zssbir_cli.arrays import UInt8
 from zssbir_cli.errors import UsageError
 from zssbir_cli.viz.canvas import HIT, INK, MISS, MUTED, PAPER, RULE, Colour, badge, save_image, to_image
-from zssbir_cli.viz.fonts import draw_text, drawable, fitted, text_width, wrapped
+from zssbir_cli.viz.fonts import draw_text, drawable, fitted, shortened, text_width, wrapped
 
 Mark = Literal["", "query", "hit", "miss"]
 MARGIN, GAP, APART, EDGE, LINE = 20, 10, 26, 4, 17
@@ -25,9 +25,9 @@ FRAME: dict[str, Colour] = {"": RULE, "query": INK, "hit": HIT, "miss": MISS}
 class Tile:
     """A picture with its caption, for a sheet or a page.
 
-    image: uint8 [H, W] or [H, W, 3], None when there is none any more. name: class or file. note: a second line,
+    image: uint8 [H, W] or [H, W, 3], None when there is none any more. name: class or file. note: a line below it,
     such as the score. rank: place from 1, 0 = none. mark: whether it is right. link: address of the original, for
-    pages. spare: shown instead of a name that no font here can draw.
+    pages. spare: shown instead of a name that no font here can draw. folder: where the file lies, a line above its name.
     """
 
     image: UInt8 | None
@@ -37,12 +37,18 @@ class Tile:
     mark: Mark = ""
     link: str = ""
     spare: str = ""
+    folder: str = ""
+
+    @property
+    def path(self) -> str:
+        """The name, with its folder."""
+        return f"{self.folder}/{self.name}" if self.folder else self.name
 
     @property
     def alt(self) -> str:
         """The picture in words."""
         said = {"": "", "query": "query", "hit": "right class", "miss": "another class"}[self.mark]
-        parts = (f"rank {self.rank}" if self.rank else "", self.name, self.note, said)
+        parts = (f"rank {self.rank}" if self.rank else "", self.path, self.note, said)
         return ", ".join(p for p in parts if p)
 
 
@@ -87,9 +93,12 @@ class _Sheet:
         self.rows, self.heads, self.side = rows, heads, side
         tiles = [t for row in rows for group in row.groups for t in group]
         self.named, self.noted = any(t.name for t in tiles), any(t.note or t.rank for t in tiles)
+        self.placed = any(t.folder for t in tiles)
         self.marked = any(t.mark in ("hit", "miss") for t in tiles)
         self.outer = side + 2 * EDGE
-        self.cell = self.outer + (self.named + self.noted) * LINE + GAP + (self.named or self.noted) * 4
+        self.cell = (
+            self.outer + (self.named + self.placed + self.noted) * LINE + GAP + (self.named or self.noted) * 4
+        )
         count = max(len(row.groups) for row in rows)
         sizes = [[len(row.groups[g]) for row in rows if g < len(row.groups)] for g in range(count)]
         self.columns = [max(1, min(per_line, max(size))) for size in sizes]
@@ -188,9 +197,16 @@ class _Sheet:
 
     def _caption(self, pen: ImageDraw.ImageDraw, tile: Tile, x: int, y: int) -> None:
         bold = tile.mark == "query"
+        room = self.outer - 4
+        if self.placed:
+            folder = shortened(drawable(tile.folder), lambda part: text_width(part, NOTE) <= room)
+            draw_text(pen, (x + 2, y), folder, NOTE, MUTED)
+            y += LINE - 1
         if self.named:
-            name = fitted(tile.name, self.outer - 4, NAME, bold, tile.spare)
+            name = shortened(
+                drawable(tile.name, tile.spare), lambda part: text_width(part, NAME, bold) <= room
+            )
             draw_text(pen, (x + 2, y), name, NAME, INK, bold=bold)
             y += LINE - 1
         note = f"{tile.rank}.  {tile.note}" if tile.rank else tile.note
-        draw_text(pen, (x + 2, y), fitted(note, self.outer - 4, NOTE), NOTE, MUTED)
+        draw_text(pen, (x + 2, y), fitted(note, room, NOTE), NOTE, MUTED)

@@ -1,7 +1,8 @@
 """What `zssbir search --out` shows: the photos found, as a page or as a sheet."""
 
+import os
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from zssbir_cli.evaluation import pictures
@@ -27,7 +28,7 @@ def write_search_page(result: "SearchResult", out: Path) -> Path:
         query, results = _tiles(result, found, out)
         queries.append(
             {
-                "heading": _title(found),
+                "heading": _title(result, found),
                 "note": found.note,
                 "query": replace(query, name=query.spare),
                 "results": results,
@@ -41,27 +42,38 @@ def _tiles(result: "SearchResult", found: "Found", out: Path) -> tuple[Tile, lis
     images = pictures.of_gallery(result.gallery, [h.row for h in found.hits])
     results = []
     for hit, image in zip(found.hits, images, strict=True):
+        place = PurePosixPath(hit.source)
         original = result.gallery.file_of(hit.row) if image is not None else None
         results.append(
             Tile(
                 image,
-                hit.name.replace("_", " ") or Path(hit.source).name,
+                hit.name.replace("_", " ") or place.name,
                 f"{hit.score:.3f}",
                 hit.rank,
                 link=link(original, out) if original is not None and original.is_file() else "",
                 spare=f"photo {hit.row}",
+                folder="" if hit.name or place.parent == PurePosixPath() else str(place.parent),
             )
         )
     kind = "drawing" if found.kind == "sketch" else found.kind
     image = None if found.image is None else pictures.thumbnail(found.image, found.modality)
-    return Tile(image, _title(found), mark="query", spare=kind), results
+    return Tile(image, _title(result, found), mark="query", spare=kind), results
 
 
-def _title(found: "Found") -> str:
-    """The query, without folders."""
-    return found.title.replace(str(found.sketch), found.sketch.name) if found.sketch.name else found.title
+def _title(result: "SearchResult", found: "Found") -> str:
+    """The query, without folders that all queries share."""
+    if found.image is None:
+        return found.title
+    places = [f.sketch.absolute() for f in result.found]
+    try:
+        shared = os.path.commonpath([place.parent for place in places])
+    except ValueError:  # on several drives
+        shared = str(found.sketch.absolute().parent)
+    return found.title.replace(str(found.sketch), found.sketch.absolute().relative_to(shared).as_posix(), 1)
 
 
 def _about(result: "SearchResult") -> str:
-    place, how = result.gallery.info.data_root or "?", "exact" if result.share is None else "approximate"
-    return f"{result.photos:,} photos of {place}; {result.weights}; {how} search; scores are cosines"
+    """What was searched, without the folder's place on this machine: pages are passed on."""
+    info, how = result.gallery.info, "exact" if result.share is None else "approximate"
+    name = info.data_name or PurePath(info.data_root).name or "?"
+    return f"{result.photos:,} photos of {name}; {result.weights}; {how} search; scores are cosines"

@@ -180,8 +180,11 @@ function show(hits) {
     image.loading = "lazy";
     const name = document.createElement("span");
     name.className = "name";
-    name.textContent = hit.class || hit.source;
     name.title = hit.source;
+    const cut = hit.class ? 0 : hit.source.lastIndexOf("/") + 1;
+    for (const part of [hit.source.slice(0, cut), hit.class || hit.source.slice(cut)]) {
+      name.append(Object.assign(document.createElement("span"), { textContent: part }));
+    }
     const score = document.createElement("span");
     score.className = "score";
     const bar = document.createElement("i");

@@ -1,0 +1,194 @@
+"""A gallery that follows its folder: what it holds after any changes, and what becomes of rows that it had."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from retrieval_helpers import make_run
+
+from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, read_embeddings, write_embeddings
+from zssbir_cli.data.hdf5 import Summed, row_sums
+from zssbir_cli.embedding import kept
+from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.folder import follow_folder
+from zssbir_cli.embedding.gallery import open_gallery
+from zssbir_cli.embedding.kept import rows_in_order
+from zssbir_cli.embedding.weights import RunWeights
+from zssbir_cli.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def stored(path: Path, rows: np.ndarray) -> Embeddings:
+    """The rows as an embeddings file, opened."""
+    n = len(rows)
+    names = [f"{i:04d}.jpg" for i in range(n)]
+    write_embeddings(path, rows, np.full(n, -1), np.ones(n), names, EmbeddingInfo(), dtype=rows.dtype.type)
+    return read_embeddings(path)
+
+
+def picture(path: Path, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 255, (24, 30, 3), dtype=np.uint8)).save(path)
+
+
+def change(folder: Path, rng: np.random.Generator) -> None:
+    """One of: photos are added, changed, removed, moved, swapped, or become unreadable."""
+    files = sorted(p for p in folder.rglob("*.jpg"))
+    some = [files[i] for i in rng.permutation(len(files))[: int(rng.integers(1, 4))]]
+    what = int(rng.integers(6))
+    if what == 0 or len(files) < 8:
+        for _ in range(4):
+            picture(folder / "abc"[rng.integers(3)] / f"{rng.integers(10**6)}.jpg", rng)
+    for file in some if what in (1, 2, 3, 5) else ():
+        if what == 1:
+            picture(file, rng)
+        elif what == 2:
+            file.unlink()
+        elif what == 3:
+            target = folder / "abcd"[rng.integers(4)] / f"{rng.integers(10**6)}.jpg"
+            target.parent.mkdir(exist_ok=True)
+            file.rename(target)
+        else:
+            file.write_bytes(file.read_bytes()[:100])
+    if what == 4:
+        spare = folder / "spare"
+        for one, other in ((some[0], spare), (files[0], some[0]), (spare, files[0])):
+            if one.exists():
+                one.rename(other)
+
+
+def test_any_changes_leave_what_embedding_from_scratch_does(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "TOGETHER", 3)  # with so few photos, too, rows are written from where they lie
+    embedder = Embedder(RunWeights(make_run(tmp_path / "run", tiny_recipe)), CPU, workers=0, batch=4)
+    folder, gallery, fresh = tmp_path / "photos", tmp_path / "g.h5", tmp_path / "fresh.h5"
+    rng = np.random.default_rng(5)
+    for i in range(12):
+        picture(folder / "abc"[i % 3] / f"{i}.jpg", rng)
+    query = torch.from_numpy(rng.standard_normal((3, 1)).astype(np.float32))
+    for _ in range(25):
+        change(folder, rng)
+        follow_folder(embedder, folder, gallery)
+        follow_folder(embedder, folder, fresh, force=True)
+        ours, theirs = (
+            open_gallery(gallery, CPU, embedder=embedder),
+            open_gallery(fresh, CPU, embedder=embedder),
+        )
+        assert ours.stored.sources == theirs.stored.sources
+        assert [s.name for s in ours.stored.skipped] == [s.name for s in theirs.stored.skipped]
+        assert np.allclose(ours.photos, theirs.photos, atol=1e-5)
+        queries = query.expand(3, ours.photos.shape[1])
+        found = [[(h.row, h.name) for h in g.nearest(queries, 5)[0]] for g in (ours, theirs)]
+        assert found[0] == found[1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    source=st.lists(st.one_of(st.just(-1), st.integers(0, 29)), min_size=1, max_size=40),
+    run=st.integers(0, 20),
+    together=st.integers(1, 8),
+    half=st.booleans(),
+    was_half=st.booleans(),
+)
+def test_old_and_new_rows_come_in_the_order_asked_for(
+    tmp_path_factory: pytest.TempPathFactory,
+    source: list[int],
+    run: int,
+    together: int,
+    half: bool,
+    was_half: bool,
+) -> None:
+    """Kept rows carry the checksum of the old file, whatever it says; only a change of type makes another one."""
+    types = {True: np.float16, False: np.float32}
+    rng = np.random.default_rng(len(source))
+    rows, new = (rng.standard_normal((40, 6)).astype(types[was_half]) for _ in range(2))
+    old = replace(
+        stored(tmp_path_factory.getbasetemp() / "old.h5", rows), checksum=np.arange(40, dtype=np.uint64)
+    )
+    order = np.array([*source, *range(run, 40)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "TOGETHER", together)
+        patch.setattr(kept, "BLOCK", 7)
+        blocks = list(rows_in_order(old, order, lambda i: new[i % 40], types[half]))
+    want = np.stack([rows[r] if r >= 0 else new[i % 40] for i, r in enumerate(order)]).astype(types[half])
+    assert np.array_equal(np.concatenate([b.rows if isinstance(b, Summed) else b for b in blocks]), want)
+    assert all(isinstance(b, Summed) == (half == was_half) for b in blocks)
+    if half == was_half:
+        sums = np.where(order >= 0, order.astype(np.uint64), row_sums(want))
+        assert np.array_equal(np.concatenate([b.sums for b in blocks if isinstance(b, Summed)]), sums)
+
+
+def test_rows_that_stay_are_neither_gathered_nor_summed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 5,000 rows, 3 new ones among them, those are written from the memory map that lie together."""
+    rows = np.random.default_rng(0).standard_normal((5000, 4)).astype(np.float32)
+    old = stored(tmp_path / "old.h5", rows)
+    source = np.insert(np.arange(5000), [0, 2000, 2001], -1)
+    summed: list[int] = []
+    monkeypatch.setattr(kept, "row_sums", lambda block: summed.append(len(block)) or row_sums(block))
+    blocks = list(rows_in_order(old, source, lambda i: rows[0], np.float32))
+    lying = [b for b in blocks if isinstance(b, Summed) and np.shares_memory(b.rows, old.embedding)]
+    assert sum(map(len, lying)) == 4999
+    assert sum(summed) == 4
+
+
+def test_damage_to_an_old_row_is_not_taken_for_its_contents(tmp_path: Path) -> None:
+    """Also when it comes between looking at the old file and writing the new one."""
+    rows = np.random.default_rng(0).standard_normal((600, 4)).astype(np.float32)
+    old = stored(tmp_path / "old.h5", rows)
+    raw = bytearray(old.path.read_bytes())  # type: ignore[union-attr]
+    start = raw.index(rows.tobytes())
+    for row in (100, 598):  # one that is written from where it lies, and one that is gathered
+        raw[start + 16 * row] ^= 1
+    with (tmp_path / "old.h5").open("r+b") as file:  # not another file: that of the memory map
+        file.write(raw)
+    source = np.array([*range(500), -1, 598, -1, 599])
+    path = write_embeddings(
+        tmp_path / "new.h5", rows_in_order(old, source, lambda i: rows[0], np.float32), np.full(504, -1),
+        np.ones(504), [str(i) for i in range(504)], EmbeddingInfo(),
+    )  # fmt: skip
+    with pytest.raises(DataError, match="2 of 504 rows are not as they were written"):
+        read_embeddings(path)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from zssbir_cli.data.embeddings import EmbeddingInfo, read_embeddings, write_embeddings
+from zssbir_cli.embedding.kept import rows_in_order
+old = read_embeddings(sys.argv[1])
+def fresh(i):
+    if i == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return old.embedding[0]
+source = np.insert(np.arange(3000), [0, 1000, 3000], -1)
+write_embeddings(old.path, rows_in_order(old, source, fresh, np.float32), np.full(3003, -1), np.ones(3003),
+    [str(i) for i in range(3003)], EmbeddingInfo())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_kill_in_the_middle_of_a_renewal_leaves_the_old_file(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((3000, 32)).astype(np.float32)
+    path = tmp_path / "g.h5"
+    stored(path, rows)
+    before = path.read_bytes()
+    for at, code in ((0, -signal.SIGKILL), (1001, -signal.SIGKILL), (-1, 0)):
+        line = [sys.executable, "-c", KILLED, os.fspath(path), str(at)]
+        assert subprocess.run(line, check=False).returncode == code
+        assert code == 0 or path.read_bytes() == before
+    assert len(read_embeddings(path)) == 3003
+    assert [p.name for p in tmp_path.iterdir()] == ["g.h5"]
