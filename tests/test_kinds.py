@@ -43,6 +43,12 @@ def test_content_tells_what_is_no_picture() -> None:
     assert is_picture_head(b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- x -->\n<svg width="1">')
 
 
+def test_web_pages_are_no_drawings() -> None:
+    page = b"<?xml version='1.0'?>\n<!DOCTYPE html><html><body><svg></svg>"
+    assert not is_picture_head(page)
+    assert not is_picture_head(b"<HTML><svg>")
+
+
 @pytest.mark.parametrize("name", ["._a.png", ".DS_Store", "Thumbs.db", "THUMBS.DB", "__MACOSX", "@eaDir"])
 def test_junk(name: str) -> None:
     assert is_junk(name)

@@ -176,6 +176,7 @@ def test_classes_match_across_spellings(tmp_path: Path) -> None:
         ({"val_classes": -1}, "--val-classes -1"),
         ({"size": 3}, "--size 3"),
         ({"subset": 0}, "--per-class 0"),
+        ({"holdout": 4}, "--holdout 4 leaves no sketch of 'ant', .* to train on; give less"),
     ],
 )
 def test_bad_options_name_themselves(

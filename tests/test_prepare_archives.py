@@ -211,6 +211,57 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
             open_source(path)
 
 
+def test_an_archive_is_known_by_its_content(tmp_path: Path) -> None:
+    """Downloads are often called something else than what they are."""
+    packed = make_zip(tmp_path / "own.tar.gz", GOOD)
+    tar = make_tar(tmp_path / "own.zip", [])
+    squeezed = make_tar(tmp_path / "own.tar", [], "w:xz")
+    (tmp_path / "odd.rar").write_bytes(b"Rar!\x1a\7\1\0" + bytes(50))
+    for path in (packed, tar, squeezed):
+        source = open_source(path)
+        source.scan()
+        assert sorted(source.listing.paths) == sorted(GOOD)
+        assert {source.read(i) for i in range(len(GOOD))} == set(GOOD.values())
+        source.close()
+    with pytest.raises(DataError, match="is a RAR archive, which is not read here: unpack it first"):
+        open_source(tmp_path / "odd.rar")
+
+
+def test_of_members_of_one_name_the_last_counts_as_when_unpacking(tmp_path: Path) -> None:
+    name = next(iter(GOOD))
+    tar = make_tar(tmp_path / "a.tar", [(name, photo(7))])
+    packed = tmp_path / "a.zip"
+    make_zip(packed, GOOD)
+    with zipfile.ZipFile(packed, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(name, photo(7))
+    for path in (tar, packed):
+        source = open_source(path)
+        source.scan()
+        assert sorted(source.listing.paths) == sorted(GOOD)
+        assert source.read(source.listing.paths.index(name)) == photo(7)
+        assert source.listing.remarks == [
+            f"an earlier {name} of the archive, which a later one of the same name replaces"
+        ]
+
+
+def test_names_in_utf8_of_zips_that_do_not_say_so(tmp_path: Path) -> None:
+    """macOS packs them like that."""
+    packed = make_zip(tmp_path / "a.zip", {"photo/cafe/1.jpg": photo(1), "photo/x\u0142/1.jpg": photo(2)})
+    packed.write_bytes(packed.read_bytes().replace(b"cafe", "c\u00e9e".encode()))
+    source = open_source(packed)
+    source.scan()
+    assert source.listing.paths == ["photo/c\u00e9e/1.jpg", "photo/x\u0142/1.jpg"]
+
+
+def test_tars_joined_into_one_file_are_refused(tmp_path: Path) -> None:
+    one, other = make_tar(tmp_path / "1.tar", []), make_tar(tmp_path / "2.tar", [])
+    (tmp_path / "both.tar").write_bytes(one.read_bytes() + other.read_bytes())
+    with pytest.raises(DataError, match="has further members behind its end mark"):
+        open_source(tmp_path / "both.tar").scan()
+    one.write_bytes(one.read_bytes() + b"a signature")
+    open_source(one).scan()
+
+
 ZIP, TAR = io.BytesIO(), io.BytesIO()
 with zipfile.ZipFile(ZIP, "w", zipfile.ZIP_DEFLATED) as _archive:
     for _name, _data in GOOD.items():

@@ -4,7 +4,9 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from prepare_helpers import CLASSES, make_folder, photo
 
 from zssbir_cli.data.manifest import read_manifest
@@ -101,5 +103,28 @@ def test_photos_given_as_sketches_are_told(tmp_path: Path) -> None:
 
 def test_a_clean_set_has_no_warnings(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "own", CLASSES)
-    (folder / "photo" / "ant" / "twice.jpg").write_bytes(photo(0))  # twice in one class and part: no fault
     assert prepare(folder, tmp_path / "out").manifest.warnings == ()
+
+
+def test_copies_in_one_class_are_told(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "own")
+    (folder / "photo" / "ant" / "twice.jpg").write_bytes(photo(0))
+    (warning,) = prepare(folder, tmp_path / "out").manifest.warnings
+    assert warning == (
+        "1 photo is a copy, byte for byte, of another one of its class (first: photo/ant/twice.jpg of photo/ant/ant_0.jpg); "
+        "--dedup leaves copies out"
+    )
+    assert (
+        "copy\tphoto/ant/twice.jpg\tis also photo/ant/ant_0.jpg"
+        in (tmp_path / "out" / "report.txt").read_text()
+    )
+    assert prepare(folder, tmp_path / "without", dedup=True).manifest.warnings == ()
+
+
+def test_most_sketches_off_white_paper_are_told(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "own")
+    for seed, file in enumerate(sorted((folder / "sketch").rglob("*.png"))):
+        pixels = np.random.default_rng(seed).integers(0, 256, (6, 6), np.uint8)
+        Image.fromarray(pixels).resize((120, 120), Image.Resampling.BICUBIC).save(file)
+    told = prepare(folder, tmp_path / "out").manifest.warnings
+    assert any("32 of 32 sketches were not on white paper" in t and "right way round" in t for t in told)

@@ -141,6 +141,14 @@ def test_a_file_that_is_called_like_a_class(tmp_path: Path, monkeypatch: pytest.
     assert read_unseen("list.txt", CLASSES) == Unseen(frozenset({"cup", "dog"}))
 
 
+def test_lists_of_names_as_editors_write_them(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "list.txt").write_text("# a comment\r\n\r\n#1 dad \r\nfi\u015f\r\n", encoding)
+        assert read_unseen(f"@{tmp_path}/list.txt", ("#1 dad", "a comment", "cup", "fi\u015f")) == Unseen(
+            frozenset({"#1 dad", "fi\u015f"})
+        )
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", "/x", "a\\b", "", ".hidden", "a\nb", "x" * 201])
 def test_names_of_sets_stay_inside_their_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="--name"):

@@ -14,7 +14,7 @@ from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.names import readable
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.kinds import is_picture_name
-from zssbir_cli.preparation.layout import PART_OF_ROLE
+from zssbir_cli.preparation.layout import PART_OF_ROLE, passed_over
 from zssbir_cli.preparation.plan import Items
 from zssbir_cli.preparation.sources import Source
 from zssbir_cli.types import Modality, Part, Role
@@ -69,7 +69,7 @@ def benchmark_items(
     holdout: int,
 ) -> tuple[Items, list[str]]:
     """The images of the split and warnings about what is missing or left out."""
-    items, warnings = Items(), _told(found)
+    items, warnings = Items(), [*_told(found), *(f"{text}; left out" for text in passed_over(sources))]
     missing = _Missing(lists)
     for info in classes:
         name = info.name

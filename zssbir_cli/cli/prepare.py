@@ -104,7 +104,7 @@ def _show(result: "Prepared", recipe: str) -> None:
 
     from zssbir_cli.cli.console import note, table
     from zssbir_cli.cli.info import show_published
-    from zssbir_cli.names import listed
+    from zssbir_cli.names import counted, listed
     from zssbir_cli.preparation.journal import REPORT_NAME
     from zssbir_cli.types import Role
     from zssbir_cli.workflows.info import describe
@@ -117,7 +117,8 @@ def _show(result: "Prepared", recipe: str) -> None:
     table(columns, [tuple(row[c] for c in columns) for row in found["parts"]], title)
     show_published(found["published"], found["differing_classes"])
     if found["skipped"]:
-        print(f"{found['skipped']:,} images were left out; see {result.root / REPORT_NAME}")
+        were = "was" if found["skipped"] == 1 else "were"
+        print(f"{counted(found['skipped'], 'image')} {were} left out; see {result.root / REPORT_NAME}")
     for leak in found["leaks"][:5]:
         print(f"leak ({leak['kind']}): {leak['what']} is in {leak['where']}")
     if len(found["leaks"]) > 5:

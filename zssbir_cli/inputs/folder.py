@@ -37,6 +37,8 @@ def pictures_below(place: Path) -> tuple[list[str], str]:
             found.append(path)
         else:
             others[suffix(path) or "without a suffix"] += 1
+    if source.listing.remarks:
+        others["link to what is listed already, or no regular file"] = len(source.listing.remarks)
     ranked = sorted(others, key=lambda kind: (-others[kind], kind))
     rest = ", ".join(f"{others[kind]:,} {kind}" for kind in ranked[:5])
     if len(others) > 5:

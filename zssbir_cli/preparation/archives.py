@@ -10,6 +10,7 @@ import threading
 import zipfile
 import zlib
 from array import array
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +25,9 @@ MAX_MEMBERS = 20_000_000
 MAX_RATIO = 200
 FREE_BYTES = 1 << 30  # archives that unpack to less than this are never called bombs
 MAX_READ = 64 << 20
+UTF8_FLAG = 0x800
+USTAR_AT = 257
+BLOCKS = 1 << 20
 
 
 def member_path(archive: Path, name: str) -> str | None:
@@ -39,6 +43,14 @@ def member_path(archive: Path, name: str) -> str | None:
         raise DataError(f"{archive} is refused: a member's name has {len(path)} characters")
     kept = [p for p in parts if p not in ("", ".")]
     return None if not kept or any(is_junk(p) for p in kept) else "/".join(kept)
+
+
+def hidden_folder(name: str) -> str | None:
+    """The folder above a member, or the member itself, that is passed over for its name, None when there is none."""
+    parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
+    at = next((i for i, part in enumerate(parts) if is_junk(part)), None)
+    is_folder = at is not None and (at < len(parts) - 1 or name.endswith("/"))
+    return "/".join(parts[: at + 1]) if at is not None and is_folder else None
 
 
 def check_bomb(archive: Path, packed: int, unpacked: int) -> None:
@@ -83,8 +95,24 @@ class _Archive(Source):
             raise DataError(f"{self.path} is cut short")
         return data
 
+    def _hide(self, name: str) -> None:
+        if (folder := hidden_folder(name)) is not None:
+            self.listing.hidden.add(folder)
+
     def sha256(self) -> str:
         return file_sha256(self.path)
+
+
+def _replaced(path: str) -> str:
+    return f"an earlier {readable(path)} of the archive, which a later one of the same name replaces"
+
+
+def _unpacked_name(member: zipfile.ZipInfo) -> str:
+    """A member's name; in UTF-8 where its bytes are, as macOS writes it without saying so."""
+    if not member.flag_bits & UTF8_FLAG and not member.filename.isascii():
+        with suppress(UnicodeError):
+            return member.filename.encode("cp437").decode("utf-8")
+    return member.filename
 
 
 class ZipSource(_Archive):
@@ -110,11 +138,17 @@ class ZipSource(_Archive):
         if len(members) > MAX_MEMBERS:
             raise DataError(f"{self.path} is refused: it claims {len(members)} members")
         check_bomb(self.path, self.path.stat().st_size, sum(m.file_size for m in members))
+        last = {m.filename: m for m in members if not m.is_dir()}
         for m in members:
-            path = member_path(self.path, m.filename)
+            name = _unpacked_name(m)
+            path = member_path(self.path, name)
             if (m.external_attr >> 16) & 0o170000 == 0o120000:
                 raise DataError(f"{self.path} is refused: its member {m.filename!r} is a link")
             if path is None or m.is_dir():
+                self._hide(name)
+                continue
+            if last[m.filename] is not m:
+                self.listing.remarks.append(_replaced(path))
                 continue
             if m.flag_bits & 0x1:
                 raise DataError(f"{self.path} is encrypted ({m.filename!r}); unpack it first")
@@ -165,6 +199,7 @@ class TarSource(_Archive):
 
     def scan(self) -> None:
         self.listing, self._offsets = Listing(), array("q")
+        self._places: dict[str, int] = {}
         size = self.file.stat().st_size
         try:
             with self.file.open("rb") as file:
@@ -174,6 +209,7 @@ class TarSource(_Archive):
                         archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all headers otherwise
                         self._take(member, size)
                 _check_end(self.path, file, archive.offset)
+            self._places.clear()
         except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
             raise DataError(broken(self.path, "tar", error)) from None
 
@@ -181,9 +217,16 @@ class TarSource(_Archive):
         path = _tar_path(self.path, member)
         if member.offset_data + member.size > size:
             raise DataError(f"{self.path} is cut short at member {member.name!r}")
-        if path is not None:
-            self.listing.add(path, member.size)
-            self._offsets.append(member.offset_data)
+        if path is None:
+            self._hide(member.name)
+            return
+        place = self._places.setdefault(path, len(self._offsets))
+        if place < len(self._offsets):
+            self.listing.remarks.append(_replaced(path))
+            self.listing.sizes[place], self._offsets[place] = member.size, member.offset_data
+            return
+        self.listing.add(path, member.size)
+        self._offsets.append(member.offset_data)
 
     def offset(self, entry: int) -> int:
         """Where the bytes of an entry begin in the file."""
@@ -221,6 +264,13 @@ def _check_end(path: Path, file: IO[bytes], offset: int) -> None:
         raise DataError(f"{path} is cut short: it has no end mark")
     if block.strip(b"\0"):
         raise DataError(f"{path} is damaged at byte {offset:,}: no header of a member")
+    while block and not block.strip(b"\0"):
+        block = file.read(BLOCKS)
+    at = block.find(b"ustar")
+    if block and at % tarfile.BLOCKSIZE == USTAR_AT and not block[: at - USTAR_AT].strip(b"\0"):
+        raise DataError(
+            f"{path} has further members behind its end mark (archives joined into one?): unpack it first, with tar -i"
+        )
 
 
 class _Guard:
@@ -236,27 +286,48 @@ class _Guard:
         return self._file.read(size)
 
 
-def open_source(path: str | Path) -> Source:
-    """The source at `path`, not yet scanned.
+def open_source(path: str | Path, leave: Path | None = None) -> Source:
+    """The source at `path`, not yet scanned. An archive is known by its content, whatever it is called. `leave`: a folder
+    that is no part of it.
 
     Errors: DataError: nothing there, or neither a folder nor a supported archive.
     """
     path = Path(path)
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, leave)
+    known = ", ".join(ARCHIVE_SUFFIXES)
     if not path.is_file():
-        raise DataError(f"{path} does not exist; give a folder or an archive ({', '.join(ARCHIVE_SUFFIXES)})")
-    name = path.name.lower()
-    if name.endswith(".zip"):
+        raise DataError(f"{path} does not exist; give a folder or an archive ({known})")
+    kind = _kind_of(path)
+    if kind == "zip":
         return ZipSource(path)
-    if name.endswith(".7z"):
-        from zssbir_cli.preparation.unpacked import SevenZipSource
-
-        return SevenZipSource(path)
-    if name.endswith(".tar"):
+    if kind == "tar":
         return TarSource(path)
-    if name.endswith(ARCHIVE_SUFFIXES):
-        from zssbir_cli.preparation.unpacked import CompressedTarSource
+    if kind in ("7z", "gz", "bz2", "xz"):
+        from zssbir_cli.preparation.unpacked import CompressedTarSource, SevenZipSource
 
-        return CompressedTarSource(path)
-    raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})")
+        return SevenZipSource(path) if kind == "7z" else CompressedTarSource(path, kind)
+    if kind:
+        raise DataError(f"{readable(str(path))} is a {kind} archive, which is not read here: unpack it first")
+    raise DataError(f"{readable(str(path))} is neither a folder nor an archive ({known})")
+
+
+_SIGNATURES = (
+    (b"PK\3\4", "zip"), (b"PK\5\6", "zip"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"\x1f\x8b", "gz"), (b"BZh", "bz2"),
+    (b"\xfd7zXZ\0", "xz"), (b"Rar!\x1a\7", "RAR"), (b"\x28\xb5\x2f\xfd", "Zstandard"),
+)  # fmt: skip
+_SUFFIXES = {"zip": "zip", "tar": "tar", "7z": "7z", "gz": "gz", "tgz": "gz", "bz2": "bz2", "tbz2": "bz2", "xz": "xz",
+             "txz": "xz", "rar": "RAR", "zst": "Zstandard"}  # fmt: skip
+
+
+def _kind_of(path: Path) -> str:
+    """What a file is by its first bytes, else by its name ("" = no archive)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(tarfile.BLOCKSIZE)
+    except OSError as error:
+        raise DataError(f"{readable(str(path))} cannot be read: {reason(error)}") from None
+    found = next((kind for signature, kind in _SIGNATURES if head.startswith(signature)), "")
+    if not found and head[USTAR_AT : USTAR_AT + 5] == b"ustar":
+        found = "tar"
+    return found or _SUFFIXES.get(path.name.lower().rpartition(".")[2], "")

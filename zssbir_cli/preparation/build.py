@@ -23,6 +23,7 @@ from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import Cleaned, clean
 from zssbir_cli.preparation.finished import alone, check_free, finished_set
 from zssbir_cli.preparation.forecast import foresee
+from zssbir_cli.preparation.ground import NOTE as GROUND_MADE
 from zssbir_cli.preparation.journal import REPORT_NAME, WORK, Journal, ShardRecord
 from zssbir_cli.preparation.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
 from zssbir_cli.preparation.masks import NOTE, Mask, fit_mask, told
@@ -32,6 +33,8 @@ from zssbir_cli.preparation.sources import UNREADABLE
 from zssbir_cli.progress import Progress, Say
 from zssbir_cli.types import Modality, Part
 
+MANY = 0.5
+"""Share of the sketches that is no longer taken for an exception."""
 COPY = "repeats an image that is already in the set"
 WORTH_SAYING = 5.0
 """Seconds: what is done sooner needs no forecast."""
@@ -253,7 +256,13 @@ def _finish(
         sources=tuple(s.info() for s in plan.sources),
         options={**plan.options, "plan": plan.key},
         skipped=sum(kind == "skipped" for kind, _, _ in notes),
-        warnings=(*plan.warnings, *_emptied(plan, out, shards), *told(notes), *repeats.warnings),
+        warnings=(
+            *plan.warnings,
+            *_emptied(plan, out, shards),
+            *_grounds(notes, shards),
+            *told(notes),
+            *repeats.warnings,
+        ),
         leaks=tuple(leaks),
         files_state=plan.state,
         files_content=Content(content % (1 << 256)).hex,
@@ -292,6 +301,18 @@ def _emptied(plan: PreparePlan, out: Path, shards: list[ShardInfo]) -> list[str]
             names = listed([plan.classes[label].name for label in lost])
             told.append(f"no {plural} are left of {counted(len(lost), 'class')}: {names}; see the report")
     return told
+
+
+def _grounds(notes: list[Note], shards: list[ShardInfo]) -> list[str]:
+    """A warning when most of the sketches were on no white paper: photos, perhaps, given as sketches."""
+    total = sum(s.count for s in shards if s.modality is Modality.SKETCH)
+    made = sum(kind == "changed" and GROUND_MADE in text for kind, _, text in notes)
+    if made <= MANY * total:
+        return []
+    return [
+        f"{made:,} of {counted(total, 'sketch')} were not on white paper and have been brought there: look at some with "
+        f"`zssbir info --sheet`, and whether sketch/ and photo/ are the right way round"
+    ]
 
 
 def _check_disk(plan: PreparePlan, out: Path) -> None:

@@ -165,7 +165,8 @@ def _drawn(raw: bytes, size: int | None) -> _Drawn:
         if _target(image.width, image.height, size) == image.size and is_plain(image, data):
             own = data[: _whole(data)]
             return _inked(*own_grey(own, image.mode), size, "" if len(own) == len(data) else TAIL_CUT, own)
-        return _inked(*grey(_loaded(image, data)), size, _what_is_odd(image), None)
+        note = _what_is_odd(image) if data is raw else "drawn from SVG"
+        return _inked(*grey(_loaded(image, data)), size, note, None)
 
 
 def _inked(pixels: UInt8, seen: str, size: int | None, note: str, own: bytes | None) -> _Drawn:

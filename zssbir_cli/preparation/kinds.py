@@ -18,6 +18,7 @@ _SIGNATURES = (
     rb"|\0\0\0\x0cj(?:P  |XL )\r\n\x87\n|\xff\x4f\xff\x51|\xff\x0a"
 )
 _PICTURE = re.compile(_SIGNATURES, re.DOTALL)
+_HTML = re.compile(rb"<(!doctype\s+)?html[\s>]", re.IGNORECASE)
 _SVG = re.compile(rb"<(\w+:)?svg[\s>]")
 
 
@@ -54,4 +55,10 @@ def is_svg(head: bytes) -> bool:
     if head[:2] == b"\x1f\x8b":
         return True
     start = head[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n")
-    return start.startswith(b"<") and _SVG.search(start) is not None
+    return start.startswith(b"<") and _SVG.search(start) is not None and not is_html(head)
+
+
+def is_html(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a web page, which servers send in place of a picture."""
+    start = head[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith(b"<") and _HTML.search(start) is not None

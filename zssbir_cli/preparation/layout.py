@@ -27,6 +27,18 @@ PLURAL = {Modality.SKETCH: "sketches", Modality.PHOTO: "photos"}
 _OTHER = {Modality.SKETCH: Modality.PHOTO, Modality.PHOTO: Modality.SKETCH}
 PART_OF_ROLE = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+OF_PROGRAMS = {
+    ".ipynb_checkpoints",
+    ".git",
+    ".cache",
+    ".thumbnails",
+    ".appledouble",
+    ".trashes",
+    "__macosx",
+    "@eadir",
+}
+"""Hidden folders that are nobody's class."""
+FEW_REMARKS = 3
 FOLDERS_ABOVE = 2
 """At most this many folders may lie above sketch/ and photo/."""
 
@@ -98,11 +110,33 @@ def find_images(sources: Sequence[Source]) -> ClassFiles:
     if not any(len(of) == 2 for of in files.entries.values()):
         raise DataError(_nothing_found(sources, files, passed))
     files.masks = masks.pair(_photos(files, sources))
-    files.left_out = [*passed.told(), *masks.left_out()]
+    files.left_out = [*passed.told(), *masks.left_out(), *passed_over(sources)]
     for modality in Modality:
         if lone := sorted(files.names[key] for key, of in files.entries.items() if [*of] == [modality]):
             files.lone[modality] = lone
     return files
+
+
+def passed_over(sources: Sequence[Source]) -> list[str]:
+    """A sentence for each kind of thing that lies in the sources and is not listed."""
+    hidden = sorted(
+        folder
+        for source in sources
+        for folder in source.listing.hidden
+        if _parent(folder) in MODALITY_OF_FOLDER and folder.rpartition("/")[2].lower() not in OF_PROGRAMS
+    )
+    told = [remark for source in sources for remark in source.listing.remarks]
+    if len(told) > FEW_REMARKS:
+        told = [*told[:FEW_REMARKS], f"{len(told) - FEW_REMARKS:,} more like these"]
+    if hidden:
+        told.append(
+            f"{counted(len(hidden), 'hidden folder')} in sketch/ or photo/ (first: {readable(hidden[0])})"
+        )
+    return told
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0].rpartition("/")[2].lower()
 
 
 def _photos(files: ClassFiles, sources: Sequence[Source]) -> Iterator[tuple[int, int, str]]:

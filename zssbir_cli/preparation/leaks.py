@@ -81,6 +81,12 @@ class StoredImages:
         twice = (self.label != self.label[self.first]) & (self.part == self.part[self.first])
         return [(int(self.first[i]), int(i)) for i in np.flatnonzero(twice)]
 
+    def copies(self) -> list[tuple[int, int]]:
+        """Pairs of equal images of one part and class."""
+        twice = (self.label == self.label[self.first]) & (self.part == self.part[self.first])
+        twice &= self.first != np.arange(len(self.first))
+        return [(int(self.first[i]), int(i)) for i in np.flatnonzero(twice)]
+
 
 def find_image_leaks(folder: Path, shards: Sequence[ShardInfo]) -> list[Leak]:
     """Images whose file is, byte for byte, both one to test, validate or hold out with and one that is not: a test
@@ -89,7 +95,7 @@ def find_image_leaks(folder: Path, shards: Sequence[ShardInfo]) -> list[Leak]:
 
 
 def find_repeats(folder: Path, shards: Sequence[ShardInfo], classes: Sequence[ClassInfo]) -> Repeats:
-    """Images in two classes, and sketches that are, byte for byte, photos."""
+    """Images in two classes or twice in one, and sketches that are, byte for byte, photos."""
     warnings: list[str] = []
     notes: list[Note] = []
     stored = {modality: StoredImages(folder, shards, modality) for modality in Modality}
@@ -105,6 +111,17 @@ def find_repeats(folder: Path, shards: Sequence[ShardInfo], classes: Sequence[Cl
         if len(set(names)) > FEW:
             warnings.append(f"{counted(len(pairs), 'image')} in two classes in all, listed in the report")
         notes += [("two classes", images.source(b), f"is also {images.source(a)}") for a, b in pairs]
+        if copies := images.copies():
+            first = f"{images.source(copies[0][1])} of {images.source(copies[0][0])}"
+            what, are = (
+                counted(len(copies), modality.name.lower()),
+                "is a copy" if len(copies) == 1 else "are copies",
+            )
+            warnings.append(
+                f"{what} {are}, byte for byte, of another one of {'its' if len(copies) == 1 else 'their'} class (first: "
+                f"{first}); --dedup leaves copies out"
+            )
+            notes += [("copy", images.source(b), f"is also {images.source(a)}") for a, b in copies]
     sketches, photos = stored[Modality.SKETCH], stored[Modality.PHOTO]
     same = np.flatnonzero(np.isin(sketches.keys, photos.keys))
     if len(same):

@@ -9,10 +9,10 @@ from functools import cache
 from importlib import import_module
 from threading import Lock
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from zssbir_cli.errors import DataError
-from zssbir_cli.preparation.kinds import is_svg
+from zssbir_cli.preparation.kinds import HEAD_BYTES, is_html, is_picture_head, is_svg
 from zssbir_cli.preparation.sources import MAX_FILE_BYTES
 from zssbir_cli.types import Modality
 
@@ -82,13 +82,19 @@ def _formats() -> tuple[str, ...]:
 def _unreadable(raw: bytes) -> str:
     """Why Pillow does not know a file."""
     brand = raw[8:12] if raw[4:8] == b"ftyp" else b""
-    if brand in (b"avif", b"avis"):
+    if brand in (b"avif", b"avis") and not features.check("avif"):
         return "AVIF is not read here: install Pillow 11.3 or later"
-    if brand in (b"mif1", b"msf1") or brand[:3] in (b"hei", b"hev"):
+    if (brand in (b"mif1", b"msf1") or brand[:3] in (b"hei", b"hev")) and "HEIF" not in formats():
         return "HEIC is not read here: pip install pillow-heif (the extra `heic`)"
     if raw[4:8] == b"JXL " or raw[:2] == b"\xff\x0a":
         return "JPEG XL is not read: convert it to JPEG or PNG"
-    return "not an image"
+    if is_picture_head(raw[:HEAD_BYTES]):
+        return "does not decode: cut short or damaged"
+    if is_html(raw[:HEAD_BYTES]):
+        return "not an image but a web page: download it again"
+    if raw.startswith(b"version https://git-lfs"):
+        return "not the image but what Git LFS keeps in its place: fetch it with `git lfs pull`"
+    return "not an image" if raw.strip(b"\0") else "not an image: nothing but zero bytes"
 
 
 def why(error: Exception, raw: bytes) -> str:

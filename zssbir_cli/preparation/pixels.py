@@ -4,10 +4,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from zssbir_cli.arrays import UInt8
+from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.colour import drawing_of
 
 ORIENTATION = 0x0112
-FULL_16_BIT = 65535.0
+WHITES = (1.0, 255.0, 4095.0, 65535.0)
 
 
 def orientation(image: Image.Image) -> int:
@@ -33,6 +34,8 @@ def rgb(image: Image.Image) -> Image.Image:
     image = _eight_bits(ImageOps.exif_transpose(image))
     if _has_alpha(image):
         rgba = image.convert("RGBA")
+        if rgba.getchannel("A").getbbox() is None:
+            raise DataError("blank: all of it is transparent")
         ground = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(ground, rgba).convert("RGB")
     return image.convert("RGB")
@@ -56,8 +59,9 @@ def _has_alpha(image: Image.Image) -> bool:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16- and 32-bit integer and floating-point pixels -> 8-bit grey; other images unchanged.
 
-    16-bit pixels are divided by 257 whatever they are. Wider ones have no agreed white: the smallest of 1 (floats),
-    255 and 65535 that holds them all, else their maximum.
+    The white of 16-bit pixels is 65535, unless none is brighter than 255 or 4095: then they are of 8 or 12 bits, as
+    cameras and scanners leave them. Wider ones have no agreed white: the smallest of 1 (floats), 255, 4095 and 65535
+    that holds them all, else their maximum.
     """
     if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
         return image
@@ -65,7 +69,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if not np.isfinite(values).all():
         raise ValueError("pixels that are not numbers")
     top = float(values.max(initial=0.0))
-    full = next((f for f in (1.0, 255.0, FULL_16_BIT) if top <= f and (f > 1 or image.mode == "F")), top)
-    if image.mode.startswith("I;16") or image.format == "PNG":
-        full = FULL_16_BIT
+    full = next((f for f in WHITES if top <= f and (f > 1 or image.mode == "F")), top)
     return Image.fromarray(np.clip(np.rint(values * (255.0 / full)), 0, 255).astype(np.uint8))

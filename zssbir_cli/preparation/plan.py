@@ -13,7 +13,7 @@ import numpy as np
 from zssbir_cli.arrays import Ints
 from zssbir_cli.data.manifest import ClassInfo, Leak, name_fault
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.names import file_part, readable
+from zssbir_cli.names import file_part, listed, readable
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.layout import PART_OF_ROLE, ClassFiles, find_images
 from zssbir_cli.preparation.roles import Unseen, assign_roles, read_unseen
@@ -139,6 +139,7 @@ def plan_own(
         choices.check_seed(bool(partly) or any(c.role is Role.VAL for c in classes))
     held = choices.holdout or 0
     items = to_items(files, sources, classes, holdout=held, subset=choices.subset, seed=choices.seed)
+    _check_holdout(items, classes, choices)
     number = sum(c.role is Role.UNSEEN for c in classes)
     drawn = f"-seed{choices.seed}" if unseen.draw else ""
     given = None if choices.unseen is None else readable(choices.unseen)
@@ -153,6 +154,18 @@ def plan_own(
         options=options,
         warnings=told,
     )
+
+
+def _check_holdout(items: Items, classes: Sequence[ClassInfo], choices: Choices) -> None:
+    """Raises UsageError when `--holdout` leaves a seen class without a sketch to train on."""
+    group = GROUP_OF[Part.TRAIN, Modality.SKETCH]
+    trained = {label for label, of in zip(items.label, items.group, strict=True) if of == group}
+    short = [c.name for c in classes if c.role is Role.SEEN and c.id not in trained]
+    if choices.holdout and short:
+        each = "" if choices.subset is None else f" (--per-class {choices.subset})"
+        raise UsageError(
+            f"--holdout {choices.holdout} leaves no sketch of {listed(short, 3)} to train on{each}; give less"
+        )
 
 
 def to_items(

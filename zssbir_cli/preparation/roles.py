@@ -67,7 +67,7 @@ def read_unseen(value: str | None, classes: Sequence[str]) -> Unseen:
     if not text.strip(", "):
         raise UsageError("--unseen is empty; give names, @FILE, a number, a fraction or all")
     if text.startswith("@") and text not in classes:
-        return _named(_names_in(Path(text[1:])), classes)
+        return _named(_names_in(Path(text[1:]), classes), classes)
     if text.startswith("n=") and text not in classes:
         return _drawn(text[2:], text, len(classes))
     meanings = _meanings(text, classes)
@@ -77,7 +77,7 @@ def read_unseen(value: str | None, classes: Sequence[str]) -> Unseen:
     if "number" in meanings:
         return _drawn(text, text, len(classes))
     if "file" in meanings:
-        return _named(_names_in(Path(text)), classes)
+        return _named(_names_in(Path(text), classes), classes)
     return _named([text] if "class" in meanings else _split(text), classes)
 
 
@@ -125,15 +125,19 @@ def _drawn(text: str, given: str, total: int) -> Unseen:
     )
 
 
-def _names_in(path: Path) -> list[str]:
-    """The names in a file, one a line; empty lines and those that begin with # are passed over."""
+def _names_in(path: Path, classes: Sequence[str]) -> list[str]:
+    """The names in a file, one a line; empty lines are passed over, and those that begin with # unless they are the name
+    of a class. UTF-8, or UTF-16 as some editors and shells of Windows write it."""
     try:
-        text = path.read_text("utf-8-sig", "surrogateescape")
+        raw = path.read_bytes()
+        utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+        text = raw.decode("utf-16" if utf16 else "utf-8-sig", "replace" if utf16 else "surrogateescape")
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--unseen @{readable(str(path))}: the file cannot be read: {reason(error)}"
         ) from None
-    names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line.strip() for line in text.splitlines()]
+    names = [line for line in lines if line and (not line.startswith("#") or readable(line) in classes)]
     if not names:
         raise UsageError(f"--unseen @{readable(str(path))}: the file holds no names")
     return names

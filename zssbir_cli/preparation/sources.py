@@ -8,6 +8,7 @@ import io
 import os
 from abc import ABC, abstractmethod
 from array import array
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,11 +37,14 @@ def packed(texts: Sequence[str]) -> tuple[bytearray, "array[int]"]:
 @dataclass
 class Listing:
     """The files of a source: relative paths with `/`, and sizes in bytes. `times`: what changes when a file is
-    written or replaced (mtime + ctime in ns; 0 in archives)."""
+    written or replaced (mtime + ctime in ns; 0 in archives). `remarks`: what is there and not listed, a sentence each;
+    `hidden`: folders that are not looked into because of their names."""
 
     paths: list[str] = field(default_factory=list)
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
     times: "array[int]" = field(default_factory=lambda: array("q"))
+    remarks: list[str] = field(default_factory=list)
+    hidden: set[str] = field(default_factory=set)
 
     def add(self, path: str, size: int, time: int = 0) -> None:
         """Append one file."""
@@ -96,34 +100,68 @@ class Source(ABC):
 
 
 class FolderSource(Source):
-    """A folder, listed recursively in sorted order. Links are followed, each real folder once."""
+    """A folder, listed recursively in sorted order, links to folders after all others. Links are followed, each real
+    folder once. `leave`: a folder in it that is none of its pictures (where the set is to go)."""
 
     kind = "folder"
 
+    def __init__(self, path: Path, leave: Path | None = None) -> None:
+        super().__init__(path)
+        self.leave = leave
+
     def scan(self) -> None:
         self.listing = Listing()
-        self._walk(self.path, "", set())
+        seen: dict[tuple[int, int], str] = {}
+        links: deque[tuple[Path, str]] = deque()
+        self._walk(self.path, "", seen, links)
+        while links:
+            self._walk(*links.popleft(), seen, links)
 
-    def _walk(self, folder: Path, prefix: str, seen: set[tuple[int, int]]) -> None:
+    def _walk(
+        self, folder: Path, prefix: str, seen: dict[tuple[int, int], str], links: deque[tuple[Path, str]]
+    ) -> None:
         try:
-            status = folder.stat()
-            key = (status.st_dev, status.st_ino)
+            key = _identity(folder)
             if key in seen:
+                same = readable(seen[key].rstrip("/")) or "the folder itself"
+                self.listing.remarks.append(f"the link {readable(prefix.rstrip('/'))}: it leads to {same}")
                 return
-            seen.add(key)
+            if self.leave is not None and self.leave.is_dir() and key == _identity(self.leave):
+                return
+            seen[key] = prefix
             with os.scandir(folder) as entries:
                 ordered = sorted(entries, key=lambda e: e.name)
             for entry in ordered:
-                if is_junk(entry.name):
-                    continue
-                if entry.is_dir():
-                    self._walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
-                elif entry.is_file():
-                    self.listing.add(prefix + entry.name, *_size_and_time(entry.stat()))
-                elif entry.is_symlink() and not Path(entry.path).exists():
-                    self.listing.add(prefix + entry.name, 0)  # a dead link: reading it says so
+                self._take(entry, prefix, seen, links)
         except OSError as error:
             raise DataError(f"{readable(str(folder))} cannot be read: {reason(error)}") from None
+
+    def _take(
+        self,
+        entry: "os.DirEntry[str]",
+        prefix: str,
+        seen: dict[tuple[int, int], str],
+        links: deque[tuple[Path, str]],
+    ) -> None:
+        """List a file, go down into a folder."""
+        path = prefix + entry.name
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself
+            is_folder = is_file = False
+        if is_junk(entry.name):
+            if is_folder:
+                self.listing.hidden.add(path)
+        elif is_folder and entry.is_symlink():
+            links.append((Path(entry.path), f"{path}/"))
+        elif is_folder:
+            self._walk(Path(entry.path), f"{path}/", seen, links)
+        elif is_file:
+            self.listing.add(path, *_size_and_time(entry.stat()))
+        elif entry.is_symlink() and not Path(entry.path).exists():
+            self.listing.add(path, 0)  # a dead link: reading it says so
+        else:
+            self.listing.remarks.append(f"{readable(path)}: no regular file")
 
     def read(self, entry: int) -> bytes:
         path = f"{self.path}/{self.listing.paths[entry]}"
@@ -137,6 +175,11 @@ class FolderSource(Source):
         for path, size in zip(self.listing.paths, self.listing.sizes, strict=True):
             digest.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _size_and_time(status: os.stat_result) -> tuple[int, int]:

@@ -20,10 +20,15 @@ from zssbir_cli.preparation.sources import MAX_FILE_BYTES, FolderSource
 
 SCRATCH = ".zssbir-unpacked-"
 BLOCK = 1 << 20
+OPENERS: dict[str, Callable[..., Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 
 
 class CompressedTarSource(TarSource):
     """A .tar.gz, .tar.bz2 or .tar.xz; only the plain .tar is written to the scratch folder, no member of it."""
+
+    def __init__(self, path: Path, packing: str) -> None:
+        super().__init__(path)
+        self._opener = OPENERS[packing]
 
     def scan(self) -> None:
         with _scratch_for(self.path, "compressed tar") as self._scratch:
@@ -32,14 +37,8 @@ class CompressedTarSource(TarSource):
             super().scan()
 
     def _decompress(self) -> None:
-        name = self.path.name.lower()
-        opener: Callable[..., Any] = lzma.open
-        if name.endswith("gz"):
-            opener = gzip.open
-        elif name.endswith("bz2"):
-            opener = bz2.open
         packed, unpacked = self.path.stat().st_size, 0
-        with opener(self.path, "rb") as source, self.file.open("wb") as target:
+        with self._opener(self.path, "rb") as source, self.file.open("wb") as target:
             while block := source.read(BLOCK):
                 unpacked += len(block)
                 check_bomb(self.path, packed, unpacked)

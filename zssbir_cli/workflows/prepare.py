@@ -130,9 +130,10 @@ def prepare_own(
             hint = suggestion(path.name, (*DATASETS, "demo")) or "; give a folder or an archive"
             raise DataError(f"{readable(str(path))} does not exist{hint}")
     name = name or default_name(paths[0])
-    with scanned(paths, say) as sources:
+    out = out or Path("data") / name
+    with scanned(paths, say, leave=out) as sources:
         plan = _plan_own(sources, name, choices, val)
-        return carry_out(plan, out or Path("data") / name, choices, say, progress)
+        return carry_out(plan, out, choices, say, progress)
 
 
 def _plan_own(
@@ -181,9 +182,10 @@ def prepare_benchmark(
     chosen = get_split(dataset, split)
     name = name or (dataset if chosen.name == DEFAULT_SPLIT[dataset] else chosen.name)
     listed = read_published(chosen, lists, choices)
-    with scanned(list(paths) or usual_places(dataset) or fetch(dataset, say), say) as sources:
+    out = out or Path("data") / name
+    with scanned(list(paths) or usual_places(dataset) or fetch(dataset, say), say, leave=out) as sources:
         plan = plan_benchmark(chosen, sources, listed, name, choices)
-        return carry_out(plan, out or Path("data") / name, choices, say, progress)
+        return carry_out(plan, out, choices, say, progress)
 
 
 def prepare_demo(
@@ -229,10 +231,10 @@ def prepare_demo(
 
 
 @contextmanager
-def scanned(paths: Sequence[Path], say: Say) -> Iterator[list[Source]]:
-    """The sources, open and listed."""
+def scanned(paths: Sequence[Path], say: Say, leave: Path | None = None) -> Iterator[list[Source]]:
+    """The sources, open and listed. `leave`: a folder that is no part of them."""
     with ExitStack() as stack:
-        sources = [stack.enter_context(closing(open_source(path))) for path in paths]
+        sources = [stack.enter_context(closing(open_source(path, leave))) for path in paths]
         for path, source in zip(paths, sources, strict=True):
             source.scan()
             size = sum(source.listing.sizes) / 1e6
