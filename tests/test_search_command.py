@@ -1,7 +1,9 @@
 """`zssbir search` with galleries of every kind."""
 
 import json
+import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +12,16 @@ import pytest
 from PIL import Image, ImageDraw
 from prepare_helpers import CLASSES, make_folder
 from retrieval_helpers import make_run
+from typer.testing import CliRunner
 
+from zssbir_cli.cli.app import app
 from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.workflows import search as workflow
 from zssbir_cli.workflows.embed import embed
 from zssbir_cli.workflows.load import load
 from zssbir_cli.workflows.prepare import prepare
+from zssbir_cli.workflows.search_pages import changed_photos
 
 
 def draw(path: Path, fill: int = 0) -> Path:
@@ -204,6 +209,27 @@ def test_nothing_above_the_least_score_is_said(tmp_path: Path, run: Path, folder
     assert none.note == f"nothing above 1 (the best photo has {scores[0]:.3f})"
     with pytest.raises(UsageError, match="--min-score 2"):
         workflow.search_sketches([sketch], folder, run=run, min_score=2)
+
+
+def test_a_photo_that_was_replaced_since_is_not_shown_for_the_one_that_was_embedded(
+    tmp_path: Path, run: Path, folder: Path
+) -> None:
+    made = embed(run, photos=folder, out=tmp_path / "g.h5")
+    assert made
+    os.utime(folder / "3.jpg", (1, 1))  # touched, its content is as it was
+    result = workflow.search_sketches([draw(tmp_path / "s.png")], tmp_path / "g.h5", run=run, k=6)
+    assert changed_photos(result) == []
+    shutil.copy2(folder / "0.jpg", folder / "1.jpg")
+    (folder / "2.jpg").unlink()
+    assert changed_photos(result) == ["1.jpg", "2.jpg"]
+    workflow.write_result(result, tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 1 + 4
+    shown = CliRunner().invoke(
+        app,
+        ["search", str(tmp_path / "s.png"), "--photos", str(tmp_path / "g.h5"), "--run", str(run), "-k", "6"],
+    )
+    assert "2 photos gone or changed since" in shown.stderr
+    assert "'1.jpg', '2.jpg'; run `zssbir embed --photos` again" in shown.stderr
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "ABSOLUTE"])

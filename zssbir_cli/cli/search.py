@@ -8,7 +8,7 @@ import typer
 from zssbir_cli.cli import options
 from zssbir_cli.cli.options import flag, option
 from zssbir_cli.errors import UsageError
-from zssbir_cli.names import table_address
+from zssbir_cli.names import counted, listed, table_address
 from zssbir_cli.types import FOUND_FILES
 
 if TYPE_CHECKING:
@@ -98,6 +98,11 @@ def _say(result: "SearchResult", gallery: Path) -> None:
     note(result.weights)
     if result.note:
         note(result.note)
+    if result.folder is None and (changed := _changed(result)):
+        text = (
+            f"{counted(len(changed), 'photo')} gone or changed since {gallery} was made: {listed(changed, 3)}"
+        )
+        note(f"{text}; run `zssbir embed --photos` again")
     if result.share is not None:
         note(
             f"approximate search found {result.share:.0%} of what exact search finds (tried with the first queries)"
@@ -105,6 +110,12 @@ def _say(result: "SearchResult", gallery: Path) -> None:
     for found in result.found:
         if found.note:
             note(f"{found.title}: {found.note}")
+
+
+def _changed(result: "SearchResult") -> list[str]:
+    from zssbir_cli.workflows.search_pages import changed_photos
+
+    return changed_photos(result)
 
 
 def _show_found(found: "Found", photos: int) -> None:

@@ -14,6 +14,7 @@ from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.embeddings import Embeddings
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.square import square_sketch
+from zssbir_cli.embedding.listing import file_content, stamps_of
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.inputs.folder import read_photo
@@ -52,17 +53,30 @@ def jpeg_of_gallery(
 
 
 def _image_of(gallery: Embeddings, row: int) -> Tensor | None:
-    """The image of a row [C, H, W]; None when it is not there any more or cannot be read."""
+    """The image of a row [C, H, W]; None when it is not there any more, is another now or cannot be read."""
     info, modality = gallery.info, Modality(int(gallery.modality[row]))
     try:
         if info.part and info.data_identity:
             images = _prepared_images(info.data_root, info.data_identity, Part(info.part), modality)
             if images is not None:
                 return load_image(images, row - int(gallery.rows_of(modality)[0]))
-        file = gallery.file_of(row)
-        return None if file is None else read_photo(file)
+        return read_photo(file) if (file := file_as_embedded(gallery, row)) else None
     except (DataError, OSError, IndexError):
         return None
+
+
+def file_as_embedded(gallery: Embeddings, row: int) -> Path | None:
+    """The file of a folder's photo; None when it is not there any more, or not the one that was embedded: told by size
+    and times, in doubt by its content."""
+    file, stamps = gallery.file_of(row), gallery.stamps
+    if file is None or not file.is_file():
+        return None
+    if stamps is None:
+        return file
+    found = file.stat()
+    if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == tuple(stamps_of(stamps)[row].tolist()):
+        return file
+    return file if file_content(file) == stamps.content[row].tobytes() else None
 
 
 @lru_cache(8)

@@ -77,3 +77,12 @@ def _about(result: "SearchResult") -> str:
     info, how = result.gallery.info, "exact" if result.share is None else "approximate"
     name = info.data_name or PurePath(info.data_root).name or "?"
     return f"{result.photos:,} photos of {name}; {result.weights}; {how} search; scores are cosines"
+
+
+def changed_photos(result: "SearchResult") -> list[str]:
+    """Photos of a folder's embeddings file that were found and are not there any more, or are others now."""
+    stored = result.gallery
+    if stored.stamps is None or not Path(stored.info.data_root).is_dir():
+        return []
+    rows = sorted({hit.row for found in result.found for hit in found.hits})
+    return [stored.sources[row] for row in rows if pictures.file_as_embedded(stored, row) is None]
