@@ -285,7 +285,7 @@ def test_report_is_one_self_contained_page_with_escaped_names(tmp_path: Path) ->
     found = measure(file_inputs(write_npz(tmp_path / "a.npz", **arrays)), k=[5], device="cpu")
     page = write_report(found, tmp_path / "r").read_text()
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [
-        "classes.png", "confusion.png", "map.png", "precision_recall.png", "report.html", "report.md",
+        "classes.svg", "confusion.svg", "map.svg", "precision_recall.svg", "report.html", "report.md",
     ]  # fmt: skip
     assert "<b>cup" not in page
     assert "<script" not in page

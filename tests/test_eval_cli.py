@@ -37,7 +37,7 @@ def test_eval_alone_takes_the_latest_run_and_writes_all_its_files(tmp_path: Path
     assert "39 queries, gallery of 52" in result.stdout
     assert "mAP@all" in result.stdout
     assert sorted(str(p.relative_to(run / "eval")) for p in (run / "eval").rglob("*") if p.is_file()) == [
-        "zs.json", "zs.queries.npz", "zs/classes.png", "zs/confusion.png", "zs/map.png", "zs/precision_recall.png",
+        "zs.json", "zs.queries.npz", "zs/classes.svg", "zs/confusion.svg", "zs/map.svg", "zs/precision_recall.svg",
         "zs/report.html", "zs/report.md",
     ]  # fmt: skip
     saved = json.loads((run / "eval" / "zs.json").read_text())

@@ -13,7 +13,6 @@ from zssbir_cli.viz.canvas import HIT, MISS, to_image
 from zssbir_cli.viz.curves import Level, _lines, _telling, save_curves
 from zssbir_cli.viz.fonts import drawable, fitted, shortened, text_width, wrapped
 from zssbir_cli.viz.page import Table, link, render
-from zssbir_cli.viz.report_figures import class_bars, confusion_matrix, embedding_map, to_svg
 from zssbir_cli.viz.sheet import Row, Tile, save_sheet
 
 PHOTO = np.full((40, 60, 3), 90, np.uint8)
@@ -133,20 +132,6 @@ def test_bad_pictures_and_places_are_errors(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         sheet(tmp_path / "file" / "g.png", Row([[Tile(PHOTO)]]))
-
-
-def test_figures_take_any_name() -> None:
-    n = len(HOSTILE)
-    half = np.full(n, 0.5)
-    points = np.random.default_rng(0).random((n, 2))
-    for figure in (
-        class_bars(HOSTILE, half, half, "P@10"),
-        confusion_matrix(HOSTILE, np.eye(n), 10),
-        embedding_map(points, np.arange(n), np.zeros(n, bool), HOSTILE),
-    ):
-        text = to_svg(figure, "f")
-        assert "<script" not in text
-        assert "\udcff" not in text
 
 
 def test_curves_have_a_panel_for_what_there_is(tmp_path: Path) -> None:

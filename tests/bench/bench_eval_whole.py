@@ -34,7 +34,7 @@ from zssbir_cli.workflows.prepare import prepare
 
 INSIDE = (
     (measuring, "evaluate"), (measuring, "intervals"), (measuring, "duplicates"), (report, "_figures"), (report, "_confusion"),
-    (report, "_map"), (report, "_extremes"), (report, "write_page"), (report.figures, "save_figure"), (report.figures, "to_svg"),
+    (report, "_map"), (report, "_extremes"), (report, "write_page"),
 )  # fmt: skip
 """Functions that are timed where they are called; some are inside others."""
 

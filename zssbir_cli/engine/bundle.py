@@ -18,7 +18,7 @@ SUFFIX = ".zip"
 MODEL, META = "model.safetensors", "meta.json"
 BEST = "checkpoints/best"
 PLAIN = ("recipe.yaml", "run.json", "metrics.jsonl")
-REPORTS = (".json", ".npz", ".html", ".md", ".png")
+REPORTS = (".json", ".npz", ".html", ".md", ".svg", ".png")
 MOST_FILES = 2000
 GROWTH, ALLOWANCE = 20, 16 << 20
 """A bundle may unpack to so many times its size, and so many bytes more."""

@@ -23,10 +23,9 @@ from zssbir_cli.viz.masks import kept_patches
 from zssbir_cli.viz.page import THUMB, square
 
 
-def from_prepared(prepared: PreparedSet, place: tuple[Part, Modality, int]) -> UInt8:
+def of_set(images: ImageSet, number: int) -> UInt8:
     """A stored image as a square thumbnail [side, side, 3]; a sketch cropped to its ink."""
-    part, modality, number = place
-    return thumbnail(load_image(prepared.images(part, modality), number), modality)
+    return thumbnail(load_image(images, number), images.modality)
 
 
 def of_gallery(gallery: Embeddings, rows: Sequence[int]) -> list[UInt8 | None]:

@@ -1,29 +1,33 @@
-"""The report of an evaluation: a self-contained HTML page, Markdown, and the figures as PNG."""
+"""The report of an evaluation: a self-contained HTML page, Markdown, and the figures as SVG."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure as Drawing
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Ints, UInt8
+from zssbir_cli.data.prepared import ImageSet
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.evaluation.measure import Evaluation, Inputs, comparable, context, groups_of, table_of
 from zssbir_cli.evaluation.results import markdown
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.retrieval.projection import confusion, pca
-from zssbir_cli.retrieval.search import Neighbours, search
+from zssbir_cli.retrieval.ranking import as_tensor
+from zssbir_cli.retrieval.search import search
 from zssbir_cli.viz import report_figures as figures
-from zssbir_cli.viz.fonts import drawable
+from zssbir_cli.viz.drawing import Drawing
 from zssbir_cli.viz.page import Figure, Table, write_page
 from zssbir_cli.viz.sheet import Mark, Tile
 
 SAMPLE = 256
 """Queries that the confusion matrix looks at (all, if there are fewer)."""
+BLOCK = 1 << 23
+"""Scores that are looked at together."""
 MAP_CLASSES, MAP_SKETCHES, MAP_PHOTOS = 20, 15, 25
 """Classes of the map, and sketches and photos of each."""
 SHOWN = 5
@@ -72,20 +76,21 @@ def _measures(evaluation: Evaluation) -> Table:
 
 
 def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[str, Figure]:
-    """Draw all figures: PNG files in `folder`, and for the page."""
+    """Draw all figures: SVG files in `folder`, and for the page."""
     metrics = evaluation.metrics
     counted = np.unique(metrics.query_labels[metrics.counted])
-    names = [_shown(evaluation, c) for c in counted]
+    names = [_name(evaluation, c) for c in counted]
     k = metrics.k[0]
-    ap, at_k = (np.array([metrics.per_class(n)[int(c)] for c in counted]) for n in ("mAP@all", f"P@{k}"))
+    of_class = [metrics.per_class(name) for name in ("mAP@all", f"P@{k}")]
+    ap, at_k = (np.array([values[c] for c in counted.tolist()]) for values in of_class)
     curves = np.stack([metrics.select(metrics.query_labels == c).mean_curve() for c in counted])
     chance = float(metrics.relevant[metrics.counted].mean()) / metrics.gallery
     out: dict[str, Figure] = {}
 
     def add(name: str, drawing: Drawing, alt: str, caption: str, wide: bool = False) -> None:
-        figures.lay_out(drawing)
-        figures.save_figure(drawing, folder / f"{name}.png")
-        out[name] = Figure(figures.to_svg(drawing, name), alt, caption, wide)
+        document = drawing.svg()
+        files.write_text(folder / f"{name}.svg", document)
+        out[name] = Figure(document, alt, caption, wide)
 
     add("classes", figures.class_bars(names, ap, at_k, f"P@{k}"),
         f"mean AP of {len(names)} classes as bars", "Per class; the dashed line is the mean over classes.")  # fmt: skip
@@ -107,7 +112,7 @@ def _confusion(evaluation: Evaluation, progress: Progress) -> tuple[Drawing, str
     everything, place = np.unique(np.append(found.ravel(), metrics.query_labels[sample]), return_inverse=True)
     cut = found.size
     shares = confusion(place[:cut].reshape(found.shape), place[cut:], len(everything))
-    drawing = figures.confusion_matrix([_shown(evaluation, c) for c in everything], shares, depth)
+    drawing = figures.confusion_matrix([_name(evaluation, c) for c in everything], shares, depth)
     caption = f"Classes of the first {depth} photos, from {len(sample):,} queries."
     return drawing, caption, len(everything) > WIDE
 
@@ -118,23 +123,14 @@ def _name(evaluation: Evaluation, label: int) -> str:
     return "(no label)" if label < 0 else classes[label] if label < len(classes) else str(label)
 
 
-def _shown(evaluation: Evaluation, label: int) -> str:
-    """The name for a figure: `class 7` where no font here has its script."""
-    return drawable(_name(evaluation, label), f"class {label}")
-
-
 def _nearest(evaluation: Evaluation, queries: Ints, k: int, progress: Progress) -> Ints:
     """The first k photos of some queries, to within rounding, in any order; int64 [Q, k]."""
     rows, gallery, parts = _query_rows(evaluation, queries), torch.from_numpy(_unit_gallery(evaluation)), []
-    for a in range(0, len(rows), 64):
-        parts.append((rows[a : a + 64] @ gallery.T).topk(k, sorted=False).indices.numpy())
-        progress("first photos of the queries", min(a + 64, len(rows)), len(rows))
+    step = max(16, BLOCK // len(gallery))
+    for a in range(0, len(rows), step):
+        parts.append((rows[a : a + step] @ gallery.T).topk(k, sorted=False).indices.numpy())
+        progress("first photos of the queries", min(a + step, len(rows)), len(rows))
     return np.concatenate(parts)
-
-
-def _top(evaluation: Evaluation, queries: Ints, k: int) -> Neighbours:
-    """The first k photos of some queries."""
-    return search(_query_rows(evaluation, queries), _unit_gallery(evaluation), k)
 
 
 def _query_rows(evaluation: Evaluation, queries: Ints) -> torch.Tensor:
@@ -142,9 +138,12 @@ def _query_rows(evaluation: Evaluation, queries: Ints) -> torch.Tensor:
 
 
 def _unit_gallery(evaluation: Evaluation) -> npt.NDArray[np.float32]:
-    """Unit rows, so that inner products order by cosine."""
+    """Rows of unit length to within rounding (as embeddings files hold them), so that inner products order by cosine."""
     rows = np.asarray(evaluation.inputs.gallery.rows, np.float32)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+    length = torch.linalg.vector_norm(as_tensor(rows), dim=1).numpy()
+    if np.abs(length - 1).max() < 1e-5:
+        return rows
+    return np.asarray(rows / length[:, None], np.float32)
 
 
 def _extremes(evaluation: Evaluation) -> list[dict[str, object]]:
@@ -152,11 +151,10 @@ def _extremes(evaluation: Evaluation) -> list[dict[str, object]]:
     metrics = evaluation.metrics
     ap = metrics.per_query("mAP@all")
     order = np.flatnonzero(metrics.counted)[np.argsort(ap[metrics.counted], kind="stable")]
-    ends = {"Best": order[::-1], "Worst": order}
-    return [
-        {"heading": heading, "strips": strips(evaluation, _of_different_classes(end, metrics.query_labels))}
-        for heading, end in ends.items()
-    ]
+    best, worst = (_of_different_classes(end, metrics.query_labels) for end in (order[::-1], order))
+    shown = strips(evaluation, [*best, *worst])
+    parts = ("Best", shown[: len(best)]), ("Worst", shown[len(best) :])
+    return [{"heading": heading, "strips": part} for heading, part in parts]
 
 
 @dataclass(frozen=True)
@@ -171,15 +169,18 @@ def strips(evaluation: Evaluation, queries: Sequence[int], k: int = 10) -> list[
     """Some queries of a prepared set with their first `k` photos; marks say which are of the query's class."""
     inputs = evaluation.inputs
     assert inputs.prepared is not None
-    ap, top, found = evaluation.metrics.per_query("mAP@all"), _top(evaluation, np.array(queries), k), []
+    images = cache(inputs.prepared.images)  # each shard's index is read once, not for every picture
+    ap, found = evaluation.metrics.per_query("mAP@all"), []
+    top = search(_query_rows(evaluation, np.array(queries)), _unit_gallery(evaluation), k)
     for query, rows, scores in zip(queries, top.rows.tolist(), top.scores.tolist(), strict=True):
         wanted, results = int(inputs.query.labels[query]), []
         for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1):
             label = int(inputs.gallery.labels[row])
             mark: Mark = "hit" if label == wanted else "miss"
             name = _name(evaluation, label).replace("_", " ")
-            results.append(Tile(_photo(inputs, row), name, f"{score:.3f}", rank, mark))
-        sketch = pictures.from_prepared(inputs.prepared, inputs.query.pictures[query])
+            results.append(Tile(_photo(inputs, row, images), name, f"{score:.3f}", rank, mark))
+        *where, number = inputs.query.pictures[query]
+        sketch = pictures.of_set(images(*where), number)
         name = _name(evaluation, wanted).replace("_", " ")
         found.append(Strip(Tile(sketch, name, f"AP {100 * ap[query]:.1f}", mark="query"), results))
     return found
@@ -195,12 +196,12 @@ def _of_different_classes(order: Ints, labels: Ints) -> list[int]:
     return list(taken.values())
 
 
-def _photo(inputs: Inputs, row: int) -> UInt8 | None:
+def _photo(inputs: Inputs, row: int, images: Callable[..., ImageSet]) -> UInt8 | None:
     """The picture of a photo of the gallery; None when it is not there any more."""
     own = len(inputs.gallery.pictures)
     if row < own or inputs.extra is None:
-        assert inputs.prepared is not None
-        return pictures.from_prepared(inputs.prepared, inputs.gallery.pictures[row])
+        *where, number = inputs.gallery.pictures[row]
+        return pictures.of_set(images(*where), number)
     return pictures.of_gallery(inputs.extra.stored, [int(inputs.extra.index[row - own])])[0]
 
 
@@ -217,7 +218,7 @@ def _map(evaluation: Evaluation) -> tuple[Drawing, str]:
             rows.append(taken / np.linalg.norm(taken, axis=1, keepdims=True))
             labels += [i] * len(index)
             kinds += [sketch] * len(index)
-    names = [_shown(evaluation, c) for c in shown]
+    names = [_name(evaluation, c) for c in shown]
     points, share = pca(np.concatenate(rows))
     drawing = figures.embedding_map(points, np.array(labels), np.array(kinds), names)
     what = (

@@ -9,6 +9,13 @@ from zssbir_cli.errors import UsageError
 from zssbir_cli.viz.canvas import save_image
 
 COLOURS = ("#0b6e99", "#d9480f", "#2b8a3e", "#862e9c", "#a07800", "#c2255c", "#495057", "#0ca678")
+INK, SOFT, RULE = "#1c2330", "#5d6778", "#dde2ea"
+LOOK: dict[Any, Any] = {
+    "font.size": 9, "text.color": INK, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": RULE, "grid.linewidth": 0.7,
+    "xtick.color": SOFT, "ytick.color": SOFT, "legend.frameon": False, "text.parse_math": False,
+}  # fmt: skip
+"""Matplotlib's settings. `text.parse_math`: a run may be called `$x_{$`."""
 STYLES = ("-", "--", ":", "-.")
 """Colours, then the same colours in other strokes: 32 lines that differ."""
 SAME = 1e-9
@@ -59,15 +66,15 @@ def save_curves(
     ]
     if not panels:
         raise UsageError("no losses or validation values to draw: the run has logged no step yet")
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
 
     from zssbir_cli.viz.fonts import drawable, families
-    from zssbir_cli.viz.report_figures import style
 
     title = drawable(title)
-    with style(**{"font.family": families([title])}):
+    with rc_context(LOOK | {"font.family": families([title])}):
         figure = Figure(figsize=(9.2, 1.0 + 2.7 * len(panels)), dpi=110, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]

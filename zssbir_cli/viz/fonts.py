@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
@@ -179,9 +180,17 @@ def _characters(path: str) -> frozenset[int]:
 
 @lru_cache
 def _dejavu(bold: bool) -> str:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    found = find_spec("matplotlib")
+    assert found is not None
+    assert found.origin is not None
+    file = (
+        Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / name
+    )  # without importing it, a tenth of a second
+    if file.is_file():
+        return str(file)
     import matplotlib
 
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name)
 
 
