@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from zssbir_cli.viz.drawing import Drawing, label_width, shortened
+from zssbir_cli.viz.drawing import Drawing, label_text, label_width
 from zssbir_cli.viz.report_figures import class_bars, confusion_matrix, embedding_map, precision_recall
 
 HOSTILE = [
@@ -67,7 +67,7 @@ def test_no_label_is_cut_off_whatever_the_names(kind: str) -> None:
 
 
 def test_names_are_texts_and_no_markup() -> None:
-    shown = [shortened(name, 500, 11) for name in HOSTILE]
+    shown = [label_text(name, 500, 11) for name in HOSTILE]
     assert shown == [
         "$x_{$",
         "<script>alert(1)</script>",
@@ -85,10 +85,10 @@ def test_names_are_texts_and_no_markup() -> None:
 
 
 def test_a_name_is_cut_where_there_is_no_room_and_not_before() -> None:
-    assert shortened("hot_air.png", label_width("hot_air.png", 11), 11) == "hot_air.png"
-    cut = shortened("W" * 60, 100, 11)
+    assert label_text("hot_air.png", label_width("hot_air.png", 11), 11) == "hot_air.png"
+    cut = label_text("W" * 60, 100, 11)
     assert label_width(cut, 11) <= 100 < label_width("W" + cut, 11)
-    assert re.fullmatch("W+…", cut)
+    assert re.fullmatch("W+…W+", cut)
     assert label_width("写真", 10) >= 20
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from zssbir_cli.files import printable
-from zssbir_cli.viz.fonts import font
+from zssbir_cli.viz.fonts import font, shortened
 
 INK, SOFT, RULE, PAPER, BLUE, ORANGE = "#1c2330", "#5d6778", "#dde2ea", "#ffffff", "#2b5fb3", "#e07b20"
 SIZE, SMALL = 12, 11
@@ -98,20 +98,13 @@ def widest(texts: Sequence[str], size: int) -> float:
     return max((label_width(text, size) for text in texts), default=0.0)
 
 
-def shortened(text: str, room: float, size: int) -> str:
-    """Any text as one that can stand in a document, cut with an ellipsis where it is wider than `room` pixels."""
+def label_text(text: str, room: float, size: int) -> str:
+    """Any text as one that can stand in a document, without its middle where it is wider than `room` pixels."""
     clean = "".join(
         " " if unicodedata.category(c) == "Cc" or c in "\ufffe\uffff" else c for c in printable(text)
     )
     clean = unicodedata.normalize("NFC", " ".join(clean.split()))
-    if label_width(clean, size) <= room:
-        return clean
-    kept = clean[:200]
-    while kept and (
-        label_width(kept + "…", size) > room or unicodedata.category(clean[len(kept)]).startswith("M")
-    ):
-        kept = kept[:-1]
-    return kept.rstrip() + "…"
+    return shortened(clean, lambda part: label_width(part, size) <= room)
 
 
 def _number(value: float) -> str:

@@ -17,7 +17,7 @@ from zssbir_cli.viz.drawing import (
     SMALL,
     SOFT,
     Drawing,
-    shortened,
+    label_text,
     widest,
 )
 from zssbir_cli.viz.plot import KEY, ROW, LegendEntry, Plot
@@ -36,7 +36,7 @@ _PALE = ("#aec7e8", "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b
 def class_bars(names: Sequence[str], ap: Floats, precision: Floats, label: str) -> Drawing:
     """Mean AP of each class as bars, its `label` (P@k) as dots, best class on top. float64 [C]."""
     order = np.argsort(-ap, kind="stable")
-    shown = [shortened(names[i], LONGEST_NAME, SMALL) for i in order]
+    shown = [label_text(names[i], LONGEST_NAME, SMALL) for i in order]
     left, top, row = MARGIN + widest(shown, SMALL) + 7, 34, 22
     width = max(260, 560 - left - 20)
     drawing = Drawing(left + width + 20, top + row * len(names) + 44)
@@ -85,7 +85,7 @@ def precision_recall(recall: Floats, mean: Floats, by_class: Floats, chance: flo
 def confusion_matrix(names: Sequence[str], shares: Floats, k: int) -> Drawing:
     """Which classes of photos (columns) the sketches of each class (rows) find first; shares [C, C]."""
     count, size = len(names), SMALL if len(names) <= 30 else 9
-    shown = [shortened(name, LONGEST_NAME, size) for name in names]
+    shown = [label_text(name, LONGEST_NAME, size) for name in names]
     title = f"% of the first {k} photos"
     cell = max(17, round(max(180, widest([title], SMALL)) / count))
     side, room = cell * count, round(widest(shown, size)) + 6
@@ -120,7 +120,7 @@ def embedding_map(
     points: Floats, labels: npt.NDArray[np.integer], sketch: npt.NDArray[np.bool_], names: Sequence[str]
 ) -> Drawing:
     """A map [N, 2] of sketches (triangles) and photos (dots), a colour per class; labels index `names`."""
-    shown = [shortened(name, LONGEST_NAME, SMALL) for name in names]
+    shown = [label_text(name, LONGEST_NAME, SMALL) for name in names]
     colours = (
         _PALETTE
         if len(names) <= len(_PALETTE)
