@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ pytest.importorskip("httpx")
 from puxim_helpers import PUXIM, masked_gallery
 from starlette.testclient import TestClient
 
+from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.masks import masks_of_gallery
+from zssbir_cli.methods.puxim.method import Puxim
 from zssbir_cli.types import Part
 from zssbir_cli.web.live import LiveGallery, Query
 from zssbir_cli.web.server import build_app
@@ -119,6 +123,28 @@ def test_a_mask_fades_the_patches_that_the_run_drops(masked: LiveGallery) -> Non
             assert client.get(f"/photo/{number}?size=64").content != answer.content
         assert client.get("/photo/0/mask?size=5000").status_code == 400
         assert client.get(f"/photo/{masked.photos}/mask").status_code == 404
+
+
+def test_masks_share_the_network_and_keep_its_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[int] = []
+    load = RunWeights.load
+    monkeypatch.setattr(RunWeights, "load", lambda *a: loaded.append(1) or load(*a))
+    gallery = masked_gallery(tmp_path)
+    gallery.embedder.method  # noqa: B018 (loads it)
+    loaded.clear()
+    found = masks_of_gallery(gallery)
+    assert found is not None
+    assert found.grid == (2, 2)
+    assert not loaded
+    gallery.embedder.keep_ready()
+    later = replace(gallery, embedder=Embedder(gallery.embedder.weights, gallery.embedder.device))
+    assert not isinstance(later.embedder.method, Puxim)  # a ready network has no tokens
+    again = masks_of_gallery(later)
+    assert again is not None
+    assert again.grid == (2, 2)
+    assert len(loaded) == 1
+    assert masks_of_gallery(later, again) is not None
+    assert len(loaded) == 1
 
 
 def test_without_stored_masks_there_is_none(client: TestClient) -> None:

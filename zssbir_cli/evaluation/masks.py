@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from zssbir_cli.data.scores import Scores, read_scores
+from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.gallery import Gallery
-from zssbir_cli.embedding.weights import RunWeights, Weights
+from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.errors import DataError
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.losses import keep_mask, to_grid
@@ -35,9 +36,9 @@ class GalleryMasks:
         return np.asarray(kept[0].view(self.grid).numpy())
 
 
-def masks_of_gallery(gallery: Gallery) -> GalleryMasks | None:
+def masks_of_gallery(gallery: Gallery, before: GalleryMasks | None = None) -> GalleryMasks | None:
     """The masks that a PuXIM run was trained with; for other weights those that lie beside the shards, made as PuXIM's
-    defaults say.
+    defaults say. `before`: those of the gallery before it was renewed.
 
     None where none are stored: for anything but all training photos of a prepared set, and for a run without fixed masks.
     """
@@ -57,13 +58,19 @@ def masks_of_gallery(gallery: Gallery) -> GalleryMasks | None:
         scores = stored_scores(options, Path(info.data_root), info.data_identity, count)
     if scores is None:
         return None
-    return GalleryMasks(scores, config, _grid(weights) if config is own else scores.grid)
+    if config is not own:
+        return GalleryMasks(scores, config, scores.grid)
+    return GalleryMasks(scores, config, before.grid if before else _grid(gallery.embedder))
 
 
 @torch.inference_mode()
-def _grid(weights: Weights) -> tuple[int, int]:
+def _grid(embedder: Embedder) -> tuple[int, int]:
     """Rows and columns of the tokens of a PuXIM run's encoder. Errors: CheckpointError."""
-    method, side = weights.load(torch.device("cpu")), weights.data.size
-    assert isinstance(method, Puxim)
-    features: Features = method.encoder(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+    method, side = embedder.method, embedder.size
+    if not isinstance(method, Puxim):  # the network of an earlier search, which gives vectors alone
+        method = embedder.weights.load(embedder.device)
+        assert isinstance(method, Puxim)
+    features: Features = method.encoder(
+        torch.zeros(1, 3, side, side, dtype=torch.uint8, device=embedder.device)
+    )
     return features.grid

@@ -166,7 +166,9 @@ class LiveGallery:
             if not self._gallery.embedder.accepts(found.info):
                 raise DataError("made with other weights or another preprocessing; restart to use it")
             renewed = replace(self._gallery, stored=found)
-            masks = masks_of_gallery(renewed)  # takes time: the old gallery and its masks serve meanwhile
+            masks = masks_of_gallery(
+                renewed, self.masks
+            )  # takes time: the old gallery and its masks serve meanwhile
             self.masks, self.photos, self._gallery, self.problem = masks, len(renewed.rows), renewed, ""
             self.version += 1
         except Exception as error:  # the old one serves on
