@@ -93,6 +93,22 @@ def test_any_changes_leave_what_embedding_from_scratch_does(
         assert found[0] == found[1]
 
 
+def test_a_file_says_where_its_photos_are_after_the_folder_was_moved(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    embedder = Embedder(RunWeights(make_run(tmp_path / "run", tiny_recipe)), CPU, workers=0)
+    gallery, rng = tmp_path / "g.h5", np.random.default_rng(0)
+    for i in range(3):
+        picture(tmp_path / "before" / f"{i}.jpg", rng)
+    follow_folder(embedder, tmp_path / "before", gallery)
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert follow_folder(embedder, tmp_path / "after", gallery).kept == 3
+    assert read_embeddings(gallery).file_of(0) == tmp_path / "after" / "0.jpg"
+    written = gallery.stat().st_mtime_ns
+    follow_folder(embedder, tmp_path / "after", gallery)
+    assert gallery.stat().st_mtime_ns == written
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     source=st.lists(st.one_of(st.just(-1), st.integers(0, 29)), min_size=1, max_size=40),

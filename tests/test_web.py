@@ -20,12 +20,13 @@ pytest.importorskip("httpx")
 from puxim_helpers import PUXIM, masked_gallery
 from starlette.testclient import TestClient
 
+from zssbir_cli.data.embeddings import write_embeddings
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.masks import masks_of_gallery
 from zssbir_cli.methods.puxim.method import Puxim
-from zssbir_cli.types import Part
+from zssbir_cli.types import Modality, Part
 from zssbir_cli.web.live import LiveGallery, Query
 from zssbir_cli.web.server import build_app
 
@@ -287,6 +288,41 @@ def test_a_renewed_gallery_is_used_without_a_restart(
         assert client.post("/search", files={"image": star()}).status_code == 200
     assert live.stored is not before
     assert live.problem == ""
+
+
+def test_photos_keep_their_ids_when_the_gallery_is_renewed(
+    live: LiveGallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A page that shows an earlier answer gets the photos that it asks for, not others that lie in their place now."""
+    from zssbir_cli.web import live as module
+
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    old = live.stored
+    path = tmp_path / "own.h5"
+    object.__setattr__(old, "path", path)  # renewed beside the shared one
+    with TestClient(build_app(live, k=50)) as client:
+
+        def renew(rows: list[int], names: list[str]) -> dict[str, int]:
+            label, kind = np.full(len(rows), -1), np.full(len(rows), int(Modality.PHOTO))
+            write_embeddings(path, np.array(old.embedding)[rows], label, kind, names, old.info)
+            hits = client.post("/search", files={"image": star()}).json()["hits"]
+            assert live.problem == ""
+            assert sorted(h["source"] for h in hits) == sorted(names)
+            return {h["source"]: h["id"] for h in hits}
+
+        first = {name: i for i, name in enumerate(old.sources)}
+        picture = client.get("/photo/3").content
+        names = [name for name in old.sources if name != old.sources[5]]
+        second = renew([0, *(first[n] for n in names)], ["a/0 new.jpg", *names])
+        assert second == {n: first[n] for n in names} | {"a/0 new.jpg": 12}
+        assert client.get("/photo/3").content == picture
+        assert client.get("/photo/5").status_code == 404
+        assert client.post("/search", json={"like": 5}).status_code == 404
+        assert client.post("/search", json={"like": 13}).status_code == 400
+        like = client.post("/search", json={"like": 12, "k": 1}).json()["hits"]
+        assert [(h["source"], h["id"]) for h in like] == [(old.sources[0], 0)]
+        third = renew([0, 5], [old.sources[0], old.sources[5]])
+        assert third == {old.sources[0]: 0, old.sources[5]: 13}  # 5 was gone, and is not what it was
 
 
 def test_a_wrong_query_is_no_fault_of_those_that_wait_beside_it(live: LiveGallery) -> None:

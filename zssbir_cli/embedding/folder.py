@@ -252,7 +252,9 @@ class _Job:
         """Write the file anew, unless it is up to date: kept rows come from the old file, new ones from the stage."""
         plan, old = self.plan, self.old
         retyped = old is not None and (old.embedding.dtype == np.float16) != self.half
-        if old is None or retyped or plan.todo or plan.moved or plan.gone or plan.touched > MAX_TOUCHED:
+        elsewhere = old is not None and old.info.data_root != str(self.listing.root.resolve())
+        changed = plan.todo or plan.moved or plan.gone or plan.touched > MAX_TOUCHED
+        if old is None or retyped or elsewhere or changed:
             self._write_rows()
         self.stage.remove()
 

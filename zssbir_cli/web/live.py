@@ -16,8 +16,8 @@ from torch.nn import functional
 from zssbir_cli.data.embeddings import Embeddings, read_embeddings
 from zssbir_cli.embedding.gallery import Gallery, Hit
 from zssbir_cli.errors import DataError
-from zssbir_cli.evaluation.masks import masks_of_gallery
 from zssbir_cli.types import Modality
+from zssbir_cli.web.opened import Opened
 
 LARGEST_BATCH = 32
 LONGEST_QUEUE = 2000
@@ -55,17 +55,14 @@ class LiveGallery:
     """
 
     def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
-        self.photos = len(gallery.rows)
-        """Number of photos."""
+        self.opened = Opened.first(gallery)
+        """What is searched now; take it once where several of its parts have to fit together."""
         self.size, self.sketch_crop = gallery.embedder.size, gallery.embedder.sketch_crop
         """Side of the network input, pixels; whether drawings are cropped to their ink."""
         self.of_files = gallery.of_files
         """See `Gallery`."""
         self.reads_text = gallery.embedder.weights.text_is_here
         """Whether words can be searched for: the weights have a text side, and it is on this machine."""
-        self.masks = masks_of_gallery(gallery)
-        """What stored masks keep of its photos; None where there are none."""
         self._stamp, self._checked = _stamp(gallery.stored.path), time.monotonic()
         self.version = 0
         """Counts up when a renewed file is opened."""
@@ -78,12 +75,12 @@ class LiveGallery:
     @property
     def stored(self) -> Embeddings:
         """The embeddings being searched."""
-        return self._gallery.stored
+        return self.opened.gallery.stored
 
     @property
-    def first_row(self) -> int:
-        """Row of photo 0 in the file."""
-        return self._gallery.rows.start
+    def photos(self) -> int:
+        """Number of photos."""
+        return len(self.opened.ids)
 
     async def find(self, query: Query) -> list[Hit]:
         """The photos nearest to a query, best first. Errors: Busy, DataError."""
@@ -130,25 +127,28 @@ class LiveGallery:
         """Answer several queries in one pass over the gallery."""
         if not queries:
             return []
-        gallery = self._gallery
-        vectors = self._vectors(queries, gallery.photos)
-        found = gallery.nearest(vectors, min(max(q.k + (q.like is not None) for q in queries), self.photos))
-        return [_without(hits, query, gallery.rows.start) for query, hits in zip(queries, found, strict=True)]
+        opened = self.opened
+        vectors = self._vectors(queries, opened)
+        most = max(q.k + (q.like is not None) for q in queries)
+        found = opened.gallery.nearest(vectors, min(most, len(opened.ids)))
+        return [_without(hits, query, opened) for query, hits in zip(queries, found, strict=True)]
 
-    def _vectors(self, queries: Sequence[Query], rows: np.ndarray) -> Tensor:
+    def _vectors(self, queries: Sequence[Query], opened: Opened) -> Tensor:
+        embedder, rows = opened.gallery.embedder, opened.gallery.photos
         vectors = torch.empty(len(queries), rows.shape[1])
         for modality in Modality:
             which = [i for i, q in enumerate(queries) if q.image is not None and q.modality is modality]
             if which:
                 images = torch.stack([queries[i].image for i in which])  # type: ignore[misc]
-                vectors[which] = self._gallery.embedder.embed_batch(images, modality)
+                vectors[which] = embedder.embed_batch(images, modality)
         for i, query in enumerate(queries):
             if query.like is not None:
-                if not 0 <= query.like < len(rows):
-                    raise DataError(f"there is no photo {query.like}; the gallery has {len(rows)}")
-                vectors[i] = torch.from_numpy(np.asarray(rows[query.like], np.float32))
+                number = opened.number(query.like)
+                if number is None:
+                    raise DataError(f"there is no photo {query.like} in the gallery")
+                vectors[i] = torch.from_numpy(np.asarray(rows[number], np.float32))
             if query.text:
-                words = self._gallery.embedder.embed_text(query.text)[0]
+                words = embedder.embed_text(query.text)[0]
                 alone = query.image is None and query.like is None
                 vectors[i] = words if alone else functional.normalize(vectors[i], dim=0) + words
         return vectors
@@ -163,22 +163,20 @@ class LiveGallery:
         try:
             assert self.stored.path is not None
             found = read_embeddings(self.stored.path)
-            if not self._gallery.embedder.accepts(found.info):
+            if not self.opened.gallery.embedder.accepts(found.info):
                 raise DataError("made with other weights or another preprocessing; restart to use it")
-            renewed = replace(self._gallery, stored=found)
-            masks = masks_of_gallery(
-                renewed, self.masks
-            )  # takes time: the old gallery and its masks serve meanwhile
-            self.masks, self.photos, self._gallery, self.problem = masks, len(renewed.rows), renewed, ""
+            # takes time: the old gallery and its masks serve meanwhile
+            self.opened, self.problem = self.opened.renewed(found), ""
             self.version += 1
         except Exception as error:  # the old one serves on
             self.problem = str(error)
 
 
-def _without(hits: Sequence[Hit], query: Query, start: int) -> list[Hit]:
-    """The first `query.k` hits, without the photo that the query is like, by their numbers in the gallery."""
-    kept = [hit for hit in hits if query.like is None or hit.row - start != query.like][: query.k]
-    return [replace(hit, rank=rank, row=hit.row - start) for rank, hit in enumerate(kept, 1)]
+def _without(hits: Sequence[Hit], query: Query, opened: Opened) -> list[Hit]:
+    """The first `query.k` hits, without the photo that the query is like; `row` is the photo's id."""
+    named = [replace(hit, row=int(opened.ids[hit.row - opened.gallery.rows.start])) for hit in hits]
+    kept = [hit for hit in named if hit.row != query.like][: query.k]
+    return [replace(hit, rank=rank) for rank, hit in enumerate(kept, 1)]
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

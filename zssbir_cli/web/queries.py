@@ -49,7 +49,9 @@ async def read_query(request: Request, gallery: LiveGallery, default_k: int) -> 
     least = _score(fields.get("min_score"))
     text = _text(fields.get("text"), gallery)
     if fields.get("like") is not None:
-        like = _whole(fields["like"], "like", 0, gallery.photos - 1)
+        like = _whole(fields["like"], "like", 0, gallery.opened.free - 1)
+        if gallery.opened.number(like) is None:
+            raise HTTPException(404, f"photo {like} is not in the gallery any more")
         return Query(like=like, text=text, k=k), least
     if text and not any(fields.get(name) for name in ("image", "photo", "strokes")):
         return Query(text=text, k=k), least

@@ -119,7 +119,7 @@ class _Server:
         hits = await self.gallery.find(query)
         kept = [h for h in hits if least is None or h.score >= least]
         note = "" if kept else (f"nothing above {least:g}" if least is not None else "the gallery is empty")
-        mask = {"mask": True} if self.gallery.masks else {}
+        mask = {"mask": True} if self.gallery.opened.masks else {}
         rows = [
             {
                 "rank": h.rank,
@@ -162,9 +162,9 @@ class _Server:
         number, size = int(request.path_params["id"]), request.query_params.get("size", "512")
         if not size.isdigit() or not 16 <= int(size) <= 2048:
             raise HTTPException(400, "size must be 16 to 2048")
-        if number >= self.gallery.photos:
+        if self.gallery.opened.number(number) is None:
             raise HTTPException(404, f"there is no photo {number}")
-        if masked and self.gallery.masks is None:
+        if masked and self.gallery.opened.masks is None:
             raise HTTPException(404, "no masks stored for these photos")
         data = await run_in_threadpool(self._picture, self.gallery.version, number, int(size), masked)
         if data is None:
@@ -175,9 +175,13 @@ class _Server:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type="image/jpeg", headers=headers)
 
-    def _make_picture(self, version: int, number: int, size: int, masked: bool) -> bytes | None:
-        keep = self.gallery.masks.keep(number) if masked and self.gallery.masks else None
-        return jpeg_of_gallery(self.gallery.stored, self.gallery.first_row + number, size, keep)
+    def _make_picture(self, version: int, id_: int, size: int, masked: bool) -> bytes | None:
+        opened = self.gallery.opened
+        number = opened.number(id_)
+        if number is None or (masked and opened.masks is None):  # renewed a moment ago
+            return None
+        keep = opened.masks.keep(number) if masked and opened.masks else None
+        return jpeg_of_gallery(opened.gallery.stored, opened.gallery.rows.start + number, size, keep)
 
     async def page(self, request: Request) -> Response:
         self._check(request)
