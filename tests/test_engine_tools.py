@@ -2,6 +2,7 @@
 kernels."""
 
 import builtins
+import copy
 import json
 
 import pytest
@@ -12,12 +13,13 @@ from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
 from zssbir_cli.cli.display import print_profile
-from zssbir_cli.compute.precision import Precision, choose_attention
+from zssbir_cli.compute.precision import Precision, choose_attention, for_embedding
 from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.profile import PHASES, profile_steps
 from zssbir_cli.engine.report import Silent, TensorBoardHooks
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.runs import find_run
+from zssbir_cli.engine.step import Stepper
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
@@ -195,6 +197,32 @@ def test_attention_trains_with_explicit_products_in_bf16_on_a_cpu():
     assert all(b.fused_attn for b in blocks)
     choose_attention(vit, Precision("fp32", CPU), training=True)
     assert all(b.fused_attn for b in blocks)
+
+
+def test_networks_embed_in_one_form_that_changes_no_embedding() -> None:
+    import timm
+
+    network = timm.create_model("test_resnet", num_classes=0).train()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = copy.deepcopy(network).eval()(images)
+    kernels = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+    assert for_embedding(network, CPU, channels_last=False) is network
+    assert not network.training
+    assert all(p.is_contiguous() for p in kernels)
+    for_embedding(network, CPU)
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    torch.testing.assert_close(network(images), before)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_validation_embeds_in_the_layout_of_the_training(wanted: bool) -> None:
+    method = toy_method()
+    method.seen = nn.Conv2d(3, 4, 3)
+    stepper = Stepper(method, OptimConfig(), TrainConfig(channels_last=wanted), Precision("fp32", CPU))
+    stepper.train_mode()
+    stepper.eval_mode()
+    assert not method.training
+    assert method.seen.weight.is_contiguous(memory_format=torch.channels_last) == wanted
 
 
 def test_compile_replaces_the_backbones_forward_and_keeps_parameter_names(monkeypatch):

@@ -1,16 +1,19 @@
-"""Devices and number formats: what `auto` means, autocast, loss scaling, TF32."""
+"""Devices and number formats: what `auto` means, autocast, loss scaling, TF32; the form in which networks embed."""
 
 import platform
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.errors import UsageError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -56,6 +59,24 @@ def cpu_says(name: str) -> str:
             if line.startswith(name):
                 return line.partition(":")[2].strip()
     return ""
+
+
+def for_embedding(
+    network: Network, device: torch.device, *, after: "Precision | None" = None, channels_last: bool = True
+) -> Network:
+    """The network in the fastest form that gives the same embeddings, changed in place: eval mode, on its device, its
+    convolutions channels-last, its attention fused. All that embeds goes through here: `embed`, `eval`, `search`, `draw`,
+    `export` and validation.
+
+    after: the precision of the training that it comes out of. channels_last: False leaves tensors as they are, for a
+    training that was told to do without (`train.channels_last`): its optimizer and its ranks hold them.
+    """
+    network.eval().to(device)
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+    if after is not None:
+        choose_attention(network, after, training=False)
+    return network
 
 
 def choose_attention(module: nn.Module, precision: "Precision", *, training: bool) -> None:

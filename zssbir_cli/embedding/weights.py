@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from zssbir_cli.compute.precision import for_embedding
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.resume import what_differs
@@ -156,8 +157,7 @@ class RunWeights(Weights):
             raise CheckpointError(
                 f"{found.path}: training has replaced these weights; run the same command again"
             )
-        embeds: Embeds = method.to(memory_format=torch.channels_last)
-        return embeds
+        return for_embedding(method, device)
 
 
 class TowerWeights(Weights):
@@ -193,7 +193,7 @@ class TowerWeights(Weights):
         return False
 
     def load(self, device: torch.device) -> Embeds:
-        return self.spec.build().to(device).to(memory_format=torch.channels_last)
+        return for_embedding(self.spec.build(), device)
 
     def check_text(self) -> None:
         """See `models.text_tower.check_text_side`; networks that start random, or see contours, share no space with texts."""

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.distributed import share_statistics
-from zssbir_cli.compute.precision import Precision, choose_attention
+from zssbir_cli.compute.precision import Precision, choose_attention, for_embedding
 from zssbir_cli.engine.averages import Blend, Ema
 from zssbir_cli.engine.monitor import Monitor
 from zssbir_cli.errors import UsageError
@@ -97,6 +97,7 @@ class Stepper:
         self.method, self.optim, self.precision, self.seed = method, optim, precision, train.seed
         precision.apply_globally()
         seed_all(train.seed)
+        self.channels_last = train.channels_last
         layout = torch.channels_last if train.channels_last else torch.contiguous_format
         method.to(precision.device).to(memory_format=layout)
         self.optimizer = build_optimizer(method.param_groups(), optim)
@@ -115,8 +116,9 @@ class Stepper:
 
     def eval_mode(self) -> None:
         """Make the method ready for embedding."""
-        self.method.eval()
-        choose_attention(self.method, self.precision, training=False)
+        for_embedding(
+            self.method, self.precision.device, after=self.precision, channels_last=self.channels_last
+        )
 
     def wrap(self) -> None:
         """Under several ranks, put DDP around the method; `forward` is the only call that goes through it."""
