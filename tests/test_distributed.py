@@ -199,3 +199,28 @@ def test_a_signal_to_one_rank_stops_all_and_the_run_goes_on(tmp_path):
     for weights in run_ranks(tmp_path / "out3", 3, resumed, tmp_path / "run"):
         for key, value in alone.state_dict().items():
             assert torch.allclose(weights[key].double(), value.double(), atol=2e-5), key
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE='two': a launcher"),
+        ({"RANK": "", "WORLD_SIZE": "2"}, "RANK='': a launcher"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2"},
+            "process 0 of 2 .*MASTER_ADDR expected.*start it with `torchrun`, or unset both",
+        ),
+    ],
+)
+def test_what_another_launcher_left_in_the_environment_is_named(
+    variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=words), distributed.session(CPU):
+        distributed.rank()
+    monkeypatch.delenv("RANK", raising=False)
+    with distributed.session(CPU):
+        assert distributed.is_main()

@@ -31,17 +31,27 @@ class RankLost(ZssbirError):
 
 def launched() -> bool:
     """Whether the process was started by `torchrun` (or alike) as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    return "RANK" in os.environ and _variable("WORLD_SIZE", 1) > 1
+
+
+def _variable(name: str, otherwise: int) -> int:
+    """A number that a launcher leaves in the environment. Errors: UsageError."""
+    text = os.environ.get(name, str(otherwise))
+    if not text.strip().isdecimal():
+        raise UsageError(
+            f"environment variable {name}={text!r}: a launcher such as torchrun sets a number; unset it"
+        )
+    return int(text)
 
 
 def rank() -> int:
     """Index of this process, 0 .. world_size() - 1."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0")) if launched() else 0
+    return dist.get_rank() if dist.is_initialized() else _variable("RANK", 0) if launched() else 0
 
 
 def local_rank() -> int:
     """Index of this process on its machine: which GPU it uses."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if launched() else 0
+    return _variable("LOCAL_RANK", 0) if launched() else 0
 
 
 def world_size() -> int:
@@ -67,7 +77,13 @@ def session(device: torch.device) -> Iterator[None]:
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_device(device)
-    store, my_rank, world = next(iter(rendezvous("env://", timeout=_TIMEOUT)))
+    try:
+        store, my_rank, world = next(iter(rendezvous("env://", timeout=_TIMEOUT)))
+    except ValueError as error:
+        raise UsageError(
+            f"the environment says that this is process {rank()} of {os.environ['WORLD_SIZE']} (RANK, WORLD_SIZE), but not where "
+            f"the others are ({error}): start it with `torchrun`, or unset both"
+        ) from error
     _stores.append(PrefixStore("zssbir", store))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
