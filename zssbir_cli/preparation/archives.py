@@ -122,12 +122,8 @@ class ZipSource(_Archive):
 
     def scan(self) -> None:
         self.listing = Listing()
-        self._offsets, self._packed, self._crcs, self._methods = (
-            array("q"),
-            array("q"),
-            array("Q"),
-            array("i"),
-        )
+        self._offsets, self._packed = array("q"), array("q")
+        self._crcs, self._methods = array("Q"), array("i")
         try:
             with zipfile.ZipFile(self.path) as archive:
                 self._take(archive.infolist())

@@ -269,7 +269,7 @@ def _finish(
         tool_version=__version__,
     )
     write_manifest(out, manifest)
-    journal.close({s.file for s in shards})
+    journal.clear({s.file for s in shards})
     return manifest
 
 

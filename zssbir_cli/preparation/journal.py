@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,22 +83,14 @@ class Journal:
         except (OSError, ValidationError, DataError):
             return None
 
-    def clear(self) -> None:
-        """Remove the records and every shard of an unfinished run."""
-        shutil.rmtree(self.work, ignore_errors=True)
-        self._remove_shards(keep=set())
-
-    def close(self, keep: set[str]) -> None:
-        """The set is finished: remove the records, and shards that it does not list."""
-        self._remove_shards(keep)
-        shutil.rmtree(self.work, ignore_errors=True)
-
-    def _remove_shards(self, keep: set[str]) -> None:
+    def clear(self, keep: Collection[str] = ()) -> None:
+        """Remove the shards that a finished set does not list (of an unfinished one all of them), then the records."""
         for path in self.folder.iterdir():
             unfinished = finished_name(path.name) != path.name and is_ours(path)
             shard = re.match(SHARD_PATTERN, path.name) is not None
             if unfinished or (shard and path.name not in keep):
                 path.unlink(missing_ok=True)
+        shutil.rmtree(self.work, ignore_errors=True)
 
 
 def is_ours(path: Path) -> bool:

@@ -74,9 +74,7 @@ class _Writer:
             if count > most:
                 raise DataError(f"an SVG of more than {most:,} {what}")
         kept = "".join(
-            f" {key}={quoteattr(_URL.sub('none', value))}"
-            if not _is_link(key)
-            else f" {key}={quoteattr(value)}"
+            f" {key}={quoteattr(value if _is_link(key) else _URL.sub('none', value))}"
             for key, value in attributes.items()
             if not _is_link(key) or _allowed(local, value)
         )
