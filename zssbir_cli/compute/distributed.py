@@ -120,14 +120,8 @@ def _speaks_first() -> bool:
 def _is_lost_peer(error: Exception) -> bool:
     text = str(error).lower()
     words = (
-        "connection closed by peer",
-        "connection reset",
-        "gloo",
-        "nccl",
-        "timed out",
-        "broken pipe",
-        "socket",
-    )
+        "connection closed by peer", "connection reset", "gloo", "nccl", "timed out", "broken pipe", "socket",
+    )  # fmt: skip
     return isinstance(error, RuntimeError) and any(word in text for word in words)
 
 

@@ -47,10 +47,8 @@ ADVICE = (
 _CPU_ALLOCATOR = "DefaultCPUAllocator: "
 """PyTorch's own out-of-memory error is for devices; on a CPU its allocator raises a plain RuntimeError with its name."""
 _NO_ADDRESS = (
-    "array is too big",
-    "Maximum allowed dimension exceeded",
-    "Storage size calculation overflowed",
-)
+    "array is too big", "Maximum allowed dimension exceeded", "Storage size calculation overflowed",
+)  # fmt: skip
 """NumPy and PyTorch, of arrays that no address space could hold."""
 _NO_MEMORY = -4
 """`cv::Error::StsNoMem`."""

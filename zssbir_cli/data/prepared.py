@@ -75,13 +75,9 @@ class ImageSet:
     def _bytes(
         self, shard: int, at: int, offsets: Ints, crc32: npt.NDArray[np.uint32] | None, row: int
     ) -> UInt8:
-        path, start, size = (
-            self._shards[shard].path,
-            at + int(offsets[row]),
-            int(offsets[row + 1] - offsets[row]),
-        )
+        path, size = self._shards[shard].path, int(offsets[row + 1] - offsets[row])
         try:
-            data = self._files.read(path, start, size)
+            data = self._files.read(path, at + int(offsets[row]), size)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {reason(error)}") from None
         if len(data) != size:
@@ -157,13 +153,8 @@ class PreparedSet:
                     f"{index.path} ({part}) holds {self._name(int(foreign[0]))}; prepare the set again"
                 )
             indexes.append(index)
-        return ImageSet(
-            part,
-            modality,
-            indexes,
-            squared=bool(self.manifest.options.get("square")),
-            on_white="ground" in self.manifest.options,
-        )
+        options = self.manifest.options
+        return ImageSet(part, modality, indexes, bool(options.get("square")), "ground" in options)
 
     def _name(self, label: int) -> str:
         known = 0 <= label < len(self.manifest.classes)

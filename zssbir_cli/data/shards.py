@@ -143,13 +143,8 @@ class ShardWriter:
         max_images: int = SHARD_IMAGES,
         store: Callable[[Shard], None] | None = None,
     ) -> None:
-        self.folder, self.dataset, self.split, self.part, self.modality = (
-            folder,
-            dataset,
-            split,
-            part,
-            modality,
-        )
+        self.folder, self.dataset, self.split = folder, dataset, split
+        self.part, self.modality = part, modality
         self.shards: list[ShardInfo] = []
         self._next, self._max_bytes, self._max_images = first, max_bytes, max_images
         self._store = store or (lambda shard: self.shards.append(shard.write()))

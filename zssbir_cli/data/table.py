@@ -207,30 +207,21 @@ class GalleryTable:
         try:
             for query in queries:
                 for block in self._near(query, k, approximate):
-                    vectors = (
-                        block["vector"]
-                        .combine_chunks()
-                        .flatten()
-                        .to_numpy(zero_copy_only=False)
-                        .reshape(-1, width)
-                    )
-                    found |= zip(
-                        block["source"].to_pylist(),
-                        zip(block["checksum"].to_pylist(), vectors, strict=True),
-                        strict=True,
-                    )
+                    numbers = block["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                    vectors, sums = numbers.reshape(-1, width), block["checksum"].to_pylist()
+                    found |= zip(block["source"].to_pylist(), zip(sums, vectors, strict=True), strict=True)
         except Exception as error:
             raise DataError(f"{self.address}: cannot be searched ({reason(error)})") from None
         names = sorted(found)
         rows = np.array([found[n][1] for n in names]).reshape(-1, width)
-        sums = np.array([found[n][0] for n in names], np.uint64)
-        if len(bad := differing_rows(rows, sums)):
+        checksum = np.array([found[n][0] for n in names], np.uint64)
+        if len(bad := differing_rows(rows, checksum)):
             raise DataError(
                 f"{self.address}: damaged, the row of {names[int(bad[0])]} is not as it was written; write it again"
             )
         kind = np.full(len(names), int(Modality.PHOTO), np.uint8)
         label = np.full(len(names), -1, np.int32)
-        return Embeddings(rows, sums, label, kind, tuple(names), self.info, path=Path(self.address))
+        return Embeddings(rows, checksum, label, kind, tuple(names), self.info, path=Path(self.address))
 
     def _near(self, query: Float32, k: int, approximate: bool) -> list[Any]:
         """Rows around a query, so many that none within the error of a float32 score of the k-th is missing."""

@@ -4,15 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 FREE_KEYS = (
-    "name",
-    "description",
-    "data.root",
-    "data.workers",
-    "train.checkpoint_every",
-    "train.keep_every",
-    "train.validate_every",
-    "train.compile",
-)
+    "name", "description", "data.root", "data.workers", "train.checkpoint_every", "train.keep_every",
+    "train.validate_every", "train.compile",
+)  # fmt: skip
 """Keys of a recipe that may differ between a run and its continuation: they do not change what is learnt."""
 
 

@@ -28,13 +28,8 @@ class StartWeights(TowerWeights):
 
 def with_chance(found: Evaluation) -> Evaluation:
     """The evaluation with what chance gives beside it."""
-    return replace(
-        found,
-        baselines=(
-            *found.baselines,
-            Baseline.of(CHANCE, "a random order of the gallery", chance_of(found.metrics)),
-        ),
-    )
+    row = Baseline.of(CHANCE, "a random order of the gallery", chance_of(found.metrics))
+    return replace(found, baselines=(*found.baselines, row))
 
 
 def with_start(

@@ -84,10 +84,4 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 def compared_json(compared: Compared) -> dict[str, Any]:
     """A comparison as plain values; shares are 0-1."""
     rows = [{"measure": name, "a": a, "b": b, **asdict(d)} for name, a, b, d in compared.rows]
-    return {
-        "a": compared.a,
-        "b": compared.b,
-        "queries": compared.queries,
-        "notes": compared.notes,
-        "rows": rows,
-    }
+    return vars(compared) | {"rows": rows}

@@ -4,7 +4,7 @@ A protocol chooses images by part, modality and number; it never looks at embedd
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -142,10 +142,5 @@ def restrict(
     notes = list(task.notes)
     if per_class is not None:
         notes.append(f"at most {per_class} sketches and photos per class")
-    return Task(
-        task.name,
-        task.description,
-        tuple(map(cut, task.queries)),
-        tuple(map(cut, task.gallery)),
-        tuple(notes),
-    )
+    queries, gallery = (tuple(map(cut, side)) for side in (task.queries, task.gallery))
+    return replace(task, queries=queries, gallery=gallery, notes=tuple(notes))

@@ -140,20 +140,10 @@ def _name_parts(evaluation: Evaluation) -> list[str]:
 def _key(evaluation: Evaluation) -> dict[str, Any]:
     """What makes a result another one than that of the same name."""
     about = evaluation.inputs.about.as_json()
-    names = [
-        "model",
-        "embeddings",
-        "ranking",
-        "qrels",
-        "ties",
-        "identity",
-        "protocol",
-        "which",
-        "seed",
-        "chosen",
-        "most_per_class",
+    names = (
+        "model", "embeddings", "ranking", "qrels", "ties", "identity", "protocol", "which", "seed", "chosen", "most_per_class",
         "extra",
-    ]
+    )  # fmt: skip
     return {name: list(v) if isinstance(v := about.get(name), tuple) else v for name in names}
 
 

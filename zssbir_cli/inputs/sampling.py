@@ -77,15 +77,8 @@ class RowPlan:
                 "with `zssbir info`"
             )
         steps = steps_per_epoch or max(1, len(photo_labels) // batch_size)
-        return cls(
-            ClassIndex(sketch_labels).only(common),
-            ClassIndex(photo_labels).only(common),
-            batch_size,
-            steps,
-            seed,
-            negatives,
-            classes_per_batch,
-        )
+        sketches, photos = (ClassIndex(labels).only(common) for labels in (sketch_labels, photo_labels))
+        return cls(sketches, photos, batch_size, steps, seed, negatives, classes_per_batch)
 
     def batches(self, epoch: int) -> Ints:
         """Rows of epoch `epoch`: int64 [steps, batch, 2 + negatives]."""

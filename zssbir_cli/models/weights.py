@@ -15,16 +15,8 @@ from zssbir_cli.files import reason
 
 PREFIXES = ("module.", "backbone.", "encoder.", "model.", "student.", "teacher.")
 CONTAINERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "teacher",
-    "student",
-    "net",
-    "model_ema",
-    "module",
-    "ema",
-)
+    "state_dict", "model", "model_state_dict", "teacher", "student", "net", "model_ema", "module", "ema",
+)  # fmt: skip
 HEADS = ("head.", "fc.", "classifier.", "head_dist.", "fc_norm.")
 DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 """Buffers that some versions of a model store and others compute."""
@@ -125,11 +117,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
     own = module.state_dict()
     named = strip_prefixes(state, set(own))
     fitted = {k: _fit_positions(k, v, own[k]) for k, v in named.items() if k in own}
-    wrong = [
-        f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
-        for k, v in fitted.items()
-        if v.shape != own[k].shape
-    ]
+    wrong = _other_shapes(fitted, own)
     missing = [k for k in own if k not in fitted and not k.endswith("num_batches_tracked")]
     unused = [k for k in named if k not in own and not k.startswith(HEADS) and not k.endswith(DERIVED)]
     parts = {k.partition(".")[0] for k in own if "." in k}
@@ -159,17 +147,17 @@ def misfit(
 
     needed: the names that must be there; default: all of them.
     """
-    wrong = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
     problems = {
         "missing tensors": sorted(set(own if needed is None else needed) - state.keys()),
         "unknown tensors": sorted(state.keys() - own.keys()),
-        "other shapes": wrong,
+        "other shapes": _other_shapes(state, own),
     }
     return "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+
+
+def _other_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    pairs = ((name, state[name].shape, value.shape) for name, value in own.items() if name in state)
+    return [f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in pairs if found != wanted]
 
 
 def _fit_positions(name: str, value: Tensor, target: Tensor) -> Tensor:

@@ -102,11 +102,9 @@ def values_of_groups(
         w, p = weight[:inside], precision[:inside]
         plain = float(w @ p)
         voc = float(w @ _later_maximum(p[None])[0]) if inside else 0.0
-        ratio = (
-            plain / near
-            if k is None
-            else _expected_ratio(above, above_hits, size, hits, contribution=w * p, k=k)
-        )
+        ratio = plain / near
+        if k is not None:
+            ratio = _expected_ratio(above, above_hits, size, hits, contribution=w * p, k=k)
         out += [voc / near, plain / near, ratio, float(w.sum())]
     out += [float(weight[place <= relevant].sum()), float(relevant)]
     if levels:

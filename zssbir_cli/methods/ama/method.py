@@ -230,14 +230,12 @@ class AmaMethod(Method):
     def before_step(self, progress: Position) -> None:
         """The ramp of contrastive clustering and the switch of guidance and alignment."""
         config = self.config
-        ramp = max(1e-9, config.cluster_full - config.cluster_start)
-        done = (
-            (progress.epoch_fraction - config.cluster_start) / ramp
-            if config.cluster_full > config.cluster_start
-            else 1.0
+        ramp, since = (
+            config.cluster_full - config.cluster_start,
+            progress.epoch_fraction - config.cluster_start,
         )
-        on = progress.epoch >= config.cluster_start
-        self.cluster_weight = config.cluster * min(1.0, max(0.0, done)) if on else 0.0
+        done = min(1.0, max(0.0, since / ramp)) if ramp else 1.0
+        self.cluster_weight = config.cluster * done if progress.epoch >= config.cluster_start else 0.0
         self.pairing = progress.epoch >= config.pairing_start
 
     @torch.no_grad()
