@@ -20,23 +20,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "CheckpointError",
-    "DataError",
-    "DivergedError",
-    "Interrupted",
-    "PreparedSet",
-    "Retriever",
-    "UsageError",
-    "ZssbirError",
-    "__version__",
-    "embed",
-    "evaluate",
-    "evaluate_file",
-    "load",
-    "prepare",
-    "search",
-    "train",
-]
+    "CheckpointError", "DataError", "DivergedError", "Interrupted", "PreparedSet", "Retriever", "UsageError", "ZssbirError",
+    "__version__", "embed", "evaluate", "evaluate_file", "load", "prepare", "search", "train",
+]  # fmt: skip
 
 _PLACES = {
     "PreparedSet": "data.prepared:PreparedSet",

@@ -43,14 +43,9 @@ def demo(
 
         photos = per_class or (workflow.QUICK_PHOTOS if quick else 40)
         data = workflow.draw(out, seed=seed, photos=photos, progress=display)
+        changes = (*(workflow.QUICK if quick else ()), *(set_ or ()))
         result = workflow.demo(
-            out,
-            data,
-            seed=seed,
-            device=device,
-            overrides=(*(workflow.QUICK if quick else ()), *(set_ or ())),
-            hooks=TrainHooks(display),
-            say=note,
+            out, data, seed=seed, device=device, overrides=changes, hooks=TrainHooks(display), say=note
         )
     if as_json:
         print(result.summary.read_text("utf-8"), end="")

@@ -192,13 +192,6 @@ def _print_comparison(compared: "Compared") -> None:
              f"{100 * c.low:+.2f} ... {100 * c.high:+.2f}", f"{100 * d.better:.0f} / {100 * d.worse:.0f}", f"{d.p:.4f}")
         )  # fmt: skip
     columns = (
-        "measure",
-        "A %",
-        "B %",
-        "B - A",
-        "95 % over queries",
-        "95 % over classes",
-        "B better / worse %",
-        "p",
-    )
+        "measure", "A %", "B %", "B - A", "95 % over queries", "95 % over classes", "B better / worse %", "p",
+    )  # fmt: skip
     table(columns, rows, f"A = {compared.a}; B = {compared.b}; paired on {compared.queries:,} queries")

@@ -96,11 +96,8 @@ Model = Annotated[
     ),
 ]  # fmt: skip
 Runs = Annotated[Path, shared("DIR", "Folder of the runs.", "--runs")]
-CHECKPOINTS, DEVICES, PRECISIONS = (
-    "best, last or epoch-NNNN",
-    "auto, cpu, cuda or cuda:N",
-    "auto, fp32 or bf16",
-)
+CHECKPOINTS, DEVICES = "best, last or epoch-NNNN", "auto, cpu, cuda or cuda:N"
+PRECISIONS = "auto, fp32 or bf16"
 Checkpoint = Annotated[
     str,
     shared(

@@ -42,18 +42,9 @@ def runs(context: typer.Context, root: options.Runs = Path("runs"), json_: optio
         return
 
     newest = newest_of(root)
-
     columns = (
-        "run",
-        "method",
-        "data",
-        "state",
-        "step",
-        "epoch",
-        "loss",
-        "best val %",
-        "mAP@all % of each evaluation",
-    )
+        "run", "method", "data", "state", "step", "epoch", "loss", "best val %", "mAP@all % of each evaluation",
+    )  # fmt: skip
     rows = [
         (
             f"{r.path.name} (latest)" if r.path.name == newest else r.path.name, r.method, r.data, r.state, r.step,

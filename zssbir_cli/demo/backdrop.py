@@ -119,15 +119,7 @@ def _bokeh(d: Dice, n: int) -> Picture:
     return picture
 
 
-_SURFACES: tuple[Callable[[Dice, int], Picture], ...] = (
-    _paper,
-    _wood,
-    _cloth,
-    _tiles,
-    _ground,
-    _marble,
-    _bokeh,
-)
+_SURFACES: list[Callable[[Dice, int], Picture]] = [_paper, _wood, _cloth, _tiles, _ground, _marble, _bokeh]
 
 
 def table_top(d: Dice, n: int) -> Picture:

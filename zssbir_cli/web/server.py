@@ -121,14 +121,8 @@ class _Server:
         note = "" if kept else (f"nothing above {least:g}" if least is not None else "the gallery is empty")
         mask = {"mask": True} if self.gallery.opened.masks else {}
         rows = [
-            {
-                "rank": h.rank,
-                "score": round(h.score, 6),
-                "id": h.row,
-                "source": h.source,
-                "class": h.name,
-                **mask,
-            }
+            {"rank": h.rank, "score": round(h.score, 6), "id": h.row, "source": h.source, "class": h.name}
+            | mask
             for h in kept
         ]
         return _json({"hits": rows, **({"note": note} if note else {})})

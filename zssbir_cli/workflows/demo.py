@@ -140,14 +140,10 @@ def demo(
     clock.stop("evaluate")
     names = {"frozen start": "untrained network"}
     levels = [Level(names.get(b.name, b.name), "mAP@all", b.values[MEASURES[0]]) for b in held_out.baselines]
+    title = f"Training of the recipe {recipe.name}"
     files = (
         contact_sheet(data, out / "classes.png", per_class=4, max_classes=20),
-        save_curves(
-            out / "curves.png",
-            read_metrics(run),
-            title=f"Training of the recipe {recipe.name}",
-            levels=levels,
-        ),
+        save_curves(out / "curves.png", read_metrics(run), title=title, levels=levels),
         _gallery(found, out / "gallery.png"),
     )
     clock.stop("pictures")

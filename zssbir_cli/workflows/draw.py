@@ -85,15 +85,9 @@ def open_server(
     listener = _listen(host, port)
     try:
         opened = open_gallery(
-            gallery,
-            choose_device(device),
-            run=run,
-            model=model,
-            runs=runs,
-            which=which,
-            workers=workers,
+            gallery, choose_device(device), run=run, model=model, runs=runs, which=which, workers=workers,
             progress=progress,
-        )
+        )  # fmt: skip
         _warm_up(opened)
         live = LiveGallery(opened)
     except BaseException:

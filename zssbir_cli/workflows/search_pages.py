@@ -26,14 +26,8 @@ def write_search_page(result: "SearchResult", out: Path) -> Path:
     queries = []
     for found in result.found:
         query, results = _tiles(result, found, out)
-        queries.append(
-            {
-                "heading": _title(result, found),
-                "note": found.note,
-                "query": replace(query, name=query.spare),
-                "results": results,
-            }
-        )
+        shown = {"query": replace(query, name=query.spare), "results": results}
+        queries.append({"heading": _title(result, found), "note": found.note, **shown})
     return write_page(out, "search", title=TITLE, about=_about(result), queries=queries)
 
 
@@ -44,13 +38,15 @@ def _tiles(result: "SearchResult", found: "Found", out: Path) -> tuple[Tile, lis
     for hit, image in zip(found.hits, images, strict=True):
         place = PurePosixPath(hit.source)
         original = result.gallery.file_of(hit.row) if image is not None else None
+        address = link(original, out) if original is not None and original.is_file() else ""
+        name = hit.name.replace("_", " ") or place.name
         results.append(
             Tile(
                 image,
-                hit.name.replace("_", " ") or place.name,
+                name,
                 f"{hit.score:.3f}",
                 hit.rank,
-                link=link(original, out) if original is not None and original.is_file() else "",
+                link=address,
                 spare=f"photo {hit.row}",
                 folder="" if hit.name or place.parent == PurePosixPath() else str(place.parent),
             )

@@ -109,17 +109,8 @@ def validator(setup: Setup) -> Validate | None:
     k = next((k for k in (100, 10) if k <= smallest), 1)  # P@k cannot reach 1 where a class has fewer photos
 
     def validate(method: Method) -> dict[str, float]:
-        vectors = {
-            m: setup.features(Part.VAL, m, lambda x, m=m: method.embed(x, m))  # type: ignore[misc]
-            for m in Modality
-        }
-        found = evaluate(
-            vectors[Modality.SKETCH],
-            vectors[Modality.PHOTO],
-            images[Modality.SKETCH].labels,
-            images[Modality.PHOTO].labels,
-            k=(k,),
-        )
+        vectors = [setup.features(Part.VAL, m, lambda x, m=m: method.embed(x, m)) for m in Modality]  # type: ignore[misc]
+        found = evaluate(*vectors, *(images[m].labels for m in Modality), k=(k,))
         return {"val/mAP@all": found.get("mAP@all"), f"val/P@{k}": found.get(f"P@{k}")}
 
     return validate

@@ -108,14 +108,8 @@ def _open_run(setup: Setup, runs: Path, resume: str | Path | None) -> tuple[RunD
         chosen = find_run(resume, runs, which="")
         source = chosen.path / "checkpoints" / chosen.which if chosen.which else None
         return RunDir(chosen.path, resolved, data), source
-    run = RunDir.create(
-        runs,
-        setup.recipe.name,
-        recipe=resolved,
-        recipe_yaml=dump_recipe(setup.recipe),
-        data=data,
-        record=run_record(setup),
-    )
+    text, record = dump_recipe(setup.recipe), run_record(setup)
+    run = RunDir.create(runs, setup.recipe.name, recipe=resolved, recipe_yaml=text, data=data, record=record)
     return run, None
 
 
