@@ -126,28 +126,24 @@ def _parts(
     """Each chosen file with its part."""
     side = TEST if info.role is Role.UNSEEN else TRAIN
     part = PART_OF_ROLE[info.role]
-    listed = lists is not None and lists.lists(side, kind)
-    if info.leaked and not listed:  # only the images that the lists train on are training images
+    known = lists.files[side] if lists is not None and lists.lists(side, kind) else None
+    if info.leaked and known is None:  # only the images that the lists train on are training images
         return []
     ordered = sorted(rows, key=lambda row: row[2])
     order = np.random.default_rng([seed, info.id, list(Kind).index(kind)]).permutation(len(ordered))
     chosen: list[tuple[Entry, Part]] = []
-    held, most = 0, min(holdout, len(ordered) // 4)  # a trial with few sketches keeps most of them
-    for i in order:
+    most = min(holdout, len(ordered) // 4)  # a trial with few sketches keeps most of them
+    # sketches that no list trains on
+    rest = {Role.SEEN: Part.HOLDOUT, Role.VAL: Part.VAL} if kind is Kind.SKETCH else {}
+    for place, i in enumerate(order):
         row = ordered[i]
-        holds_out = info.role is Role.SEEN and kind is Kind.SKETCH
-        if listed and lists is not None:
-            if file_key(kind, info.name, row[2]) in lists.files[side]:
-                chosen.append((row, part))
-            elif holds_out:
-                chosen.append((row, Part.HOLDOUT))
-            elif info.role is Role.VAL and kind is Kind.SKETCH:
-                chosen.append((row, part))
-        elif holds_out and held < most:
-            held += 1
-            chosen.append((row, Part.HOLDOUT))
-        else:
+        if known is None:
+            held = kind is Kind.SKETCH and info.role is Role.SEEN and place < most
+            chosen.append((row, Part.HOLDOUT if held else part))
+        elif file_key(kind, info.name, row[2]) in known:
             chosen.append((row, part))
+        elif info.role in rest:
+            chosen.append((row, rest[info.role]))
     return chosen
 
 

@@ -51,8 +51,6 @@ def count_classes(prepared: PreparedSet) -> list[ClassCounts]:
         for modality in Modality:
             counts[modality] += np.bincount(prepared.images(part, modality).labels, minlength=n)
     return [
-        ClassCounts(
-            c.name, str(c.role), int(counts[Modality.SKETCH][c.id]), int(counts[Modality.PHOTO][c.id])
-        )
+        ClassCounts(c.name, str(c.role), *(int(counts[m][c.id]) for m in Modality))
         for c in prepared.manifest.classes
     ]

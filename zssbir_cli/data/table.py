@@ -20,7 +20,7 @@ from zssbir_cli.arrays import Float32, Ints
 from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings
 from zssbir_cli.data.hdf5 import differing_rows
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.files import reason
+from zssbir_cli.files import printable, reason
 from zssbir_cli.names import TABLE_SUFFIX
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
@@ -114,7 +114,8 @@ def write_table(
 
 
 def _schema(info: EmbeddingInfo, width: int, *, half: bool) -> Any:
-    pa = _arrow()
+    import pyarrow as pa
+
     fields = [("source", pa.string()), ("vector", pa.list_(pa.float16() if half else pa.float32(), width))]
     return pa.schema(
         [*fields, ("checksum", pa.uint64())], metadata={_FACTS: json.dumps(asdict(info)).encode()}
@@ -152,7 +153,8 @@ def _delete(table: Any, sources: Sequence[str]) -> None:
 
 
 def _blocks(gallery: Embeddings, rows: Ints, schema: Any) -> Iterator[Any]:
-    pa = _arrow()
+    import pyarrow as pa
+
     for a in range(0, len(rows), BLOCK):
         part = rows[a : a + BLOCK]
         vectors = np.ascontiguousarray(
@@ -160,16 +162,12 @@ def _blocks(gallery: Embeddings, rows: Ints, schema: Any) -> Iterator[Any]:
         )
         names = [gallery.sources[i] for i in part]
         for name in names:
-            if not _is_text(name):
+            if printable(name) != name:
                 raise DataError(
                     f"{gallery.path}: the name {name!r} is not UTF-8, which a table needs; rename the photo"
                 )
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         yield pa.table({"source": names, "vector": column, "checksum": gallery.checksum[part]}, schema=schema)
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def _index(rows: int, width: int) -> Any:
@@ -283,9 +281,3 @@ def _connection(address: str) -> tuple[Any, str]:
         return lancedb.connect(parent or ("/" if address.startswith("/") else ".")), name
     except Exception as error:
         raise DataError(f"{address}: cannot be opened ({reason(error)})") from None
-
-
-def _arrow() -> Any:
-    import pyarrow
-
-    return pyarrow

@@ -50,14 +50,9 @@ class Position:
     epochs: int
 
     @property
-    def fraction(self) -> float:
-        """Share of the run that is done, 0-1."""
-        return self.step / max(1, self.total_steps)
-
-    @property
     def epoch_fraction(self) -> float:
         """Epochs done, with the fraction of the present one."""
-        return self.fraction * self.epochs
+        return self.step / max(1, self.total_steps) * self.epochs
 
 
 class Probe(Protocol):

@@ -1,7 +1,7 @@
 """`zssbir eval`: weights of a run or a frozen model (or embeddings of any program) to numbers, a result file and a report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,7 @@ def evaluate_ranking(
     """
     if run is None:
         raise UsageError("--qrels needs --run FILE too: the ranking in TREC format")
-    found = evaluate_trec(qrels, Path(run), ties, k)
-    target = results.target(found, out)
-    if target is not None:
-        results.write(found, target)
-    return EvalOutcome(found, target, None)
+    return _finish(evaluate_trec(qrels, Path(run), ties, k), "cpu", out, False, "", silent)
 
 
 def check_export(export: str) -> None:
@@ -166,13 +162,11 @@ def _finish(
     if target is None:
         return EvalOutcome(found, None, None)
     results.write(found, target)
-    outcome = EvalOutcome(found, target, None)
+    stem, page, files = target.with_suffix(""), None, tuple[Path, ...]()
     if export:
-        on = str(choose_device(device))
-        files = write_trec(found.inputs, target.with_suffix(""), PHOTOS_OF[export], on, progress)
-        outcome = replace(outcome, exported=files)
-    if not report:
-        return outcome
-    from zssbir_cli.evaluation.report import write_report
+        files = write_trec(found.inputs, stem, PHOTOS_OF[export], str(choose_device(device)), progress)
+    if report:
+        from zssbir_cli.evaluation.report import write_report
 
-    return replace(outcome, report=write_report(found, target.with_suffix(""), progress).parent)
+        page = write_report(found, stem, progress).parent
+    return EvalOutcome(found, target, page, files)
