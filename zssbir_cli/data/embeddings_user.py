@@ -230,9 +230,7 @@ def _read_csv(path: Path) -> Pair:
         text = [header.index(n) for n in ("set", "label", "source") if n in header]
         numbers = [i for i in range(len(header)) if i not in text]
         _check_dimensions(path, [header[i] for i in numbers])
-        parts: tuple[list[list[float]], list[list[float]]] = ([], [])
-        labels: tuple[list[str], list[str]] = ([], [])
-        sources: tuple[list[str], list[str]] = ([], [])
+        sides: tuple[list[tuple[list[float], str, str]], ...] = ([], [])
         for line, row in enumerate(rows, start=2):
             if not row:
                 continue
@@ -244,20 +242,18 @@ def _read_csv(path: Path) -> Pair:
                     f"{path}:{line}: set is {row[text[0]]!r}; use query / gallery (or sketch / photo)"
                 )
             try:
-                parts[kind].append([float(row[i]) for i in numbers])
+                values = [float(row[i]) for i in numbers]
             except ValueError as error:
                 raise DataError(f"{path}:{line}: {error}") from None
-            labels[kind].append(row[text[1]].strip())
-            sources[kind].append(row[text[2]] if len(text) > 2 else "")
-    if not parts[0] or not parts[1] or not numbers:
+            sides[kind].append((values, row[text[1]].strip(), row[text[2]] if len(text) > 2 else ""))
+    if not all(sides) or not numbers:
         raise DataError(
-            f"{path}: {len(parts[0])} queries, {len(parts[1])} photos of {len(numbers)} dimensions"
+            f"{path}: {len(sides[0])} queries, {len(sides[1])} photos of {len(numbers)} dimensions"
         )
-    arrays: dict[str, Array] = {
-        "query": np.array(parts[0], np.float32),
-        "gallery": np.array(parts[1], np.float32),
-        "query_labels": np.array(labels[0], str),
-        "gallery_labels": np.array(labels[1], str),
-    }
-    named = {name: np.array(s, str) for name, s in zip(OPTIONAL, sources, strict=True) if any(s)}
-    return replace(_from_arrays(path, arrays | named, ARRAYS), note=note)
+    arrays: dict[str, Array] = {}
+    for name, side in zip(("query", "gallery"), sides, strict=True):
+        of_side, labels, sources = zip(*side, strict=True)
+        arrays |= {name: np.array(of_side, np.float32), f"{name}_labels": np.array(labels, str)}
+        if any(sources):
+            arrays[f"{name}_sources"] = np.array(sources, str)
+    return replace(_from_arrays(path, arrays, ARRAYS), note=note)

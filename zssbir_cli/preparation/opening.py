@@ -22,24 +22,12 @@ READERS = ("Jpeg", "Mpo", "Png", "Bmp", "WebP", "Gif", "Tiff", "Ppm", "Avif", "J
 """Pillow's modules for them."""
 _LOADING = Lock()
 
+SPOKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError)
+"""Errors whose words say what is wrong with a file."""
 FAULTS = (
-    DataError,
-    Image.DecompressionBombError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    OverflowError,
-    # decoders of rare formats fail in any way on damaged files
-    MemoryError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-)
+    DataError, Image.DecompressionBombError, *SPOKEN,
+    MemoryError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError,  # of decoders of rare formats
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -105,6 +93,5 @@ def why(error: Exception, raw: bytes) -> str:
         return "enormous: too many pixels"
     if isinstance(error, UnidentifiedImageError):
         return _unreadable(raw)
-    spoken = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, OverflowError)
-    words = " ".join(str(error).split())[:120] if isinstance(error, spoken) else ""
+    words = " ".join(str(error).split())[:120] if isinstance(error, SPOKEN) else ""
     return f"does not decode: {words or type(error).__name__}"
