@@ -12,7 +12,7 @@ from zssbir_cli.embedding.weights import RunWeights, Weights
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.runs import read_record
-from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.errors import DataError, UsageError, ZssbirError
 from zssbir_cli.names import listed
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Role
@@ -71,19 +71,30 @@ class KnownData:
     def used(self) -> frozenset[int]:
         """Labels of another set's classes that the run was trained on or selected by; empty for its own set.
 
-        Raises DataError when the run is too old to know its classes.
+        Raises DataError when the run is too old to know its classes and its data set cannot be found.
         """
         if self.own or self.weights is None:
             return frozenset()
-        if not self.learnt.knows_classes:
-            run, then = self.weights.home, self.learnt
-            raise DataError(
-                f"{run}: made by an older zssbir, the run does not say which classes it was trained on, so nothing can be "
-                f"called unseen in {self.prepared.root}; run `zssbir eval --run {run} --data FOLDER` once with the set it "
-                f"was trained on ({then.name or '?'}, identity {then.identity or 'unknown'})"
-            )
-        used = set(self.learnt.used(self.prepared.classes))
+        learnt = (
+            self.learnt if self.learnt.knows_classes else _recovered(self.weights, self.learnt, self.prepared)
+        )
+        used = set(learnt.used(self.prepared.classes))
         return frozenset(i for i, name in enumerate(self.prepared.classes) if name in used)
+
+
+def _recovered(weights: RunWeights, learnt: Learnt, other: PreparedSet) -> Learnt:
+    """The classes of an older run, from its data set; kept in run.json for the next time."""
+    for root in data_roots(weights):
+        with suppress(ZssbirError):
+            prepared = PreparedSet.open(root)
+            if prepared.identity == learnt.identity:
+                return _keep_classes(weights.home, prepared)
+    run = weights.home
+    raise DataError(
+        f"{run}: made by an older zssbir, the run does not say which classes it was trained on, so nothing can be "
+        f"called unseen in {other.root}; run `zssbir eval --run {run} --data FOLDER` once with the set "
+        f"it was trained on ({learnt.name or '?'}, identity {learnt.identity or 'unknown'})"
+    )
 
 
 def remark(data: KnownData) -> str:
