@@ -48,7 +48,7 @@ def test_a_run_stores_the_means_of_its_blended_weights(tiny_recipe: Path, tmp_pa
         pixels = torch.stack([EvalImages(images, recipe.data.size)[i] for i in range(len(images))])
         with torch.no_grad():
             raw = functional.normalize(method.projection(method.encoder(pixels).embedding), dim=1)
-        mean = method.centring.get_buffer(modality.name.lower())
+        mean = method.centring.get_buffer(modality.word)
         torch.testing.assert_close(mean, raw.mean(0), atol=1e-5, rtol=1e-4)
         wanted = functional.normalize(raw - raw.mean(0), dim=1)
         torch.testing.assert_close(method.embed(pixels, modality), wanted, atol=1e-4, rtol=1e-3)

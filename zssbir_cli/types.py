@@ -22,6 +22,16 @@ class Modality(IntEnum):
     SKETCH = 0
     PHOTO = 1
 
+    @property
+    def word(self) -> str:
+        """`sketch` or `photo`."""
+        return self.name.lower()
+
+    @property
+    def plural(self) -> str:
+        """`sketches` or `photos`."""
+        return "sketches" if self is Modality.SKETCH else "photos"
+
 
 class Role(StrEnum):
     """What a class may be used for. Unseen classes never reach training or model selection."""

@@ -134,6 +134,6 @@ def _check_complete(split: Split, groups: Sequence[int], sources: Sequence[Sourc
                 places = ", ".join(f"{p}/<class>/*" for p in PUBLISHED[split.dataset].values())
                 where = ", ".join(readable(str(s.path)) for s in sources)
                 raise DataError(
-                    f"{where}: no {part} {modality.name.lower()} of {split.name}; expected {places} "
+                    f"{where}: no {part} {modality.word} of {split.name}; expected {places} "
                     f"(several --from are taken together)"
                 )

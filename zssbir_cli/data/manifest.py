@@ -40,7 +40,7 @@ def _modality(value: Any) -> Any:
     raise ValueError("modality must be 'sketch' or 'photo'")
 
 
-ModalityName = Annotated[Modality, BeforeValidator(_modality), PlainSerializer(lambda m: m.name.lower())]
+ModalityName = Annotated[Modality, BeforeValidator(_modality), PlainSerializer(lambda m: m.word)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -160,8 +160,8 @@ class Manifest(_Frozen):
         if len({s.file for s in self.shards}) != len(self.shards):
             raise ValueError("a shard is listed twice")
         for s in self.shards:
-            if not s.file.startswith(f"{s.part}-{s.modality.name.lower()}-"):
-                raise ValueError(f"shard {s.file} is listed as {s.part} {s.modality.name.lower()}")
+            if not s.file.startswith(f"{s.part}-{s.modality.word}-"):
+                raise ValueError(f"shard {s.file} is listed as {s.part} {s.modality.word}")
         return self
 
     @property

@@ -169,7 +169,7 @@ class ShardWriter:
             self._store(full)
 
     def _begin(self) -> Shard:
-        path = self.folder / f"{self.part}-{self.modality.name.lower()}-{self._next:05d}.h5"
+        path = self.folder / f"{self.part}-{self.modality.word}-{self._next:05d}.h5"
         self._next += 1
         return Shard(path, dataset=self.dataset, split=self.split, part=self.part, modality=self.modality)
 

@@ -37,7 +37,7 @@ def embed_choice(
 ) -> Embeddings:
     """Embeddings of some images of a part, as `embed_part`; one row per number of `choice.index`, in that order."""
     drawn = hashlib.sha256(np.ascontiguousarray(choice.index, np.int64).tobytes()).hexdigest()[:16]
-    name = f"{choice.modality.name.lower()}-{drawn}"
+    name = f"{choice.modality.word}-{drawn}"
     return _Job(embedder, prepared, [choice], name, progress).result(False)
 
 
@@ -125,7 +125,7 @@ class _Job:
                 self.batches(choice)[distributed.rank() :: distributed.world_size()],
             )
             todo = [b for b in share if stage.rows(b, "rows") is None]
-            label = f"embedding {self.prepared.manifest.name} {choice.part} {choice.modality.name.lower()}"
+            label = f"embedding {self.prepared.manifest.name} {choice.part} {choice.modality.word}"
             done, total = (
                 len(choice.index) - distributed.world_size() * sum(map(len, todo)),
                 len(choice.index),

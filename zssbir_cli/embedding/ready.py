@@ -38,7 +38,7 @@ class ReadyNetwork:
     def embed(self, images: Tensor, modality: Modality) -> Tensor:
         """uint8 images [B, C, S, S] -> unit embeddings float32 [B, D]."""
         with _JIT.optimized_execution(False):
-            rows: Tensor = getattr(self._traced, modality.name.lower())(images)
+            rows: Tensor = getattr(self._traced, modality.word)(images)
         return rows
 
 

@@ -111,9 +111,7 @@ def load_image(images: ImageSet, i: int) -> Tensor:
             return decode_sketch(images.read(i), on_white=images.on_white)
         return decode_photo(images.read(i))
     except DataError as error:
-        raise DataError(
-            f"{images.sources[i]} ({images.part} {images.modality.name.lower()} {i}): {error}"
-        ) from error
+        raise DataError(f"{images.sources[i]} ({images.part} {images.modality.word} {i}): {error}") from error
 
 
 def sketch_input(images: ImageSet, i: int, size: int, crop: bool) -> Tensor:

@@ -134,7 +134,7 @@ def read_queries(
     left_out: list[tuple[Path, str]] = []
     for modality, places in ((Modality.SKETCH, sketches), (Modality.PHOTO, photos)):
         for number, picture in enumerate(expand(places), first):
-            name = f"{modality.name.lower()} {number}"
+            name = f"{modality.word} {number}"
             path = Path(picture if isinstance(picture, str | Path) else name)
             try:
                 queries.append(_query(picture, path, modality, size))

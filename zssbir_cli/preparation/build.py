@@ -82,7 +82,7 @@ class _Group:
         self, plan: PreparePlan, journal: Journal, store: "_Store", part: Part, modality: Modality
     ) -> None:
         self.part, self.modality = part, modality
-        self.records = list(journal.finished(f"{part}-{modality.name.lower()}"))
+        self.records = list(journal.finished(f"{part}-{modality.word}"))
         self.total = plan.items.group.count(GROUPS.index((part, modality)))
         self.done = self._first = self.records[-1].next if self.records else 0
         self.notes: list[Note] = []
@@ -284,7 +284,7 @@ def _check_any_left(plan: PreparePlan, groups: list[_Group]) -> None:
     for group in groups:
         if group.total and not group.records:
             _, path, why = next(n for n in group.notes if n[0] == "skipped")
-            what = f"{group.part} {counted(group.total, group.modality.name.lower())}"
+            what = f"{group.part} {counted(group.total, group.modality.word)}"
             raise DataError(f"none of the {what} of {plan.name} could be used; first: {path}: {why}")
 
 

@@ -23,7 +23,6 @@ MODALITY_OF_FOLDER = {
     "image": Modality.PHOTO,
     "images": Modality.PHOTO,
 }
-PLURAL = {Modality.SKETCH: "sketches", Modality.PHOTO: "photos"}
 _OTHER = {Modality.SKETCH: Modality.PHOTO, Modality.PHOTO: Modality.SKETCH}
 PART_OF_ROLE = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -68,9 +67,7 @@ class ClassFiles:
         """Only the classes with both sketches and photos; the others are named in `left_out`."""
         whole = {key: of for key, of in self.entries.items() if len(of) == 2}
         names = {key: self.names[key] for key in whole}
-        told = [
-            f"{_having(self.lone[m])} no {PLURAL[other]}" for m, other in _OTHER.items() if m in self.lone
-        ]
+        told = [f"{_having(self.lone[m])} no {other.plural}" for m, other in _OTHER.items() if m in self.lone]
         return replace(self, names=names, entries=whole, left_out=[*self.left_out, *told], lone={})
 
     def told_lone(self) -> list[str]:
@@ -182,7 +179,7 @@ class _Spellings:
         Errors: DataError: folders of one modality have one key.
         """
         clashes = [
-            f"{PLURAL[modality]} of {side_by_side(names)}"
+            f"{modality.plural} of {side_by_side(names)}"
             for (_, modality), names in sorted(self._folders.items())
             if len(names) > 1
         ]
@@ -262,7 +259,7 @@ def _nothing_found(sources: Sequence[Source], files: ClassFiles, passed: _Passed
     sides = []
     for modality in Modality:
         names = sorted(files.names[key] for key, of in files.entries.items() if modality in of)
-        kind = PLURAL[modality]
+        kind = modality.plural
         sides.append(
             f"{kind} of {counted(len(names), 'class')} ({listed(names, 3)})" if names else f"no {kind}"
         )

@@ -103,7 +103,7 @@ def find_repeats(folder: Path, shards: Sequence[ShardInfo], classes: Sequence[Cl
         pairs = images.in_two_classes()
         names = [(classes[images.label[a]].name, classes[images.label[b]].name) for a, b in pairs]
         for (one, other), number in Counter(names).most_common(FEW):
-            what = counted(number, modality.name.lower())
+            what = counted(number, modality.word)
             is_in = "is" if number == 1 else "are"
             warnings.append(
                 f"{what} of {other!r} {is_in}, byte for byte, in {one!r} too: images in two classes"

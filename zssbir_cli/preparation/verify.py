@@ -74,7 +74,7 @@ def _undecodable(images: ImageSet, workers: int) -> Iterator[str]:
         try:
             decode(images.read(i))
         except DataError as error:
-            return f"{images.part} {images.modality.name.lower()} {images.sources[i]}: {error}"
+            return f"{images.part} {images.modality.word} {images.sources[i]}: {error}"
         return ""
 
     with ThreadPoolExecutor(workers) as pool:

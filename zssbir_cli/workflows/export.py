@@ -94,7 +94,7 @@ def export_onnx(weights: Weights, out: Path) -> Exported:
         wanted = {m: method.embed(pictures[m], m) for m in Modality}
         alike = torch.equal(method.embed(pictures[Modality.SKETCH], Modality.PHOTO), wanted[Modality.SKETCH])
     stem = out.with_suffix("") if out.suffix == ".onnx" else out
-    kinds = {Modality.PHOTO: out} if alike else {m: Path(f"{stem}.{m.name.lower()}.onnx") for m in Modality}
+    kinds = {Modality.PHOTO: out} if alike else {m: Path(f"{stem}.{m.word}.onnx") for m in Modality}
     least, dim = 1.0, wanted[Modality.PHOTO].shape[1]
     with tempfile.TemporaryDirectory() as place:
         made: dict[Path, bytes] = {}
@@ -109,7 +109,7 @@ def export_onnx(weights: Weights, out: Path) -> Exported:
                 f"{weights.label}: the exported network differs from the original (least cosine {least:.6f} on {source}); "
                 "nothing was written"
             )
-        files = {m.name.lower(): kinds[Modality.PHOTO if alike else m].name for m in Modality}
+        files = {m.word: kinds[Modality.PHOTO if alike else m].name for m in Modality}
         about = _about(weights, files, dim) | {"checked_on": source, "least_cosine": least}
         with writing(out):
             for target, content in made.items():

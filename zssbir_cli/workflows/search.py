@@ -49,7 +49,7 @@ class Found:
     @property
     def kind(self) -> str:
         """`sketch`, `photo` or `text`."""
-        return "text" if self.image is None else self.modality.name.lower()
+        return "text" if self.image is None else self.modality.word
 
 
 @dataclass(frozen=True)

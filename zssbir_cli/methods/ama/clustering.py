@@ -92,10 +92,8 @@ def recluster(
         levels = adapted_k(config.k, images, config.share)
         if levels != tuple(config.k):
             say(
-                f"{images} training images ({modality.name.lower()}): {', '.join(map(str, levels))} "
-                f"clusters instead of "
-                f"{', '.join(map(str, config.k))} (at most {config.share:g} of the images, "
-                f"method.clusters.share)"
+                f"{images} training images ({modality.word}): {', '.join(map(str, levels))} clusters instead of "
+                f"{', '.join(map(str, config.k))} (at most {config.share:g} of the images, method.clusters.share)"
             )
         jobs += [(modality, level, k) for level, k in enumerate(levels)]
     seeds = torch.randint(2**62, (len(jobs),)).tolist()
@@ -110,15 +108,13 @@ def recluster(
         x = features[modality]
         centroids, labels, refilled = _share(mine.get(number), number % world, k, x)
         clusters[modality].put(level, centroids, labels)
-        name = f"{modality.name.lower()}_{k}"
+        name = f"{modality.word}_{k}"
         empty = int((torch.bincount(labels, minlength=k) == 0).sum())
         values[f"clusters/similarity_{name}"] = float((x * centroids[labels]).sum(1).mean())
         values[f"clusters/refilled_{name}"] = float(refilled)
         values[f"clusters/empty_{name}"] = float(empty)
         if empty:
-            say(
-                f"{empty} of {k} clusters ({modality.name.lower()}) hold no image: many features are identical"
-            )
+            say(f"{empty} of {k} clusters ({modality.word}) hold no image: many features are identical")
     return values
 
 

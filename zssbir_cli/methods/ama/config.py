@@ -26,9 +26,8 @@ class ViewsConfig(Section):
     color: float = key(1.0, "Strength of the colour jitter; 1 = DINO's.", ge=0, le=2)
     drawings: int = key(
         0,
-        "Further crops of each photo, global in size, turned into line drawings by an edge "
-        "filter and seen "
-        "by the student only: they tie photos to sketches without labels. Not in the published method (0).",
+        "Further crops of each photo, global in size, turned into line drawings by an edge filter and seen by "
+        "the student only: they tie photos to sketches without labels. Not in the published method (0).",
         ge=0,
         le=8,
     )
@@ -77,9 +76,8 @@ class AmaConfig(Section):
     clusters: ClusterConfig = ClusterConfig()
     head_weights: Literal["auto", "none"] = key(
         "auto",
-        "`auto`: from the checkpoint that `model.weights` names when it holds DINO heads, else "
-        "random (said "
-        "in the log); `none`: always random.",
+        "`auto`: from the checkpoint that `model.weights` names when it holds DINO heads, else random (said in the "
+        "log); `none`: always random.",
     )
     momentum: float = key(0.999, "EMA momentum of the teacher, head included.", ge=0, lt=1)
     centers: Literal["shared", "separate"] = key(

@@ -93,9 +93,7 @@ def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
     sketches, photos = (prepared.images(Part.TRAIN, m) for m in (Modality.SKETCH, Modality.PHOTO))
     for images in (sketches, photos):
         if not len(images):
-            raise DataError(
-                f"{prepared.root} has no training {'sketches' if images is sketches else 'photos'}"
-            )
+            raise DataError(f"{prepared.root} has no training {images.modality.plural}")
     crops = Crops(**{**config.views.model_dump(), "global_size": config.views.global_size or data.size})
     steps = recipe.train.steps_per_epoch or max(1, len(photos) // recipe.train.batch_size)
     plan = UnpairedPlan(len(sketches), len(photos), recipe.train.batch_size, steps, recipe.train.seed)

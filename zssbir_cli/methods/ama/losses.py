@@ -216,8 +216,7 @@ def complaints(values: Mapping[str, float]) -> list[str]:
         if name.startswith("clusters/kept_") and value == 0.0:
             modality, level = name.removeprefix("clusters/kept_").split("_")
             found.append(
-                f"contrastive clustering keeps no {modality} image at level {level}: lower "
-                f"method.cc_threshold, "
-                "or make it relative to 1/K with method.cc_relative=true"
+                f"contrastive clustering keeps no {modality} image at level {level}: lower method.cc_threshold, or "
+                "make it relative to 1/K with method.cc_relative=true"
             )
     return found

@@ -30,7 +30,6 @@ from zssbir_cli.types import Modality
 
 log = logging.getLogger("zssbir")
 _Views = dict[Modality, Tensor]  # crop-major, [V, B, ...]; the first two views are the globals
-_NAMES = {Modality.SKETCH: "sketch", Modality.PHOTO: "photo"}
 
 
 class AmaMethod(Method):
@@ -55,7 +54,7 @@ class AmaMethod(Method):
             "centers", torch.zeros(1 if config.centers == "shared" else 2, config.head.out_dim)
         )
         levels = len(config.clusters.k)
-        self.clusters = torch.nn.ModuleDict({name: Clusters(levels, student.dim) for name in _NAMES.values()})
+        self.clusters = torch.nn.ModuleDict({m.word: Clusters(levels, student.dim) for m in Modality})
         self.cluster_weight, self.pairing = 0.0, False
         self._last: Mapping[str, Tensor] = {}
         self._said: set[str] = set()
@@ -94,9 +93,9 @@ class AmaMethod(Method):
         views = self._logits(self.student_head, student)
         grouped = self._clusters(Modality.SKETCH).ready
         with torch.autocast(self.centers.device.type, enabled=False):
-            targets = {m: self._targets(m, known[m]) for m in _NAMES}
+            targets = {m: self._targets(m, known[m]) for m in Modality}
             self._watch(targets, teacher, logs)
-            self._move_centers(torch.stack([known[m].float().mean((0, 1)) for m in _NAMES]))
+            self._move_centers(torch.stack([known[m].float().mean((0, 1)) for m in Modality]))
             total = self._distill(views, targets, logs)
             if self.cluster_weight > 0 and grouped:
                 total = total + self.cluster_weight * self._contrast(batch, student, teacher, logs)
@@ -110,22 +109,20 @@ class AmaMethod(Method):
     # ---- features and logits
 
     def _teach(self, batch: Batch) -> _Views:
-        sets = [batch[f"{name}_global"].transpose(0, 1) for name in _NAMES.values()]
+        sets = [batch[f"{m.word}_global"].transpose(0, 1) for m in Modality]
         parts = self._encode(self.teacher, sets)
-        return dict(zip(_NAMES, parts, strict=True))
+        return dict(zip(Modality, parts, strict=True))
 
     def _learn(self, batch: Batch) -> _Views:
         """One pass over all crops of the global size and one over all local ones."""
-        large = [batch[f"{name}_global"].transpose(0, 1) for name in _NAMES.values()]
+        large = [batch[f"{m.word}_global"].transpose(0, 1) for m in Modality]
         drawings = batch["photo_drawing"].transpose(0, 1)
         large += [drawings] if drawings.shape[0] else []
         sketch, photo, *drawn = self._encode(self.student, large)
         views = {Modality.SKETCH: [sketch], Modality.PHOTO: [photo]}
         if batch["photo_local"].shape[1]:
-            locals_ = self._encode(
-                self.student, [batch[f"{name}_local"].transpose(0, 1) for name in _NAMES.values()]
-            )
-            for modality, part in zip(_NAMES, locals_, strict=True):
+            locals_ = self._encode(self.student, [batch[f"{m.word}_local"].transpose(0, 1) for m in Modality])
+            for modality, part in zip(Modality, locals_, strict=True):
                 views[modality].append(part)
         views[Modality.PHOTO] += drawn
         return {modality: torch.cat(parts) for modality, parts in views.items()}
@@ -150,12 +147,12 @@ class AmaMethod(Method):
     def _distill(self, views: _Views, targets: _Views, logs: dict[str, Tensor]) -> Tensor:
         config, total = self.config, self.centers.new_zeros(())
         weights = {Modality.SKETCH: config.distill_sketch, Modality.PHOTO: config.distill_photo}
-        for modality, name in _NAMES.items():
+        for modality in Modality:
             loss = losses.self_distillation(
                 views[modality], targets[modality], temperature=config.student_temperature
             )
             total = total + weights[modality] * loss
-            logs[f"loss/distill_{name}"] = loss.detach()
+            logs[f"loss/distill_{modality.word}"] = loss.detach()
         return total
 
     def _targets(self, modality: Modality, logits: Tensor) -> Tensor:
@@ -165,18 +162,18 @@ class AmaMethod(Method):
     @torch.no_grad()
     def _watch(self, targets: _Views, teacher: _Views, logs: dict[str, Tensor]) -> None:
         logs["monitor/center_norm"] = self.centers.norm(dim=1).mean()
-        for modality, name in _NAMES.items():
+        for modality in Modality:
             seen = teacher_monitors(targets[modality], teacher[modality].flatten(0, 1))
-            logs |= {f"monitor/{what}_{name}": value for what, value in seen.items()}
+            logs |= {f"monitor/{what}_{modality.word}": value for what, value in seen.items()}
 
     def _contrast(self, batch: Batch, student: _Views, teacher: _Views, logs: dict[str, Tensor]) -> Tensor:
         config, parts = self.config, []
-        for modality, name in _NAMES.items():
+        for modality in Modality:
             clusters = self._clusters(modality)
             prototypes = clusters.prototypes()
             views = F.normalize(distributed.gather(student[modality].transpose(0, 1)).transpose(0, 1), dim=-1)
             anchors = F.normalize(distributed.gather(teacher[modality][0]), dim=-1)
-            own = clusters.labels[:, distributed.gather(batch[f"{name}_index"])].long()
+            own = clusters.labels[:, distributed.gather(batch[f"{modality.word}_index"])].long()
             loss, kept = losses.cluster_contrast(
                 views,
                 anchors,
@@ -187,24 +184,24 @@ class AmaMethod(Method):
                 thresholds=[config.cc_threshold / (len(p) if config.cc_relative else 1) for p in prototypes],
             )
             parts.append(loss)
-            logs[f"loss/cluster_{name}"] = loss.detach()
-            logs |= {f"clusters/kept_{name}_{level}": share for level, share in enumerate(kept)}
+            logs[f"loss/cluster_{modality.word}"] = loss.detach()
+            logs |= {f"clusters/kept_{modality.word}_{level}": share for level, share in enumerate(kept)}
         return parts[0] + parts[1]
 
     def _guide(self, student: _Views, teacher: _Views, logs: dict[str, Tensor]) -> Tensor:
         parts = []
-        for modality, name in _NAMES.items():
+        for modality in Modality:
             known = F.normalize(_items(teacher[modality]), dim=1)
             weights = losses.context_weights(known, neighbours=self.config.neighbours)
             parts.append(
                 losses.similarity_guidance(F.normalize(_items(student[modality][:2]), dim=1), weights)
             )
-            logs[f"loss/guidance_{name}"] = parts[-1].detach()
+            logs[f"loss/guidance_{modality.word}"] = parts[-1].detach()
         return parts[0] + parts[1]
 
     def _align(self, student: _Views, logs: dict[str, Tensor]) -> Tensor:
         loss = losses.mutual_alignment(
-            [F.normalize(_items(student[modality][:2]), dim=1) for modality in _NAMES],
+            [F.normalize(_items(student[modality][:2]), dim=1) for modality in Modality],
             self._clusters(Modality.SKETCH).prototypes(),
             self._clusters(Modality.PHOTO).prototypes(),
             temperature=self.config.alignment_temperature,
@@ -215,7 +212,7 @@ class AmaMethod(Method):
     # ---- state that moves along
 
     def _clusters(self, modality: Modality) -> Clusters:
-        module = self.clusters[_NAMES[modality]]
+        module = self.clusters[modality.word]
         assert isinstance(module, Clusters)
         return module
 
@@ -258,8 +255,8 @@ class AmaMethod(Method):
             return {}
         self.eval()
         device = self.centers.device
-        features = {m: probe.features(m, self._features).to(device) for m in _NAMES}
-        return recluster({m: self._clusters(m) for m in _NAMES}, features, config.clusters, self._say)
+        features = {m: probe.features(m, self._features).to(device) for m in Modality}
+        return recluster({m: self._clusters(m) for m in Modality}, features, config.clusters, self._say)
 
     def _say(self, message: str) -> None:
         if message not in self._said and distributed.is_main():
@@ -268,8 +265,8 @@ class AmaMethod(Method):
 
     def before_load(self, weights: Mapping[str, Tensor]) -> None:
         """Clusters are as many as the checkpoint holds."""
-        for name in _NAMES.values():
-            self._clusters(Modality[name.upper()]).resize(weights, f"clusters.{name}.")
+        for modality in Modality:
+            self._clusters(modality).resize(weights, f"clusters.{modality.word}.")
 
 
 def _items(views: Tensor) -> Tensor:
