@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torchvision import transforms as tv
 
-from zssbir_cli.inputs import views as multicrop
-from zssbir_cli.inputs.views import (
-    Crops,
+from zssbir_cli.methods.ama import views as multicrop
+from zssbir_cli.methods.ama.config import ViewsConfig
+from zssbir_cli.methods.ama.views import (
     as_drawing,
     color_jitter,
     crop_box,
@@ -19,7 +19,7 @@ from zssbir_cli.inputs.views import (
     multi_crop,
 )
 
-CROPS = Crops(global_size=40, local_size=24, locals=3, drawings=2)
+VIEWS = ViewsConfig(local_size=24, locals=3, drawings=2)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -41,34 +41,34 @@ def tensor(image: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_and_types(channels):
-    wide, near = multi_crop(tensor(photo(channels=channels)), CROPS, rng())
+    wide, near = multi_crop(tensor(photo(channels=channels)), VIEWS, 40, rng())
     assert (wide.shape, near.shape) == ((2, channels, 40, 40), (3, channels, 24, 24))
     assert wide.dtype == near.dtype == torch.uint8
-    assert drawing_views(tensor(photo(channels=channels)), CROPS, rng()).shape == (2, 1, 40, 40)
-    bare = Crops(locals=0)
-    assert multi_crop(tensor(photo(channels=channels)), bare, rng())[1].shape == (0, channels, 96, 96)
-    assert drawing_views(tensor(photo()), bare, rng()).shape == (0, 1, 224, 224)
+    assert drawing_views(tensor(photo(channels=channels)), VIEWS, 40, rng()).shape == (2, 1, 40, 40)
+    bare = ViewsConfig(locals=0)
+    assert multi_crop(tensor(photo(channels=channels)), bare, 224, rng())[1].shape == (0, channels, 96, 96)
+    assert drawing_views(tensor(photo()), bare, 224, rng()).shape == (0, 1, 224, 224)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (300, 2), (7, 900)])
 def test_odd_image_sizes(shape):
     image = torch.full((3, *shape), 128, dtype=torch.uint8)
-    wide, near = multi_crop(image, CROPS, rng())
+    wide, near = multi_crop(image, VIEWS, 40, rng())
     assert wide.shape[2:] == (40, 40)
     assert near.shape[2:] == (24, 24)
-    assert drawing_views(image, CROPS, rng()).shape == (2, 1, 40, 40)
+    assert drawing_views(image, VIEWS, 40, rng()).shape == (2, 1, 40, 40)
 
 
 def test_the_generator_decides_everything():
     image = tensor(photo())
     np.random.seed(1)
     torch.manual_seed(1)
-    first = [*multi_crop(image, CROPS, rng(7)), drawing_views(image, CROPS, rng(7))]
+    first = [*multi_crop(image, VIEWS, 40, rng(7)), drawing_views(image, VIEWS, 40, rng(7))]
     np.random.seed(2)
     torch.manual_seed(2)
-    again = [*multi_crop(image, CROPS, rng(7)), drawing_views(image, CROPS, rng(7))]
+    again = [*multi_crop(image, VIEWS, 40, rng(7)), drawing_views(image, VIEWS, 40, rng(7))]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], multi_crop(image, CROPS, rng(8))[0])
+    assert not torch.equal(first[0], multi_crop(image, VIEWS, 40, rng(8))[0])
     assert not torch.equal(first[1][0], first[1][1])
 
 
@@ -126,12 +126,12 @@ def test_one_channel_is_jittered_as_three_equal_ones():
 
 def test_first_global_is_blurred_second_may_be_solarised():
     noise = rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    plain = Crops(40, 24, 0, (1.0, 1.0), (1.0, 1.0), blur=2.0, color=0.0)
+    plain = ViewsConfig(local_size=24, locals=0, global_scale=(1, 1), local_scale=(1, 1), blur=2, color=0)
     rough, bright = [], []
     for seed in range(60):
-        wide, _ = multi_crop(tensor(noise), plain, rng(seed))
+        wide, _ = multi_crop(tensor(noise), plain, 40, rng(seed))
         rough.append([float(v.float().diff(dim=2).abs().mean()) for v in wide])
-        light = multi_crop(tensor(np.full((64, 64, 3), 250, np.uint8)), plain, rng(seed))[0]
+        light = multi_crop(tensor(np.full((64, 64, 3), 250, np.uint8)), plain, 40, rng(seed))[0]
         bright.append([float(v.float().mean()) for v in light])
     rough, bright = np.array(rough), np.array(bright)
     assert rough[:, 0].mean() < 0.6 * rough[:, 1].mean()

@@ -19,7 +19,7 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.square import resize, square_sketch, stretch
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages, RowItems
-from zssbir_cli.inputs.views import Crops
+from zssbir_cli.methods.ama.config import ViewsConfig
 from zssbir_cli.methods.ama.data import AmaItems
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions, clean, squared
@@ -97,7 +97,7 @@ def test_whole_sketches_cannot_be_had_from_a_squared_set(sets: tuple[PreparedSet
     for make in (
         lambda: EvalImages(sketches, SIZE, sketch_crop=False),
         lambda: RowItems(sketches, photos, config, 0),
-        lambda: AmaItems(sketches, photos, config, Crops(), 0),
+        lambda: AmaItems(sketches, photos, config, ViewsConfig(), 0),
     ):
         with pytest.raises(DataError, match=r"sketch_crop: false needs whole sketches.*--square"):
             make()

@@ -27,7 +27,8 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import InterpolationMode, v2
 
 from zssbir_cli.data.images import decode_photo
-from zssbir_cli.inputs.views import Crops, multi_crop
+from zssbir_cli.methods.ama.config import ViewsConfig
+from zssbir_cli.methods.ama.views import multi_crop
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -114,12 +115,12 @@ def vision() -> Callable[[bytes], list[torch.Tensor]]:
 
 
 def ours() -> Callable[[bytes], list[torch.Tensor]]:
-    """data/multicrop.py."""
+    """methods/ama/views.py."""
     count = iter(range(10**9))
 
     def run(data: bytes) -> list[torch.Tensor]:
         image = decode_photo(np.frombuffer(data, np.uint8))
-        wide, near = multi_crop(image, Crops(), np.random.default_rng(next(count)))
+        wide, near = multi_crop(image, ViewsConfig(), 224, np.random.default_rng(next(count)))
         return [*wide, *near]
 
     return run

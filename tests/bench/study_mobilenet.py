@@ -28,7 +28,8 @@ from zssbir_cli.data.square import resize_photo, square_sketch
 from zssbir_cli.engine.step import build_optimizer, lr_at, set_lr
 from zssbir_cli.inputs.datasets import Augment
 from zssbir_cli.inputs.sampling import RowPlan
-from zssbir_cli.inputs.views import Crops, drawing_views
+from zssbir_cli.methods.ama.config import ViewsConfig
+from zssbir_cli.methods.ama.views import drawing_views
 from zssbir_cli.methods.triplet.method import batch_triplet, cosine_distance, supervised_contrast
 from zssbir_cli.models.centring import Centring
 from zssbir_cli.models.folding import fold_batchnorm
@@ -108,7 +109,7 @@ def build_cache(source: Path, net: nn.Module) -> Cache:
     of the photos."""
     classes = sorted(p.name for p in (source / "sketch").iterdir())
     data = DataConfig(size=TRAIN_SIZE, flip=True, crop_scale=0.5, sketch_jitter=0.5, color_jitter=0.3)
-    augment, rng, crops = Augment(data), np.random.default_rng(0), Crops(global_size=TRAIN_SIZE, drawings=1)
+    augment, rng, options = Augment(data), np.random.default_rng(0), ViewsConfig(drawings=1)
 
     def run(images: list[Tensor], view: Callable[[Tensor], Tensor]) -> Tensor:
         found = []
@@ -133,7 +134,7 @@ def build_cache(source: Path, net: nn.Module) -> Cache:
         else:
             out["photo test"] = run(images, lambda x: resize_photo(x, SIZE))
             out["photo"] = views(images, lambda x: augment.photo(x, rng)[0])
-            out["drawing"] = views(images, lambda x: drawing_views(x, crops, rng)[0])
+            out["drawing"] = views(images, lambda x: drawing_views(x, options, TRAIN_SIZE, rng)[0])
     return out
 
 

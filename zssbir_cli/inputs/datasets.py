@@ -51,10 +51,13 @@ def crop_image(image: Tensor, crop: Crop, size: int) -> Tensor:
     return out.flip(2) if crop.flip else out
 
 
-def crop_map(scores: Tensor, crop: Crop, grid: tuple[int, int]) -> Tensor:
-    """Apply a crop to a map of scores, float [h, w] -> [grid[0], grid[1]] (bilinear)."""
-    ys = (crop.top + (torch.arange(grid[0]) + 0.5) / grid[0] * crop.height) * 2 - 1
-    xs = (crop.left + (torch.arange(grid[1]) + 0.5) / grid[1] * crop.width) * 2 - 1
+def crop_map(scores: Tensor, crop: Crop) -> Tensor:
+    """Apply a crop to a map of scores, float [h, w], on the same grid (bilinear)."""
+    if crop == Crop():
+        return scores
+    rows, columns = scores.shape
+    ys = (crop.top + (torch.arange(rows) + 0.5) / rows * crop.height) * 2 - 1
+    xs = (crop.left + (torch.arange(columns) + 0.5) / columns * crop.width) * 2 - 1
     if crop.flip:
         xs = xs.flip(0)
     where = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)[None].float()
@@ -129,12 +132,11 @@ def check_crop(images: ImageSet, sketch_crop: bool) -> None:
         )
 
 
-def item_rng(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.Generator:
+def item_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
     """The generator of one training item: a pure function of the run's seed and the item's place, so that an
-    item is the same on any worker or rank. `stream` separates independent draws for one item."""
-    digest = hashlib.blake2b(
-        np.array([seed, epoch, position, stream], np.int64).tobytes(), digest_size=16
-    ).digest()
+    item is the same on any worker or rank."""
+    place = np.array([seed, epoch, position, 0], np.int64)
+    digest = hashlib.blake2b(place.tobytes(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
@@ -184,8 +186,8 @@ class Augment:
 
 
 class RowItems(Dataset[dict[str, Tensor]]):
-    """Training items of rows (sketch index, photo index, further photo indices): `sketch`, `photo`, `photo_1`
-    ... as uint8 [C, size, size], and the int64 scalar `label` of the sketch."""
+    """Training items of rows (sketch index, photo index): `sketch` and `photo`, uint8 [C, size, size], and the int64
+    scalar `label` of the sketch."""
 
     def __init__(self, sketches: ImageSet, photos: ImageSet, config: DataConfig, seed: int) -> None:
         check_crop(sketches, config.sketch_crop)
@@ -198,11 +200,10 @@ class RowItems(Dataset[dict[str, Tensor]]):
         return self.augment.sketch(sketch_input(self.sketches, i, config.size, config.sketch_crop), rng)
 
     def __getitem__(self, key: tuple[int, int, tuple[int, ...]]) -> dict[str, Tensor]:
-        epoch, position, (sketch, *photos) = key
+        epoch, position, (sketch, photo) = key
         rng = item_rng(self.seed, epoch, position)
-        item = {"sketch": self.sketch(sketch, rng)}
-        for number, photo in enumerate(photos):
-            name = f"photo_{number}" if number else "photo"
-            item[name] = self.augment.photo(load_image(self.photos, photo), rng)[0]
-        item["label"] = torch.tensor(int(self.sketches.labels[sketch]))
-        return item
+        return {
+            "sketch": self.sketch(sketch, rng),
+            "photo": self.augment.photo(load_image(self.photos, photo), rng)[0],
+            "label": torch.tensor(int(self.sketches.labels[sketch])),
+        }

@@ -10,8 +10,8 @@ from zssbir_cli.arrays import Ints
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import check_crop, item_rng, load_image, sketch_input
-from zssbir_cli.inputs.views import Crops, drawing_views, multi_crop
-from zssbir_cli.methods.ama.config import AmaConfig
+from zssbir_cli.methods.ama.config import AmaConfig, ViewsConfig
+from zssbir_cli.methods.ama.views import drawing_views, multi_crop
 from zssbir_cli.methods.base import Batch, ItemKey, TrainData
 from zssbir_cli.recipe.schema import DataConfig, Recipe
 from zssbir_cli.types import Modality, Part
@@ -52,27 +52,27 @@ class AmaItems(Dataset[Batch]):
     """
 
     def __init__(
-        self, sketches: ImageSet, photos: ImageSet, data: DataConfig, crops: Crops, seed: int
+        self, sketches: ImageSet, photos: ImageSet, data: DataConfig, views: ViewsConfig, seed: int
     ) -> None:
         check_crop(sketches, data.sketch_crop)
         self.sketches, self.photos = sketches, photos
-        self.data, self.crops, self.seed = data, crops, seed
+        self.data, self.views, self.seed = data, views, seed
+        self.size = views.global_size or data.size
 
     def __getitem__(self, key: ItemKey) -> Batch:
         epoch, position, (sketch, photo) = key
         rng = item_rng(self.seed, epoch, position)
-        work = self.crops.global_size * 8 // 7  # 256 for 224
-        drawn = sketch_input(self.sketches, sketch, work, self.data.sketch_crop)
+        drawn = sketch_input(self.sketches, sketch, self.size * 8 // 7, self.data.sketch_crop)  # 256 for 224
         shot = load_image(self.photos, photo)
-        sketch_global, sketch_local = multi_crop(drawn, self.crops, rng)
-        photo_global, photo_local = multi_crop(shot, self.crops, rng)
+        sketch_global, sketch_local = multi_crop(drawn, self.views, self.size, rng)
+        photo_global, photo_local = multi_crop(shot, self.views, self.size, rng)
         return {
             "sketch_global": sketch_global,
             "sketch_local": sketch_local,
             "sketch_index": torch.tensor(sketch),
             "photo_global": photo_global,
             "photo_local": photo_local,
-            "photo_drawing": drawing_views(shot, self.crops, rng),
+            "photo_drawing": drawing_views(shot, self.views, self.size, rng),
             "photo_index": torch.tensor(photo),
         }
 
@@ -94,7 +94,6 @@ def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:
     for images in (sketches, photos):
         if not len(images):
             raise DataError(f"{prepared.root} has no training {images.modality.plural}")
-    crops = Crops(**{**config.views.model_dump(), "global_size": config.views.global_size or data.size})
     steps = recipe.train.steps_per_epoch or max(1, len(photos) // recipe.train.batch_size)
     plan = UnpairedPlan(len(sketches), len(photos), recipe.train.batch_size, steps, recipe.train.seed)
-    return TrainData(plan, AmaItems(sketches, photos, data, crops, recipe.train.seed))
+    return TrainData(plan, AmaItems(sketches, photos, data, config.views, recipe.train.seed))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.scores import Scores, read_scores
-from zssbir_cli.inputs.datasets import Crop, RowItems, crop_map, item_rng, load_image
+from zssbir_cli.inputs.datasets import RowItems, crop_map, item_rng, load_image
 from zssbir_cli.methods.base import TrainData
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.methods.puxim.vxl import ensure_scores
@@ -35,13 +35,8 @@ class PuximItems(RowItems):
             item[name], crop = self.augment.photo(load_image(self.photos, photo), rng)
             item[f"{name}_label"] = torch.tensor(int(self.photos.labels[photo]))
             if self.scores is not None:
-                item[f"{name}_scores"] = moved(torch.from_numpy(self.scores.read(photo)), crop)
+                item[f"{name}_scores"] = crop_map(torch.from_numpy(self.scores.read(photo)), crop)
         return item
-
-
-def moved(scores: Tensor, crop: Crop) -> Tensor:
-    """The part of a score map [h, w] that a crop (and flip) of the photo shows, on the same grid."""
-    return scores if crop == Crop() else crop_map(scores, crop, (scores.shape[0], scores.shape[1]))
 
 
 def build(recipe: Recipe, prepared: PreparedSet) -> TrainData:

@@ -8,7 +8,6 @@ colour operations act exactly as on three equal ones.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.arrays import Float32
+from zssbir_cli.methods.ama.config import ViewsConfig
 
 Image = npt.NDArray[Any]  # uint8 [H, W, C]
 Affine = npt.NDArray[Any]
@@ -29,49 +29,28 @@ _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, 
 _FROM_YIQ = np.linalg.inv(_TO_YIQ).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Crops:
-    """What to cut from each image: sides in pixels, and the range of the share of the area that is kept.
-
-    `drawings`: how many further crops become line drawings (`drawing_views`).
-    """
-
-    global_size: int = 224
-    local_size: int = 96
-    locals: int = 8
-    global_scale: tuple[float, float] = (0.6, 1.0)
-    local_scale: tuple[float, float] = (0.2, 0.6)
-    drawings: int = 0
-    drawing_scale: tuple[float, float] = (0.6, 1.0)
-    blur: float = 2.0  # largest standard deviation, pixels
-    color: float = 1.0  # strength of the colour jitter; 1 = DINO's (0.4, 0.4, 0.2, 0.1)
-
-
-def multi_crop(image: Tensor, crops: Crops, rng: Rng) -> tuple[Tensor, Tensor]:
-    """Augmented views of a decoded image: uint8 [C, H, W] -> globals [2, C, S, S], locals [n, C, s, s], uint8.
+def multi_crop(image: Tensor, views: ViewsConfig, size: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    """Augmented views of a decoded image: uint8 [C, H, W] -> globals [2, C, S, S] of `size` pixels, locals
+    [n, C, s, s], uint8.
 
     The first global is always blurred, the second rarely, but solarised with probability 0.2; locals are blurred
     with probability 0.5. rng: the item's own generator, so that views depend on nothing but the item.
     """
     pixels = _pixels(image)
-    wide = [
-        view(pixels, crops.global_size, crops.global_scale, *odds, crops, rng)
-        for odds in ((1.0, 0.0), (0.1, 0.2))
-    ]
+    wide = [view(pixels, size, views.global_scale, *odds, views, rng) for odds in ((1.0, 0.0), (0.1, 0.2))]
     near = [
-        view(pixels, crops.local_size, crops.local_scale, 0.5, 0.0, crops, rng) for _ in range(crops.locals)
+        view(pixels, views.local_size, views.local_scale, 0.5, 0.0, views, rng) for _ in range(views.locals)
     ]
-    return _stack(wide, crops.global_size, pixels.shape[2]), _stack(near, crops.local_size, pixels.shape[2])
+    return _stack(wide, size, pixels.shape[2]), _stack(near, views.local_size, pixels.shape[2])
 
 
-def drawing_views(image: Tensor, crops: Crops, rng: Rng) -> Tensor:
+def drawing_views(image: Tensor, views: ViewsConfig, size: int, rng: Rng) -> Tensor:
     """Crops of a photo [3, H, W] turned into line drawings, mirrored at random: uint8 [d, 1, S, S]."""
-    views = []
-    for _ in range(crops.drawings):
-        crop = random_resized_crop(_pixels(image), crops.global_size, crops.drawing_scale, rng)
-        paper = as_drawing(crop, rng)
-        views.append(paper[:, ::-1] if rng.random() < 0.5 else paper)
-    return _stack(views, crops.global_size, 1)
+    found = []
+    for _ in range(views.drawings):
+        paper = as_drawing(random_resized_crop(_pixels(image), size, views.drawing_scale, rng), rng)
+        found.append(paper[:, ::-1] if rng.random() < 0.5 else paper)
+    return _stack(found, size, 1)
 
 
 def _pixels(image: Tensor) -> Image:
@@ -79,16 +58,22 @@ def _pixels(image: Tensor) -> Image:
 
 
 def view(
-    image: Image, size: int, scale: tuple[float, float], blur: float, solarize: float, crops: Crops, rng: Rng
+    image: Image,
+    size: int,
+    scale: tuple[float, float],
+    blur: float,
+    solarize: float,
+    views: ViewsConfig,
+    rng: Rng,
 ) -> Image:
     """One view: random resized crop, mirror (0.5), colour jitter (0.8), grey (0.2), blur, solarise;
     [size, size, C]."""
     out = random_resized_crop(image, size, scale, rng)
     if rng.random() < 0.5:
         out = cv2.flip(out, 1).reshape(out.shape)
-    out = color_jitter(out, rng, crops.color)
+    out = color_jitter(out, rng, views.color)
     if rng.random() < blur:
-        sigma = rng.uniform(0.1, 2.0) * crops.blur / 2
+        sigma = rng.uniform(0.1, 2.0) * views.blur / 2
         if sigma > 0.25:  # narrower kernels are the identity to within a grey level
             out = cv2.GaussianBlur(out, (0, 0), sigma).reshape(out.shape)
     if rng.random() < solarize:
