@@ -28,11 +28,11 @@ def test_adamw_spares_biases_and_keeps_group_settings():
     net = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     groups = [
         {"params": list(net[0].parameters()), "lr_scale": 0.1},
-        {"params": list(net[1].parameters()), "weight_decay": 0.3},
+        {"params": list(net[1].parameters()), "lr_scale": 1.0},
     ]
     optimizer = build_optimizer(groups, OptimConfig(weight_decay=0.05))
     found = [(len(g["params"]), g["weight_decay"], g["lr_scale"]) for g in optimizer.param_groups]
-    assert found == [(1, 0.05, 0.1), (1, 0.0, 0.1), (2, 0.3, 1.0)]
+    assert found == [(1, 0.05, 0.1), (1, 0.0, 0.1), (2, 0.0, 1.0)]
 
 
 def test_nothing_to_train_is_an_error():

@@ -7,7 +7,7 @@ starts the stream at a batch.
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from threading import current_thread, main_thread
 from typing import Any
@@ -33,12 +33,12 @@ class _Failure:
 class _Batches(Dataset[Any]):
     """Keys of a whole batch -> collated batch, or the error that kept it from being read."""
 
-    def __init__(self, items: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
-        self._items, self._collate = items, collate
+    def __init__(self, items: Dataset[Any]) -> None:
+        self._items = items
 
     def __getitems__(self, keys: list[Any]) -> Any:
         try:
-            return self._collate([self._items[key] for key in keys])
+            return default_collate([self._items[key] for key in keys])
         except ZssbirError as error:
             return _Failure(type(error), str(error))
         except OSError as error:
@@ -103,7 +103,6 @@ class Stream(Iterator[Any]):
         items: Dataset[Any],
         batches: Iterable[list[Any]],
         *,
-        collate: Callable[[list[Any]], Any] | None = None,
         workers: int,
         pin: bool,
     ) -> None:
@@ -111,7 +110,7 @@ class Stream(Iterator[Any]):
         self.waited = 0.0
         fork = workers > 0 and "fork" in multiprocessing.get_all_start_methods()
         loader = DataLoader(
-            _Batches(items, collate or default_collate),
+            _Batches(items),
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_same,
@@ -161,5 +160,4 @@ def training_stream(
 
     `overfit`: use only the first so many batches of epoch 0, with the same augmentation, again and again.
     """
-    keys = _keys(data, first, stop, overfit)
-    return Stream(data.items, keys, collate=data.collate, workers=workers, pin=pin)
+    return Stream(data.items, _keys(data, first, stop, overfit), workers=workers, pin=pin)

@@ -23,21 +23,18 @@ from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 def build_optimizer(groups: Sequence[ParamGroup], config: OptimConfig) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD, fused into one kernel.
 
-    With adamw, biases and norms (tensors of at most one dimension) are not decayed, unless their group sets
-    its own `weight_decay`. Each group keeps its `lr_scale` for `set_lr`. Raises UsageError when nothing is
-    trainable.
+    With adamw, biases and norms (tensors of at most one dimension) are not decayed. Each group keeps its `lr_scale` for
+    `set_lr`. Raises UsageError when nothing is trainable.
     """
     split: list[dict[str, object]] = []
+    spare = config.name == "adamw" and config.weight_decay > 0
     for group in groups:
         params = [p for p in group["params"] if p.requires_grad]
-        decay = group.get("weight_decay", config.weight_decay)
-        spare = config.name == "adamw" and "weight_decay" not in group and decay > 0
         matrices = [p for p in params if p.ndim > 1 or not spare]
         vectors = [p for p in params if p.ndim <= 1 and spare]
-        for members, weight_decay in ((matrices, decay), (vectors, 0.0)):
+        for members, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if members:
-                scale = group.get("lr_scale", 1.0)
-                split.append({"params": members, "weight_decay": weight_decay, "lr_scale": scale})
+                split.append({"params": members, "weight_decay": decay, "lr_scale": group["lr_scale"]})
     if not split:
         raise UsageError("the method has no trainable parameters: unfreeze a part of the model in the recipe")
     if config.name == "sgd":

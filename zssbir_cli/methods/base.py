@@ -32,12 +32,11 @@ class StepOutput(NamedTuple):
     logs: Mapping[str, Tensor]
 
 
-class ParamGroup(TypedDict, total=False):
+class ParamGroup(TypedDict):
     """A parameter group of the optimizer; `lr_scale` multiplies the recipe's learning rate."""
 
     params: list[nn.Parameter]
     lr_scale: float
-    weight_decay: float
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,10 @@ from a generator seeded by (run seed, epoch, position), so an item is the same o
 
 class TrainData(NamedTuple):
     """What a method trains on: the plan, and a map-style data set from `ItemKey` to one item (no batch
-    dimension). Items are collated by stacking unless `collate` is given."""
+    dimension); items are stacked."""
 
     plan: Plan
     items: "Dataset[Batch]"
-    collate: Callable[[list[Batch]], Batch] | None = None
 
 
 class Method(nn.Module, ABC):
