@@ -191,7 +191,8 @@ class Study:
         settings = OptimConfig(lr=c["lr"], weight_decay=1e-2, warmup_steps=30)
         trained = [p for p in net.parameters() if p.requires_grad]
         optimizer = build_optimizer(
-            [{"params": [*trained, *[proxies] * (c["proxies"] > 0 and not c["fixed"])]}], settings
+            [{"params": [*trained, *[proxies] * (c["proxies"] > 0 and not c["fixed"])], "lr_scale": 1.0}],
+            settings,
         )
         average = {k: v.clone() for k, v in net.state_dict().items()}
         for step, rows in enumerate(plan):

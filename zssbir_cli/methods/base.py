@@ -99,6 +99,10 @@ class TrainData(NamedTuple):
     items: "Dataset[Batch]"
 
 
+class Growing(nn.Module):
+    """A part of a method whose buffers are empty until it has seen the data, and then as large as that asks for."""
+
+
 class Method(nn.Module, ABC):
     """Base class of all methods. `state_dict()` holds all that resuming needs: teachers, centres and
     prototypes are frozen submodules or buffers. `train()` must keep teachers in eval mode. Every trainable
@@ -135,8 +139,12 @@ class Method(nn.Module, ABC):
         return self.state_dict()
 
     def before_load(self, weights: Mapping[str, Tensor]) -> None:
-        """Called with a checkpoint's tensors before they are copied in: give buffers whose size depends on the
-        data (AMA's clusters) the size they have there."""
+        """Called with a checkpoint's tensors before they are copied in: `Growing` parts take the sizes they have there."""
+        for prefix, part in self.named_modules():
+            if isinstance(part, Growing):
+                for name, own in list(part.named_buffers()):
+                    if (stored := weights.get(f"{prefix}.{name}")) is not None:
+                        setattr(part, name, own.new_zeros(stored.shape))
 
     def before_retrieval(self, probe: Probe) -> None:
         """Called on every rank with the weights that retrieval will use (averaged, blended), before they are

@@ -5,11 +5,12 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.errors import DataError
 from zssbir_cli.methods.ama.config import ClusterConfig
+from zssbir_cli.methods.base import Growing
 from zssbir_cli.retrieval.kmeans import KMeansResult, kmeans
 from zssbir_cli.types import Modality
 
@@ -32,11 +33,11 @@ def adapted_k(k: Sequence[int], images: int, share: float) -> tuple[int, ...]:
     return tuple(scaled)
 
 
-class Clusters(nn.Module):
+class Clusters(Growing):
     """Prototypes and assignments of one modality, as buffers.
 
     `labels`: int32 [L, N], cluster of each training image at each level; `prototypes()`: per level unit float32
-    [K_l, D]. Empty until the first clustering; a checkpoint brings its own sizes (`resize`).
+    [K_l, D]. Empty until the first clustering.
     """
 
     labels: Tensor
@@ -56,12 +57,6 @@ class Clusters(nn.Module):
     def prototypes(self) -> list[Tensor]:
         """Unit centroids of each level, [K_l, D]."""
         return [self.get_buffer(f"prototypes_{level}") for level in range(self.levels)]
-
-    def resize(self, shapes: Mapping[str, Tensor], prefix: str) -> None:
-        """Give the buffers the shapes of a checkpoint's, so that it can be loaded."""
-        for name, own in list(self.named_buffers()):
-            if prefix + name in shapes:
-                setattr(self, name, own.new_zeros(shapes[prefix + name].shape))
 
     def put(self, level: int, centroids: Tensor, labels: Tensor) -> None:
         """Take in the clusters of a level: unit centroids [K, D], labels [N]."""

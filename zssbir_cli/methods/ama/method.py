@@ -263,11 +263,6 @@ class AmaMethod(Method):
             log.warning("%s", message)
         self._said.add(message)
 
-    def before_load(self, weights: Mapping[str, Tensor]) -> None:
-        """Clusters are as many as the checkpoint holds."""
-        for modality in Modality:
-            self._clusters(modality).resize(weights, f"clusters.{modality.word}.")
-
 
 def _items(views: Tensor) -> Tensor:
     """Views of the local batch [V, B, D] -> rows of the global batch [W * B * V, D]."""

@@ -6,16 +6,17 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from zssbir_cli.compute import distributed
+from zssbir_cli.methods.base import Growing
 from zssbir_cli.models.clip_text import TextEncoder, clean_class_name, encode_words
 
 log = logging.getLogger("zssbir")
 
 
-class Anchors(nn.Module):
+class Anchors(Growing):
     """A fixed linear classifier over the training classes. Empty until `fill`; a checkpoint holds what it was filled with.
 
     directions: unit embeddings float32 [C, D]; labels: int64 [C], ascending.
@@ -33,12 +34,6 @@ class Anchors(nn.Module):
     def ready(self) -> bool:
         """Whether there are anchors."""
         return len(self.labels) > 0
-
-    def resize(self, weights: Mapping[str, Tensor], prefix: str) -> None:
-        """Make room for the anchors that a checkpoint holds."""
-        for name in ("directions", "labels"):
-            if (stored := weights.get(prefix + name)) is not None:
-                setattr(self, name, getattr(self, name).new_zeros(stored.shape))
 
     def forward(self, embeddings: Tensor, labels: Tensor, scale: float) -> Tensor:
         """Cross-entropy of scale * cosine over the anchors: unit embeddings [N, D], labels [N] of training classes."""

@@ -1,7 +1,7 @@
 """The triplet baseline: the worked example of the method boundary."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -115,12 +115,6 @@ class Triplet(Method):
             encode = self.text_source() if self.text_source else None
             self.anchors.fill(probe.class_names(), encode, self.config.text_prompt)
         return {}
-
-    def before_load(self, weights: Mapping[str, Tensor]) -> None:
-        """There are as many anchors as the checkpoint holds."""
-        for anchors, prefix in ((self.anchors, "anchors."), (self.means, "means.")):
-            if anchors is not None:
-                anchors.resize(weights, prefix)
 
     def retrieval_state(self) -> dict[str, Tensor]:
         """Everything but the frozen start and the anchors."""
