@@ -4,23 +4,19 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from zssbir_cli.cli.console import note
+from zssbir_cli.cli.console import note, table
 from zssbir_cli.compute.memory import check_addresses
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
     from zssbir_cli.engine.profile import StepProfile
     from zssbir_cli.engine.report import Report
-
 
 BAR = 20
 EVERY_SECONDS = 60.0
@@ -173,7 +169,6 @@ def values(logs: Mapping[str, float]) -> str:
 
 def print_profile(found: "StepProfile") -> None:
     """Tables of a step's phases and of its most expensive operators, on stdout (rank 0)."""
-    from zssbir_cli.cli.console import table
     from zssbir_cli.compute.distributed import is_main
 
     if not is_main():

@@ -1,7 +1,5 @@
 """`zssbir runs export`: results of several runs as one table for a paper; runs that differ only in the seed are one row."""
 
-import csv
-import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,7 +10,7 @@ from typing import Any
 from zssbir_cli.engine.changes import FREE_KEYS, changes
 from zssbir_cli.engine.runs import find_run, is_outdated, run_folders
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.files import reason
+from zssbir_cli.files import csv_text, reason
 from zssbir_cli.names import listed
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.workflows.runs import check_folder
@@ -38,9 +36,8 @@ class TableRow:
     def mean_and_deviation(self, measure: str) -> tuple[float | None, float | None]:
         """Mean and sample standard deviation in percent; None where there are too few values."""
         values = [100 * v for v in self.values.get(measure, ())]
-        return statistics.mean(values) if values else None, statistics.stdev(values) if len(
-            values
-        ) > 1 else None
+        mean = statistics.mean(values) if values else None
+        return mean, statistics.stdev(values) if len(values) > 1 else None
 
     def text(self, measure: str) -> str:
         """`40.31 ± 0.52` in percent, `40.31` for one run, `-` for none."""
@@ -222,12 +219,10 @@ def formatted(table: PaperTable, form: str) -> str:
 
 
 def _csv(table: PaperTable) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     pairs = [name for m in table.measures for name in (f"{m} %", f"{m} sd")]
-    writer.writerow(["recipe", "data", "n", "runs", *pairs])
+    lines: list[list[object]] = [["recipe", "data", "n", "runs", *pairs]]
     for row in table.rows:
         numbers = [x for m in table.measures for x in row.mean_and_deviation(m)]
         cells = ["" if x is None else f"{x:.4f}" for x in numbers]
-        writer.writerow([row.name, row.data, len(row.runs) or "", " ".join(row.runs), *cells])
-    return out.getvalue()
+        lines.append([row.name, row.data, len(row.runs) or "", " ".join(row.runs), *cells])
+    return csv_text(lines)

@@ -1,7 +1,5 @@
 """`zssbir search`: sketches, or photos to find more like them, against a gallery that is embedded once and reused."""
 
-import csv
-import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -257,12 +255,10 @@ def result_json(result: SearchResult) -> dict[str, Any]:
 
 def result_csv(result: SearchResult) -> str:
     """Results as a table, one line per photo that was found."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["query", "kind", "rank", "cosine", "photo", "class"])
-    for f in result.found:
-        writer.writerows([f.title, f.kind, h.rank, f"{h.score:.6f}", h.source, h.name] for h in f.hits)
-    return out.getvalue()
+    hits = (
+        [f.title, f.kind, h.rank, f"{h.score:.6f}", h.source, h.name] for f in result.found for h in f.hits
+    )
+    return files.csv_text([["query", "kind", "rank", "cosine", "photo", "class"], *hits])
 
 
 def check_out(out: Path | None) -> None:
