@@ -157,10 +157,10 @@ def test_items_depend_on_their_place_only(tiny_demo: object) -> None:
     images = [prepared.images(Part.TRAIN, m) for m in Modality]
     config = DataConfig(size=32, flip=True, crop_scale=0.5, sketch_jitter=1, color_jitter=1)
     one, two = RowItems(*images, config, seed=3), RowItems(*images, config, seed=3)
-    key = (2, 17, (0, 1))
+    key = (2, 17, (0, 1, 5))
     first, again = one[key], two[key]
-    assert set(first) == {"sketch", "photo", "label"}
+    assert set(first) == {"sketch", "photo", "photo_1", "label"}
     assert all(torch.equal(first[k], again[k]) for k in first)
-    assert not torch.equal(one[(2, 18, (0, 1))]["photo"], first["photo"])
+    assert not torch.equal(one[(2, 18, (0, 1, 5))]["photo"], first["photo"])
     assert int(first["label"]) == int(images[0].labels[0])
     assert item_rng(0, 1, 2).random() != item_rng(0, 2, 1).random()

@@ -186,8 +186,8 @@ class Augment:
 
 
 class RowItems(Dataset[dict[str, Tensor]]):
-    """Training items of rows (sketch index, photo index): `sketch` and `photo`, uint8 [C, size, size], and the int64
-    scalar `label` of the sketch."""
+    """Training items of rows (sketch index, photo index, further photo indices): `sketch`, `photo`, `photo_1`
+    ... as uint8 [C, size, size], and the int64 scalar `label` of the sketch."""
 
     def __init__(self, sketches: ImageSet, photos: ImageSet, config: DataConfig, seed: int) -> None:
         check_crop(sketches, config.sketch_crop)
@@ -200,10 +200,11 @@ class RowItems(Dataset[dict[str, Tensor]]):
         return self.augment.sketch(sketch_input(self.sketches, i, config.size, config.sketch_crop), rng)
 
     def __getitem__(self, key: tuple[int, int, tuple[int, ...]]) -> dict[str, Tensor]:
-        epoch, position, (sketch, photo) = key
+        epoch, position, (sketch, *photos) = key
         rng = item_rng(self.seed, epoch, position)
-        return {
-            "sketch": self.sketch(sketch, rng),
-            "photo": self.augment.photo(load_image(self.photos, photo), rng)[0],
-            "label": torch.tensor(int(self.sketches.labels[sketch])),
-        }
+        item = {"sketch": self.sketch(sketch, rng)}
+        for number, photo in enumerate(photos):
+            name = f"photo_{number}" if number else "photo"
+            item[name] = self.augment.photo(load_image(self.photos, photo), rng)[0]
+        item["label"] = torch.tensor(int(self.sketches.labels[sketch]))
+        return item
