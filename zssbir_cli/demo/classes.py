@@ -8,7 +8,7 @@ from importlib import resources
 
 import numpy as np
 
-from zssbir_cli.demo.geometry import Points, box, curve, ellipse, rounded, shift, smooth, symmetric, turn
+from zssbir_cli.demo.geometry import Points, box, curve, ellipse, rounded, smooth, symmetric, turn
 from zssbir_cli.demo.pieces import Dice, Piece, centred
 from zssbir_cli.errors import UsageError
 from zssbir_cli.names import listed, suggestion
@@ -112,7 +112,7 @@ def _copies(row: _Row, piece: Piece, count: int, spin: float) -> Iterator[Piece]
     how, x, y = row.copies
     for k in range(count):
         if how == "by":
-            points = shift(piece.points, x * k, y * k)
+            points = piece.points + np.array((x, y)) * k
         else:
             points = turn(piece.points, (k + (how == "spin") * spin / 360) * 360 / count, (x, y))
         yield replace(piece, points=points)

@@ -27,11 +27,11 @@ def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0.0) -> Poin
     return rounded(corners, radius) if radius > 0 else corners
 
 
-def rounded(points: PointList, radius: float, n: int = 5) -> Points:
+def rounded(points: PointList, radius: float) -> Points:
     """A polygon with its corners rounded off by quadratic curves that start `radius` before the corner."""
     p = np.asarray(points, dtype=np.float64)
     before, after = np.roll(p, 1, axis=0), np.roll(p, -1, axis=0)
-    t = np.linspace(0, 1, n)[:, None]
+    t = np.linspace(0, 1, 5)[:, None]
     pieces = []
     for a, corner, b in zip(before, p, after, strict=True):
         start = corner + _towards(corner, a, radius)
@@ -46,14 +46,14 @@ def _towards(origin: Points, target: Points, distance: float) -> Points:
     return step * min(distance / max(length, 1e-9), 0.48)
 
 
-def smooth(points: PointList, closed: bool = True, n: int = 7) -> Points:
-    """A Catmull-Rom curve through `points`, `n` steps between neighbours."""
+def smooth(points: PointList, closed: bool = True) -> Points:
+    """A Catmull-Rom curve through `points`, seven steps between neighbours."""
     p = np.asarray(points, dtype=np.float64)
     if closed:
         q = np.concatenate([p[-1:], p, p[:2]])
     else:
         q = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
-    t = np.linspace(0, 1, n, endpoint=False)[None, :, None]
+    t = np.linspace(0, 1, 7, endpoint=False)[None, :, None]
     p0, p1, p2, p3 = (q[i : len(q) - 3 + i, None, :] for i in range(4))
     curve = 0.5 * (
         2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
@@ -78,11 +78,6 @@ def turn(points: PointList, degrees: float, about: tuple[float, float] = (0.0, 0
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     centre = np.asarray(about)
     return np.asarray((np.asarray(points, dtype=np.float64) - centre) @ np.array([[c, s], [-s, c]]) + centre)
-
-
-def shift(points: PointList, dx: float, dy: float, scale: float = 1.0) -> Points:
-    """`points` scaled about the origin, then moved."""
-    return np.asarray(points, dtype=np.float64) * scale + (dx, dy)
 
 
 def resample(points: Points, step: float, closed: bool) -> Points:
