@@ -87,6 +87,36 @@ def test_auto_validates_every_share_once(tmp_path):
     assert len(calls) == 2 * len(SHARES)
 
 
+class Measured(Toy):
+    """A toy that measures something of the weights that retrieval uses, as `models.centring` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centring = nn.Module()
+        self.centring.register_buffer("sketch", torch.zeros(()))
+
+    def before_retrieval(self, probe: object) -> None:
+        self.centring.get_buffer("sketch").copy_(self.net[0].weight.sum())
+
+
+def test_auto_stores_what_was_measured_at_the_share_that_stays_also_when_it_is_not_the_best_so_far(tmp_path):
+    """Of each epoch's seven shares the second is the best; the second epoch is worse than the first."""
+    calls = []
+
+    def validate(m: Toy) -> dict[str, float]:
+        calls.append(0)
+        epoch, share = divmod(len(calls) - 1, len(SHARES))
+        return {"val/mAP@all": 0.5 - 0.1 * epoch + 0.01 * (share == 1)}
+
+    run = make_run(tmp_path)
+    torch.manual_seed(0)
+    _, result = toy_fit(run, method=Measured(), epochs=2, blend="auto", validate=validate)
+    assert (result.blend, result.best_step) == (SHARES[1], 5)
+    for which in ("best", "last"):
+        stored = read_weights(run.checkpoints / which)
+        torch.testing.assert_close(stored["centring.sketch"], stored["net.0.weight"].sum(), msg=which)
+
+
 @pytest.mark.parametrize("options", [{}, {"validate": lambda m: {"val/mAP@all": 1.0}, "validate_every": 0}])
 def test_auto_without_validation_is_refused_before_training(tmp_path, options):
     with pytest.raises(UsageError, match=r"set train\.blend to a number"):

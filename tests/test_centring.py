@@ -36,9 +36,11 @@ def test_what_only_tells_the_modalities_apart_is_gone() -> None:
     torch.testing.assert_close(sketch.norm(dim=1), torch.ones(200))
 
 
-@pytest.mark.parametrize("which", ["best", "last"])
+@pytest.mark.parametrize("which", ["best", "last", "epoch-0001"])
 def test_a_run_stores_the_means_of_its_blended_weights(tiny_recipe: Path, tmp_path: Path, which: str) -> None:
-    recipe = load_recipe(tiny_recipe, ["method.centre=true", "train.blend=0.5", "train.epochs=1"])
+    """In every checkpoint; epoch 1 is not validated."""
+    options = ["train.epochs=2", "train.validate_every=2", "train.keep_every=1"]
+    recipe = load_recipe(tiny_recipe, ["method.centre=true", "train.blend=0.5", *options])
     outcome = train(recipe, runs=tmp_path / "runs", device="cpu")
     _, method, _ = load_run(outcome.run, CPU, which)
     prepared = PreparedSet.open(Path(recipe.data.root))

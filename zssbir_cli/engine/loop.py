@@ -160,6 +160,8 @@ class _Fit:
         elif (epoch + 1) % every == 0 or last:
             self._complain(self.selection.validate(self.job.validate, epoch + 1))
             self.reporter.validated(self.state.step, self.state.metrics)
+        else:
+            self.selection.measure()
         self.state.epochs_ended = epoch + 1
         self._save(must=last or bool(stop))
         if self.train.keep_every and (epoch + 1) % self.train.keep_every == 0:

@@ -46,6 +46,12 @@ class Selection:
             yield
         self.stepper.train_mode()
 
+    def measure(self) -> None:
+        """Let the method measure what belongs to the retrieval weights (`before_retrieval`), for the checkpoint of an
+        epoch that is not validated."""
+        with self.weights():
+            pass
+
     def take_last(self, epoch: int) -> str | None:
         """The last weights are the best: nothing validates. Returns what went wrong, if anything."""
         with self.weights():
@@ -63,10 +69,11 @@ class Selection:
         metrics = max(found, key=_score)
         self.state.blend = metrics.get("val/blend", self.state.blend)
         self.state.metrics = dict(metrics)
-        if self.best and _score(metrics) <= _score(self.best):
-            return None
-        with self.weights():
-            return self._save(epoch)
+        better = not self.best or _score(metrics) > _score(self.best)
+        if better or self.auto:  # the share that was tried last need not be the one that stays
+            with self.weights():
+                return self._save(epoch) if better else None
+        return None
 
     def _save(self, epoch: int) -> str | None:
         """Write `checkpoints/best`; what cannot be written now is kept for `retry`."""

@@ -147,8 +147,9 @@ class Method(nn.Module, ABC):
                         setattr(part, name, own.new_zeros(stored.shape))
 
     def before_retrieval(self, probe: Probe) -> None:
-        """Called on every rank with the weights that retrieval will use (averaged, blended), before they are
-        validated or stored: fill buffers that depend on them."""
+        """Called on every rank at the end of each epoch with the weights that retrieval will use (averaged, blended),
+        before they are validated or stored: fill buffers that depend on them. (A checkpoint within an epoch,
+        `train.checkpoint_every`, holds what was measured at the end of the last one.)"""
 
     def before_step(self, progress: Position) -> None:
         """Called before each optimizer step (schedules)."""
