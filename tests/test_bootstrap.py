@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zssbir_cli.evaluation.bootstrap import intervals, resampled_means
+from zssbir_cli.evaluation.bootstrap import intervals, paired_difference, resampled_means
 
 QUERIES, TRIALS = 5, 1000
 
@@ -29,6 +29,15 @@ def test_intervals_end_where_means_do() -> None:
     assert (wide.low, wide.high) == (0, 1)
     gains = intervals(values - 0.8, np.array([0, 0, 1, 1]))[0]
     assert -1 <= gains.low < 0 < gains.high <= 1
+
+
+def test_one_class_says_nothing_of_others() -> None:
+    """A confidence interval without width would claim certainty."""
+    values, one = np.array([[0.4, 0.1], [0.6, 0.3]]), np.zeros(2, np.int64)
+    assert [(i.low, i.high) for i in intervals(values, one)] == [(0, 1), (0, 1)]
+    gain = paired_difference(values[:, 1], values[:, 0], one, resamples=10)
+    assert gain.over_classes.high == 1
+    assert gain.over_classes.low <= 0 < gain.over_queries.high < 1
 
 
 def test_many_queries_are_not_widened() -> None:

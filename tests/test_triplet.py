@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn.functional import normalize
 
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import UsageError
 from zssbir_cli.methods.table import build_method
+from zssbir_cli.methods.triplet.config import TripletConfig
 from zssbir_cli.methods.triplet.data import build as build_data
 from zssbir_cli.methods.triplet.method import batch_triplet, cosine_distance, supervised_contrast
 from zssbir_cli.recipe.loader import load_recipe, parse_recipe
@@ -108,6 +110,14 @@ def test_the_frozen_start_is_frozen_and_stays_out_of_retrieval() -> None:
     assert all(p.grad is None for n, p in method.named_parameters() if n.startswith("start."))
     assert not method.start.training
     assert not [k for k in method.retrieval_state() if k.startswith("start.")]
+
+
+def test_a_loss_without_terms_and_a_prompt_without_a_class_are_refused() -> None:
+    with pytest.raises(ValidationError, match="all terms are off"):
+        TripletConfig(triplet_weight=0)
+    with pytest.raises(ValidationError, match=r"no \{\}"):
+        TripletConfig(text_weight=1, text_prompt="a photo")
+    assert TripletConfig(triplet_weight=0, contrast_weight=1, text_prompt="ensemble").contrast_weight
 
 
 def test_embeddings_are_unit_length_float32() -> None:

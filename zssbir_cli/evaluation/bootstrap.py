@@ -47,21 +47,22 @@ def intervals(values: Floats, groups: Ints | None, seed: int = 0) -> list[Interv
     """Interval of the mean of each column: the percentiles of `resampled_means`, widened about the mean by
     sqrt(n / (n - 1)) t / z for n resampled units. Without that the interval over 12 classes covers
     less than it says (tests/test_bootstrap.py simulates it); with thousands of queries it changes nothing. It ends where
-    a mean of values from 0 to 1 does (of differences: from -1 to 1)."""
-    means, mean = resampled_means(values, groups, seed), values.mean(axis=0)
+    a mean of values from 0 to 1 does (of differences: from -1 to 1), and is all of that for one unit, which says nothing
+    of others."""
     units = len(values) if groups is None else len(np.unique(groups))
+    least, most = (0 if values.min(initial=0) >= 0 else -1), 1
+    if units < 2:
+        return [Interval(float(least), float(most))] * values.shape[1]
+    means, mean = resampled_means(values, groups, seed), values.mean(axis=0)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     wide = _widening(units)
-    least, most = (0 if values.min(initial=0) >= 0 else -1), 1
     ends = (np.clip(mean + (end - mean) * wide, least, most) for end in (low, high))
     return [Interval(float(a), float(b)) for a, b in zip(*ends, strict=True)]
 
 
 def _widening(units: int) -> float:
     """sqrt(n / (n - 1)) t / z at `LEVEL`; Student's t by its expansion in 1 / (n - 1) (Abramowitz and Stegun
-    26.7.5), right to 0.1 % from n = 6 on. One unit has no spread to widen."""
-    if units < 2:
-        return 1.0
+    26.7.5), right to 0.1 % from n = 6 on."""
     z, v = NormalDist().inv_cdf((1 + LEVEL) / 2), units - 1
     t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
     t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)

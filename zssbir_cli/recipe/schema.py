@@ -58,7 +58,8 @@ class ModelConfig(Section):
         "from random weights.",
     )
     mean: tuple[float, float, float] | None = key(
-        None, "Input mean in 0-1 per channel; default: what timm records for the weights."
+        None,
+        "Input mean in 0-1 per channel; default: what timm records for the weights. Not for `input: contours`.",
     )
     std: tuple[_Positive, _Positive, _Positive] | None = key(None, "Input standard deviation, likewise.")
     drop_rate: float = key(0.0, "Dropout rate of the backbone.", ge=0, lt=1)

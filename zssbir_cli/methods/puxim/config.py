@@ -68,7 +68,9 @@ class PuximConfig(Section):
     )
     scale: float = key(16.0, "Inverse temperature of the contrastive loss.", gt=0)
     classes_per_batch: int | None = key(
-        None, "Different classes in a batch; null draws every row's class at random.", ge=2
+        None,
+        "Different classes in a batch (all, where there are fewer); null draws every row's class at random.",
+        ge=2,
     )
     reconstruction: float = key(0.05, "Weight of the masked reconstruction term.", ge=0)
     target: Literal["mask", "norm", "share"] = key(

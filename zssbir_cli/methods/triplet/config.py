@@ -1,6 +1,8 @@
 """Settings of the triplet baseline. Imports no torch."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from zssbir_cli.section import Section, key
 
@@ -52,5 +54,22 @@ class TripletConfig(Section):
         le=1024,
     )
     classes_per_batch: int | None = key(
-        None, "Different classes in a batch; null draws every row's class at random.", ge=2
+        None,
+        "Different classes in a batch (all, where there are fewer); null draws every row's class at random.",
+        ge=2,
     )
+
+    @model_validator(mode="after")
+    def _terms_make_sense(self) -> Self:
+        weights = (
+            self.triplet_weight,
+            self.contrast_weight,
+            self.preserve_weight,
+            self.class_weight,
+            self.text_weight,
+        )
+        if not any(weights):
+            raise ValueError("all terms are off: give triplet_weight, contrast_weight or another one a value")
+        if self.text_prompt != "ensemble" and "{}" not in self.text_prompt:
+            raise ValueError(f"text_prompt {self.text_prompt!r} has no {{}} for the class name")
+        return self
