@@ -79,6 +79,7 @@ GROUNDS: dict[str, Callable[[Float], Float]] = {
     "vignette": lambda a: jpeg(noise(paper(a, 225) * (1 - 0.6 * radius(a)), 4), 60),
     "strip": lambda a: strip(a, frame=False),
     "frame": lambda a: strip(a, frame=True),
+    "faint": lambda a: 200 - (255 - a) / 255 * 25,
     "pencil": lambda a: jpeg(noise(235 - (255 - a) / 255 * 50, 2.5), 85),
     "chalk": lambda a: noise(50 + (255 - a) / 255 * 150, 9),
     "uneven board": lambda a: np.linspace(30, 110, SIDE)[:, None] + (255 - a) / 255 * 120,
@@ -102,6 +103,56 @@ def test_any_ground_becomes_white(ground: str) -> None:
     out, _ = on_white(page)
     assert agreement(out, drawing()) > 0.97
     assert np.median(out) == 255
+
+
+def on_table(page: Float, table: Float | float, turn: float = 7) -> Float:
+    """A sheet that lies askew on something, in view all around."""
+    matrix = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), turn, 0.75)
+    sheet = cv2.warpAffine(np.full_like(page, 1.0), matrix, (SIDE, SIDE)) > 0.5
+    return np.where(sheet, cv2.warpAffine(page, matrix, (SIDE, SIDE), borderValue=255), table)
+
+
+WOOD = 120 + 15 * np.sin(np.linspace(0, 60, SIDE))[:, None] + np.zeros((SIDE, SIDE))
+
+
+@pytest.mark.parametrize(
+    "table", [0.0, 40.0, 95.0, 150.0, WOOD], ids=["black", "dark", "brown", "grey", "wood"]
+)
+@pytest.mark.parametrize("level", [255, 235])
+def test_a_sheet_on_a_table_is_cut_out(table: Float | float, level: float) -> None:
+    page = drawing().astype(float)
+    seen = noise(on_table(paper(page, level) if level < 255 else page, table), 0 if level == 255 else 3)
+    out, note = on_white(np.clip(np.rint(seen), 0, 255).astype(np.uint8))
+    assert "edges cut off" in note
+    assert agreement(out, on_table(page, 255).astype(np.uint8)) > 0.95
+
+
+@pytest.mark.parametrize(
+    "ground",
+    [
+        lambda a: a / 255 * np.linspace(40, 245, SIDE)[None],
+        lambda a: a / 255 * np.maximum(240 - 190 * radius(a), 30),
+    ],
+    ids=["gradient", "vignette"],
+)
+def test_a_dark_part_of_the_sheet_is_no_table(ground: Callable[[Float], Float]) -> None:
+    page = np.clip(np.rint(ground(drawing().astype(float))), 0, 255).astype(np.uint8)
+    out, _ = on_white(page)
+    assert agreement(out, drawing()) > 0.95
+
+
+def test_faint_strokes_on_white_become_dark() -> None:
+    faint = np.rint(255 - (255 - drawing().astype(float)) * 0.15).astype(np.uint8)
+    out = pixels_of(encode(Image.fromarray(faint), "PNG"))
+    assert out.min() < 30
+    assert agreement(out, drawing()) > 0.97
+    assert (
+        "faint strokes made dark"
+        in clean(encode(Image.fromarray(faint), "PNG"), Modality.SKETCH, CleanOptions()).note
+    )
+    dot = np.full((100, 100), 255, np.uint8)
+    dot[50, 50] = 200  # no stroke, but there all the same
+    assert pixels_of(encode(Image.fromarray(dot), "PNG")).min() == 200
 
 
 def framed(a: Float, level: float = 255) -> Float:

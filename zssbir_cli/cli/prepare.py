@@ -164,6 +164,7 @@ def _show_splits() -> None:
 def _verify(root: Path, workers: int) -> None:
     from zssbir_cli.cli.display import progress as shown
     from zssbir_cli.errors import DataError
+    from zssbir_cli.names import counted
     from zssbir_cli.preparation.verify import verify
 
     with shown("verify: reading the manifest") as bar:
@@ -171,7 +172,9 @@ def _verify(root: Path, workers: int) -> None:
     for problem in verdict.problems:
         print(problem)
     if verdict.problems:
-        raise DataError(f"{root}: {len(verdict.problems)} problems; delete the folder and prepare it again")
+        raise DataError(
+            f"{root}: {counted(len(verdict.problems), 'problem')}; delete the folder and prepare it again"
+        )
     print(
         f"{root} is intact: {verdict.images:,} images in {verdict.shards} shards, {verdict.leaks} recorded leaks"
     )

@@ -17,7 +17,7 @@ from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.colour import own_grey
-from zssbir_cli.preparation.ground import on_white
+from zssbir_cli.preparation.ground import STRENGTHENED, on_white, strengthened
 from zssbir_cli.preparation.opening import FAULTS, MAX_PIXELS, opened, why
 from zssbir_cli.preparation.pixels import grey, orientation, rgb
 from zssbir_cli.preparation.sources import MAX_FILE_BYTES
@@ -35,7 +35,9 @@ MOVED = 0.05
 TAIL_CUT = "data behind the end of the image removed"
 PALEST_INK = 239
 """Paler than this is no ink (`data.square.FAINT`)."""
-GROUND = 2
+FAINT_INK = 140
+"""A drawing whose darkest pixel is paler is made darker; those of Sketchy, TU-Berlin and Quick, Draw! go down to 125."""
+GROUND = 3
 """Version of what `ground` makes of sketches; stored with a set, whose readers then leave polarity alone."""
 
 SQUARE_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6]
@@ -173,8 +175,11 @@ def _inked(pixels: UInt8, seen: str, size: int | None, note: str, own: bytes | N
     """A sketch's pixels, which are a channel of it that was `seen`, as dark ink on white. DataError when it is blank."""
     limited = np.asarray(_resized(Image.fromarray(pixels), None)) if max(pixels.shape) > MAX_SIDE else pixels
     white, done = on_white(limited)
-    if cv2.minMaxLoc(white)[0] > PALEST_INK:
+    darkest = cv2.minMaxLoc(white)[0]
+    if darkest > PALEST_INK:
         raise DataError("blank: no ink found")
+    if darkest > FAINT_INK and cv2.minMaxLoc(stronger := strengthened(white))[0] < FAINT_INK:
+        white, done = stronger, ", ".join(filter(None, (done, STRENGTHENED)))
     if own is not None and not done and not seen:
         return _Drawn(pixels, note, own)
     small = np.asarray(_resized(Image.fromarray(white if done else pixels), size))

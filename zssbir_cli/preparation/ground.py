@@ -1,9 +1,9 @@
 """The ground of a drawing: whatever it was drawn on, dark ink on white comes out.
 
 Decided once, when a picture is cleaned. A drawing that is on white already is returned as it is, bit for bit.
-For all others: strips and frames at the edges are cut off, the polarity is found (chalk on a board), the image is
-divided by its local ground (shadows, vignettes, grey or coloured paper), ruled lines are taken out, and of what is
-darker than the paper's noise the connected strokes are kept.
+For all others: what a sheet lies on, strips and frames at the edges are cut off, the polarity is found (chalk on a
+board), the image is divided by its local ground (shadows, vignettes, grey or coloured paper), ruled lines are taken
+out, and of what is darker than the paper's noise the connected strokes are kept.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 
 from zssbir_cli.arrays import Float32, Int32, UInt8
 from zssbir_cli.preparation.framed import LONGEST_STROKE, without_frame
+from zssbir_cli.preparation.page import around_sheet
 from zssbir_cli.preparation.ruled import without_lines
 
 WHITE = 248
@@ -32,6 +33,7 @@ LEAST_CONTRAST = 0.05
 NOTE = "ground made white"
 FRAME = "frame removed"
 INVERTED = "light on dark: inverted"
+STRENGTHENED = "faint strokes made dark"
 SMALLEST_SHEET = 96
 """On a smaller image strokes are mostly soft edge: what is nearly white there is no ground."""
 
@@ -69,8 +71,17 @@ def on_white(grey: UInt8) -> tuple[UInt8, str]:
     return (white, done) if page is None else (page, f"{done}, {FRAME}")
 
 
+def strengthened(page: UInt8) -> UInt8:
+    """A drawing on white, uint8 [H, W], whose darkest strokes are faint -> the same with dark ones."""
+    dark = 1 - page / max(float(np.median(page)), 1.0)
+    return _inked(np.asarray(dark, np.float32))
+
+
 def _cleared(grey: UInt8) -> tuple[UInt8, str]:
     """`on_white` of a drawing that is not plainly on white."""
+    around = around_sheet(grey)
+    if around is not None:  # filled with the sheet's own brightness, which is then the ground there too
+        grey = np.where(around > 0, np.uint8(np.median(grey[around == 0])), grey)
     box = _paper(grey)
     whole = box == (0, grey.shape[0], 0, grey.shape[1])
     cut = grey[box.top : box.bottom, box.left : box.right]
@@ -79,11 +90,14 @@ def _cleared(grey: UInt8) -> tuple[UInt8, str]:
     ground = _ground(_reduced(cut))
     dark = _darkness(cut, ground)
     unruled = without_lines(dark)
-    if unruled is None and not light and whole and float(ground.min()) >= WHITE:
+    if around is None and unruled is None and not light and whole and float(ground.min()) >= WHITE:
         return grey, ""
     out = np.full(grey.shape, 255, np.uint8)
     out[box.top : box.bottom, box.left : box.right] = _inked(dark if unruled is None else unruled)
-    more = (("light on dark", light), ("edges cut off", not whole), ("lines removed", unruled is not None))
+    if around is not None:
+        out[around > 0] = 255
+    cut_off = around is not None or not whole
+    more = (("light on dark", light), ("edges cut off", cut_off), ("lines removed", unruled is not None))
     return out, ", ".join([NOTE, *(what for what, so in more if so)])
 
 
@@ -128,7 +142,10 @@ def _white_pixels(grey: UInt8) -> tuple[Int32, Int32]:
 
 
 def _is_framed(grey: UInt8) -> bool:
-    """Whether what is dark at the edges is a frame around a drawing on light paper, not a ground."""
+    """Whether what is dark at the edges is a frame around a drawing on light paper, or a table, not a ground."""
+    around = around_sheet(grey)
+    if around is not None and int(grey[around == 0].min()) < 127:
+        return True
     box = _paper(grey)
     height, width = grey.shape
     if not (box.top and box.left and box.bottom < height and box.right < width):
@@ -227,6 +244,10 @@ def _inked(dark: Float32) -> UInt8:
     over = dark[dark > 0]
     noise = 1.4826 * float(np.median(over)) if len(over) else 0.0
     least = max(LEAST_CONTRAST, min(3 * noise, 0.4))
+    if (
+        len(over) and 2 * np.count_nonzero(dark) < dark.size
+    ):  # even paper: what is darker is no noise, but strokes
+        least = max(LEAST_CONTRAST, min(least, 0.5 * float(np.quantile(over, 0.9))))
     inked = dark[dark > least]
     if not len(inked):
         return np.full(dark.shape, 255, np.uint8)
