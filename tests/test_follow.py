@@ -21,9 +21,11 @@ from zssbir_cli.embedding import kept
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import follow_folder
 from zssbir_cli.embedding.gallery import open_gallery
+from zssbir_cli.embedding.join import join_galleries
 from zssbir_cli.embedding.kept import rows_in_order
 from zssbir_cli.embedding.weights import RunWeights
-from zssbir_cli.errors import DataError
+from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.workflows.embed import embed
 
 CPU = torch.device("cpu")
 
@@ -107,6 +109,40 @@ def test_a_file_says_where_its_photos_are_after_the_folder_was_moved(
     written = gallery.stat().st_mtime_ns
     follow_folder(embedder, tmp_path / "after", gallery)
     assert gallery.stat().st_mtime_ns == written
+
+
+def test_nothing_but_an_embeddings_file_is_overwritten(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe)
+    photo = tmp_path / "photos" / "0.jpg"
+    picture(photo, np.random.default_rng(0))
+    before = photo.read_bytes()
+    with pytest.raises(UsageError, match=r"0\.jpg: this file is no embeddings file and is not overwritten"):
+        embed(run, photos=tmp_path / "photos", out=photo)
+    with pytest.raises(UsageError, match=r"photos: is a folder; name a file"):
+        embed(run, photos=tmp_path / "photos", out=tmp_path / "photos")
+    part = embed(run, photos=tmp_path / "photos", out=tmp_path / "g.h5", workers=0).files[0]
+    with pytest.raises(UsageError, match="not overwritten"):
+        join_galleries([part], photo)
+    with pytest.raises(UsageError, match=r"0\.jpg: neither an embeddings file nor a folder"):
+        open_gallery(photo, CPU, run=run)
+    assert photo.read_bytes() == before
+
+
+def test_why_every_photo_is_embedded_again_is_said(
+    tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [make_run(tmp_path / f"run{i}", tiny_recipe, seed=i) for i in range(2)]
+    picture(tmp_path / "photos" / "0.jpg", np.random.default_rng(0))
+    for run, half, said in (
+        (0, True, ""),
+        (0, False, "g.h5: made with --half: every photo is embedded again"),
+        (1, False, "g.h5: made with other weights ("),
+        (1, False, ""),
+    ):
+        embed(runs[run], photos=tmp_path / "photos", out=tmp_path / "g.h5", half=half, workers=0)
+        err = capsys.readouterr().err
+        assert said in err
+        assert bool(said) == ("embedded again" in err)
 
 
 @settings(max_examples=150, deadline=None)

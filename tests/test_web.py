@@ -291,7 +291,10 @@ def test_a_renewed_gallery_is_used_without_a_restart(
 
 
 def test_photos_keep_their_ids_when_the_gallery_is_renewed(
-    live: LiveGallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    live: LiveGallery,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A page that shows an earlier answer gets the photos that it asks for, not others that lie in their place now."""
     from zssbir_cli.web import live as module
@@ -323,6 +326,10 @@ def test_photos_keep_their_ids_when_the_gallery_is_renewed(
         assert [(h["source"], h["id"]) for h in like] == [(old.sources[0], 0)]
         third = renew([0, 5], [old.sources[0], old.sources[5]])
         assert third == {old.sources[0]: 0, old.sources[5]: 13}  # 5 was gone, and is not what it was
+        path.write_bytes(path.read_bytes()[:-9])
+        assert client.post("/search", files={"image": star()}).status_code == 200
+        assert "see the server's log" in client.get("/healthz").json()["problem"]
+        assert "own.h5 was cut short" in capsys.readouterr().err
 
 
 def test_a_wrong_query_is_no_fault_of_those_that_wait_beside_it(live: LiveGallery) -> None:

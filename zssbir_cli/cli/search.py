@@ -76,6 +76,16 @@ def search(
     if out is not None:
         workflow.write_result(result, out)
         note(f"written: {out}")
+        stored = result.gallery
+        if (
+            out.suffix.lower() in (".html", ".png")
+            and stored.stamps
+            and not Path(stored.info.data_root).is_dir()
+        ):
+            note(
+                f"{out} shows no pictures: there is no folder {stored.info.data_root}; where the photos are now, run "
+                f"`zssbir embed --photos FOLDER --out {gallery}`"
+            )
     _say(result, gallery)
     if json_:
         print(json.dumps(workflow.result_json(result), indent=1))

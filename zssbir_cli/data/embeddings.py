@@ -21,8 +21,17 @@ import numpy.typing as npt
 
 from zssbir_cli import files
 from zssbir_cli.arrays import Array, Ints, UInt8, UInt64
-from zssbir_cli.data.hdf5 import Summed, differing_rows, integers, new_file, reading, texts, write_rows
-from zssbir_cli.errors import DataError
+from zssbir_cli.data.hdf5 import (
+    Summed,
+    begins_as_hdf5,
+    differing_rows,
+    integers,
+    new_file,
+    reading,
+    texts,
+    write_rows,
+)
+from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Modality
 
 FORMAT_VERSION = 2
@@ -117,6 +126,16 @@ class Embeddings:
         if not self.info.data_root or not name or outside or ".." in name.replace("\\", "/").split("/"):
             return None
         return Path(self.info.data_root) / os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def check_target(out: Path) -> None:
+    """Refuse, before anything is embedded, a place for an embeddings file where something else lies. Errors: UsageError."""
+    if out.is_dir():
+        raise UsageError(f"{out}: is a folder; name a file for the embeddings, e.g. {out / 'photos.h5'}")
+    if out.is_file() and not begins_as_hdf5(out):
+        raise UsageError(
+            f"{out}: this file is no embeddings file and is not overwritten; name another one, or remove it"
+        )
 
 
 def write_embeddings(

@@ -62,6 +62,15 @@ def reading(path: Path, kind: str, again: str, *, sealed: bool = True) -> Iterat
         raise DataError(f"{path} is damaged or not {kind} ({files.reason(error)}); {again}") from None
 
 
+def begins_as_hdf5(path: Path) -> bool:
+    """Whether a file can be HDF5, by its first bytes; True for one that cannot be opened: reading it later says why."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8) == b"\x89HDF\r\n\x1a\n"
+    except OSError:
+        return True
+
+
 PATIENCE = 20.0
 """Seconds after which reading a foreign file has no end, and for each of its megabytes a tenth of a second more."""
 _TRIAL = """

@@ -21,6 +21,7 @@ from zssbir_cli.data.embeddings import (
     FileStamps,
     Rows,
     Skipped,
+    check_target,
     read_embeddings,
     write_embeddings,
 )
@@ -75,8 +76,10 @@ def follow_folder(
 
     Photos that the file knows by name, size and times, or by content, keep their rows. A pass that is killed continues
     where it was. Unreadable photos are left out, named, and tried again when they change.
-    Errors: DataError: no photos, none readable, disk full.
+    Errors: DataError: no photos, none readable, disk full. UsageError: at `out` lies something else.
     """
+    if out is not None:
+        check_target(out)
     path = out or folder_file(embedder.weights.home, embedder.weights.which, folder)
     try:
         return _follow(embedder, folder, path, half=half, force=force, progress=progress)
@@ -124,12 +127,25 @@ def _survey(
             old = read_embeddings(path, check_rows=False)
         except DataError as error:
             print(f"{error.args[0].split(';')[0]}: every photo is embedded again", file=sys.stderr)
-    if old is not None and (not embedder.accepts(old.info) or old.stamps is None):
+    if old is not None and (reason := _unfit(embedder, old, half)):
+        print(f"{path}: {reason}: every photo is embedded again", file=sys.stderr)
         old = None
-    if old is not None and not half and old.embedding.dtype == np.float16:
-        old = None  # what was rounded away cannot be had back
     damaged = differing_rows(old.embedding, old.checksum) if old is not None else np.empty(0, np.int64)
     return listing, what_to_embed(listing, old, damaged), old
+
+
+def _unfit(embedder: Embedder, old: Embeddings, half: bool) -> str:
+    """Why the rows of a file cannot be kept; "" when they can."""
+    info, weights = old.info, embedder.weights
+    if old.stamps is None:
+        return "does not follow a folder"
+    if info.checkpoint != weights.sha256:
+        return f"made with other weights ({info.model or info.run or info.checkpoint[:12]})"
+    if not embedder.accepts(info):
+        return "made with another preprocessing, precision or version of a library"
+    if not half and old.embedding.dtype == np.float16:
+        return "made with --half"  # what was rounded away cannot be had back
+    return ""
 
 
 class PhotoFiles(Dataset[Tensor]):

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, Rows, read_embeddings
+from zssbir_cli.data.hdf5 import begins_as_hdf5
 from zssbir_cli.data.table import GalleryTable, open_table
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
@@ -126,6 +127,10 @@ def open_gallery(
     Errors: UsageError (no such gallery), DataError (damaged, of other weights), CheckpointError.
     """
     address = table_address(gallery)
+    if not address and gallery.is_file() and not begins_as_hdf5(gallery):
+        raise UsageError(
+            f"--photos {gallery}: neither an embeddings file nor a folder; give the folder of the photos (unpack archives first)"
+        )
     table = open_table(address) if address else None
     stored = table.pick(NO_QUERIES, 0) if table else read_embeddings(gallery) if gallery.is_file() else None
     if stored is None and not gallery.is_dir():

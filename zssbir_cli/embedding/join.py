@@ -7,7 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings, Rows, read_embeddings, write_embeddings
+from zssbir_cli.data.embeddings import (
+    EmbeddingInfo,
+    Embeddings,
+    Rows,
+    check_target,
+    read_embeddings,
+    write_embeddings,
+)
 from zssbir_cli.data.table import write_table
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import table_address
@@ -32,6 +39,8 @@ def join_galleries(
     """
     if not parts:
         raise UsageError("--join OUT PARTS...: name the embeddings files to join")
+    if not table_address(out):
+        check_target(out)
     opened = []
     for number, part in enumerate(parts):
         progress("checking the parts", number, len(parts))

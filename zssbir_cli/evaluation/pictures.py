@@ -65,13 +65,13 @@ def _image_of(gallery: Embeddings, row: int) -> Tensor | None:
 
 
 def file_as_embedded(gallery: Embeddings, row: int) -> Path | None:
-    """The file of a folder's photo; None when it is not there any more, or not the one that was embedded: told by size
-    and times, in doubt by its content."""
+    """The file of a photo; None when that of a folder's photo is not there any more, or not the one that was embedded:
+    told by size and times, in doubt by its content."""
     file, stamps = gallery.file_of(row), gallery.stamps
-    if file is None or not file.is_file():
-        return None
-    if stamps is None:
+    if file is None or stamps is None:  # without stamps it may be a member of a tar
         return file
+    if not file.is_file():
+        return None
     found = file.stat()
     if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == tuple(stamps_of(stamps)[row].tolist()):
         return file

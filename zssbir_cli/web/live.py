@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from torch.nn import functional
 from zssbir_cli.data.embeddings import Embeddings, read_embeddings
 from zssbir_cli.embedding.gallery import Gallery, Hit
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import reason
 from zssbir_cli.types import Modality
 from zssbir_cli.web.opened import Opened
 
@@ -169,7 +171,8 @@ class LiveGallery:
             self.opened, self.problem = self.opened.renewed(found), ""
             self.version += 1
         except Exception as error:  # the old one serves on
-            self.problem = str(error)
+            self.problem = reason(error)
+            print(f"{self.problem}; the gallery serves on as it was", file=sys.stderr, flush=True)
 
 
 def _without(hits: Sequence[Hit], query: Query, opened: Opened) -> list[Hit]:
