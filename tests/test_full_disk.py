@@ -102,3 +102,28 @@ def test_shared_memory_that_is_full_is_named(tmp_path: Path, tiny_recipe: Path) 
     assert "/dev/shm is full" in done.stderr
     assert "--set data.workers=0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_read_only_run_is_worked_with_and_left_as_it_is(
+    tmp_path: Path, tiny_demo: Path, photo_gallery: tuple[Path, Path]
+) -> None:
+    photos, run = photo_gallery
+    mount = f"mount --bind {run} {run} && mount -o remount,ro,bind {run}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("read-only mounts in a namespace of one's own are not allowed here")
+    before = sorted(run.rglob("*"))
+    sketch = next(photos.rglob("*.jpg"))
+    zssbir = f"{sys.executable} -m zssbir_cli"
+    evaluate = f"{zssbir} eval --run {run} --data {tiny_demo} --no-report --no-baselines --device cpu"
+    search = f"{zssbir} search {sketch} --run {run} --photos {photos} --device cpu -k 1"
+    for command, code, words in (
+        (search, 0, ""),
+        (evaluate, 3, "cannot be written (Read-only file system); choose another folder with --out"),
+        (f"{evaluate} --out {tmp_path / 'out'}", 0, ""),
+    ):
+        line = ["unshare", "-rm", "sh", "-c", f"{mount} && {command}"]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert words in done.stderr
+    assert sorted(run.rglob("*")) == before
+    assert list((tmp_path / "out").glob("zs*.json"))

@@ -31,6 +31,7 @@ from zssbir_cli.data.stage import Stage
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.kept import rows_in_order
 from zssbir_cli.embedding.listing import PhotoListing, Update, file_content, list_photos, what_to_embed
+from zssbir_cli.embedding.weights import embeddings_file
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import photo_of
 from zssbir_cli.names import file_part
@@ -114,7 +115,7 @@ def folder_file(home: Path, which: str, images: Path) -> Path:
     """Where embeddings of a folder of photos are kept, below a run's folder or a tower's."""
     whole = images.resolve()
     tag = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
-    return home / "embeddings" / f"{which}-folder-{file_part(whole.name)}-{tag}.h5"
+    return embeddings_file(home, f"{which}-folder-{file_part(whole.name)}-{tag}.h5")
 
 
 def _survey(

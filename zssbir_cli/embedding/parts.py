@@ -14,6 +14,7 @@ from zssbir_cli.data.prepared import ImageRows, PreparedSet
 from zssbir_cli.data.shards import content_digest
 from zssbir_cli.data.stage import Stage, blocks_of
 from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.weights import embeddings_file
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.names import file_part
@@ -44,9 +45,8 @@ def embed_choice(
 def embeddings_path(home: Path, which: str, prepared: PreparedSet, part: Part, selection: str = "") -> Path:
     """Where embeddings of a part of a data set, or of a selection of it, are kept below a run's folder or a tower's."""
     tail = f"{part}-{selection}" if selection else str(part)
-    return (
-        home / "embeddings" / f"{which}-{file_part(prepared.manifest.name)}-{prepared.identity[:8]}-{tail}.h5"
-    )
+    name = f"{which}-{file_part(prepared.manifest.name)}-{prepared.identity[:8]}-{tail}.h5"
+    return embeddings_file(home, name)
 
 
 @dataclass(frozen=True)

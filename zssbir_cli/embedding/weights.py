@@ -1,5 +1,7 @@
 """Which weights embed: those of a run's checkpoint or of a frozen tower, behind one interface; opening a run."""
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +19,7 @@ from zssbir_cli.engine.checkpoint import CheckpointInfo
 from zssbir_cli.engine.resume import what_differs
 from zssbir_cli.engine.runs import any_checkpoint, find_checkpoint, find_run
 from zssbir_cli.errors import CheckpointError, UsageError
-from zssbir_cli.files import cache_folder
+from zssbir_cli.files import cache_folder, existing_parent
 from zssbir_cli.methods.table import build_method
 from zssbir_cli.models.clip_text import TextEncoder
 from zssbir_cli.models.known import TOWERS
@@ -82,6 +84,16 @@ def recipe_of(run: Path, info: CheckpointInfo) -> tuple[Recipe, str]:
         recipe,
         f"{file} was changed after training ({'; '.join(map(str, edited[:3]))}): the checkpoint's values are used",
     )
+
+
+def embeddings_file(home: Path, name: str) -> Path:
+    """Where a file of embeddings is kept: below a run's or tower's folder, or, where that cannot be written and has no such
+    file, in the user's cache folder."""
+    file = home / "embeddings" / name
+    if file.is_file() or os.access(existing_parent(file.parent), os.W_OK):
+        return file
+    tag = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:8]
+    return cache_folder() / "embeddings" / f"{file_part(home.resolve().name)}-{tag}" / name
 
 
 FROZEN = "frozen"

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from zssbir_cli import __version__
+from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, comparable, context, groups_of, table_of
 from zssbir_cli.evaluation.saved import queries_file
-from zssbir_cli.files import write_bytes, write_json, writing
+from zssbir_cli.files import reason, write_bytes, write_json
 from zssbir_cli.names import file_part
 
 FORMAT_VERSION = 1
@@ -93,9 +94,13 @@ def write(evaluation: Evaluation, path: Path) -> None:
         sources=np.array(evaluation.inputs.query.sources),
         facts=np.array(json.dumps(evaluation.inputs.about.as_json() | {"gallery": metrics.gallery})),
     )
-    with writing(path):
+    try:
         write_bytes(queries_file(path), block.getbuffer())
         write_json(path, as_json(evaluation))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({reason(error)}); choose another folder with --out (finished embeddings are kept)"
+        ) from error
 
 
 def markdown(evaluation: Evaluation) -> str:

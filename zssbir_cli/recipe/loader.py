@@ -67,7 +67,7 @@ def find_recipe(name: str) -> Path:
 def _nearest(name: str) -> str:
     """Recipes whose names are near: of the folder that was named, the working folder, ./recipes and the shipped ones."""
     folders = (Path(name).parent, Path(), Path("recipes"), SHIPPED)
-    paths = [p for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.y*ml"))]
+    paths = [p for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.y*ml")) if p.is_file()]
     stems = {p.stem: p for p in reversed(paths)}
     close = [stems[stem] for stem in nearest(Path(name).stem, stems, 2)]
     here = (readable(p.name if p.parent == SHIPPED else str(p)) for p in close)
@@ -86,7 +86,9 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
         raise UsageError(f"{path}: cannot be read as a recipe ({error})") from error
     return parse_recipe(text, str(path), overrides)
 

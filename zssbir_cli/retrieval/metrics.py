@@ -232,7 +232,7 @@ def _notes(
         notes.append(
             f"{int(without.sum())} queries have no relevant photo and are left out (classes {some}{more})"
         )
-    if total > 1 and (relevant == total).all():
+    if (relevant == total).all():
         notes.append("every photo of the gallery is relevant to every query: any ranking has 100 %")
     if idle := np.setdiff1d(labels_g[labels_g >= 0], labels_q).size:
         notes.append(
