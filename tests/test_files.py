@@ -1,5 +1,6 @@
 """Files are written whole or not at all, locks hold, and what a killed process left never counts."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from zssbir_cli.files import Lock, Locked, printable, reason, replacing, write_bytes, write_json, write_text
+from zssbir_cli.files import (
+    Lock,
+    Locked,
+    printable,
+    reason,
+    remedy,
+    replacing,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and flock")
 
@@ -154,3 +165,9 @@ def test_digits_that_are_no_process_are_left_alone(tmp_path: Path) -> None:
     write_text(tmp_path / "a.h5", "new")
     assert (tmp_path / "a.h5").read_text() == "new"
     assert tagged.is_dir()
+
+
+def test_the_remedy_fits_the_fault() -> None:
+    assert remedy(PermissionError(errno.EACCES, "Permission denied")) == "allow writing there"
+    assert remedy(OSError(errno.EROFS, "Read-only file system")) == "allow writing there"
+    assert remedy(OSError(errno.ENOSPC, "No space left on device")) == "make room"

@@ -1,5 +1,6 @@
 """A gallery that follows its folder: what it holds after any changes, and what becomes of rows that it had."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -143,6 +144,25 @@ def test_why_every_photo_is_embedded_again_is_said(
         err = capsys.readouterr().err
         assert said in err
         assert bool(said) == ("embedded again" in err)
+
+
+def test_a_photo_that_may_not_be_opened_is_named_with_the_reason(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe)
+    for name in ("0.jpg", "1.jpg"):
+        picture(tmp_path / "photos" / name, np.random.default_rng(0))
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "1.jpg":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)  # root may open everything
+    done = embed(run, photos=tmp_path / "photos", out=tmp_path / "g.h5", workers=0).folder
+    assert done is not None
+    assert done.skipped == (("1.jpg", "Permission denied"),)
 
 
 @settings(max_examples=150, deadline=None)

@@ -160,6 +160,12 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
 
 
+def remedy(error: BaseException) -> str:
+    """What to do where a file cannot be written: allow it, or make room."""
+    refused = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return "allow writing there" if refused else "make room"
+
+
 class Locked(DataError):
     """Another process holds the lock."""
 

@@ -181,7 +181,8 @@ def write_embeddings(
         raise DataError(f"{path}: {error}") from None
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{path}: cannot write the embeddings ({files.reason(error)}); make room or choose another place"
+            f"{path}: cannot write the embeddings ({files.reason(error)}); {files.remedy(error)}, or "
+            "choose another place"
         ) from None
     return path
 

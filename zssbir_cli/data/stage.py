@@ -50,7 +50,7 @@ class Stage:
                 self._write(name, arrays)
         except OSError as error:
             raise DataError(
-                f"{self.folder}: cannot be written ({files.reason(error)}); what is there already is kept: make room "
+                f"{self.folder}: cannot be written ({files.reason(error)}); what is there already is kept: {files.remedy(error)} "
                 "and run the same command again"
             ) from None
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zssbir_cli import files
 from zssbir_cli.arrays import Array
 from zssbir_cli.compute import distributed
 from zssbir_cli.data.embeddings import (
@@ -329,5 +330,6 @@ def _skipped(listing: PhotoListing, i: int, failed: bool) -> Skipped:
             photo_of(path.read_bytes(), path)
             reason = "it could not be read during the pass"
         except (DataError, OSError) as error:
-            reason = str(error).removeprefix(f"{path}: ")
+            text = str(error) if isinstance(error, DataError) else files.reason(error)
+            reason = text.removeprefix(f"{path}: ")
     return Skipped(name, reason, *(int(x) for x in listing.stamps[i]))

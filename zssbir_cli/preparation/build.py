@@ -17,7 +17,7 @@ from zssbir_cli.arrays import Ints
 from zssbir_cli.data.manifest import Leak, Manifest, ShardInfo, write_manifest
 from zssbir_cli.data.shards import Shard, ShardWriter, read_digests, read_index
 from zssbir_cli.errors import DataError
-from zssbir_cli.files import reason, write_text
+from zssbir_cli.files import reason, remedy, write_text
 from zssbir_cli.names import counted, listed, readable
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import Cleaned, clean
@@ -158,7 +158,7 @@ def build_set(plan: PreparePlan, out: Path, choices: Choices, progress: Progress
             return _finish(plan, out, journal, groups, choices)
     except OSError as error:
         raise DataError(
-            f"{readable(str(out))} cannot be written: {reason(error)}; what is finished is kept: make room, and run "
+            f"{readable(str(out))} cannot be written: {reason(error)}; what is finished is kept: {remedy(error)}, and run "
             f"the same command again"
         ) from None
 
