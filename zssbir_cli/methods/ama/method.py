@@ -237,7 +237,7 @@ class AmaMethod(Method):
 
     @torch.no_grad()
     def after_step(self, progress: Position, skipped: Tensor) -> None:
-        """The teacher follows the student: t <- m t + (1 - m) s, head and batch-norm statistics included."""
+        """The teacher follows the student: t <- m t + (1 - m) s, head included; batch-norm statistics are the student's."""
         share = (1 - self.config.momentum) * (1 - skipped)
         for teacher, student in ((self.teacher, self.student), (self.teacher_head, self.student_head)):
             for average, weight in zip(teacher.parameters(), student.parameters(), strict=True):
