@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.compute.precision import Precision
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.engine.job import Job
-from zssbir_cli.engine.loop import fit, seed_all
+from zssbir_cli.engine.loop import fit
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.methods.ama import data as ama_data
 from zssbir_cli.methods.ama import method as ama_method

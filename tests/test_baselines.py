@@ -13,6 +13,7 @@ from retrieval_helpers import make_run
 
 import zssbir_cli as zssbir
 from zssbir_cli.data.embeddings import read_embeddings
+from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.engine import checkpoint
 from zssbir_cli.engine.meta import meta_text
 from zssbir_cli.evaluation import baselines
@@ -21,6 +22,7 @@ from zssbir_cli.methods.table import build_method
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.retrieval.chance import chance_of
 from zssbir_cli.retrieval.metrics import Metrics, evaluate
+from zssbir_cli.workflows.train import train
 
 
 @pytest.fixture
@@ -210,3 +212,14 @@ def test_the_start_is_of_the_recipe_that_was_trained(run: Path) -> None:
         zssbir.evaluate(run, k=[5], device="cpu", report=False).evaluation.baselines[1].values
         == before.values
     )
+
+
+def test_a_random_start_is_the_one_that_the_run_began_with(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Not another network of random weights. A blend of 0 stores the start itself."""
+    recipe = load_recipe(tiny_recipe, ["train.blend=0.0", "train.epochs=1", "train.ema=null"])
+    assert recipe.model.weights == "none"
+    run = RunWeights(train(recipe, runs=tmp_path / "runs", device="cpu").run)
+    cpu = torch.device("cpu")
+    start = baselines.StartWeights(run).load(cpu).state_dict()
+    own = run.load(cpu).encoder.state_dict()
+    assert all(torch.equal(start[f"encoder.{k}"], v) for k, v in own.items() if v.is_floating_point())

@@ -6,9 +6,10 @@ from torch import nn
 
 from zssbir_cli.compute import precision
 from zssbir_cli.compute.precision import Precision, choose_device, cpu_has_bf16
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.engine.averages import Ema
-from zssbir_cli.engine.step import build_optimizer, lr_at, seed_all
+from zssbir_cli.engine.step import build_optimizer, lr_at
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.schema import OptimConfig
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.distributed import BATCH_NORMS, share_statistics
 from zssbir_cli.compute.precision import Precision
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.engine.step import Stepper, seed_all
+from zssbir_cli.engine.step import Stepper
 from zssbir_cli.methods.base import Batch, Position, TrainData
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.recipe.loader import load_recipe, shipped_recipes

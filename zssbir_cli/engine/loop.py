@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.memory import out_of_memory
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.engine.averages import first_share
 from zssbir_cli.engine.job import FitResult, Job, State
 from zssbir_cli.engine.loader import Stream, training_stream
@@ -14,7 +15,7 @@ from zssbir_cli.engine.report import Hooks, Reporter, Silent
 from zssbir_cli.engine.resume import Saver
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.selection import Selection
-from zssbir_cli.engine.step import Stepper, lr_at, seed_all
+from zssbir_cli.engine.step import Stepper, lr_at
 from zssbir_cli.engine.stop import StopRequest, on_signals
 from zssbir_cli.errors import CheckpointError, DataError, Interrupted, UsageError
 from zssbir_cli.methods.base import Batch, Position

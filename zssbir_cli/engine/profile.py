@@ -11,10 +11,11 @@ from statistics import median
 import torch
 
 from zssbir_cli.compute import distributed
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.engine.job import Job
 from zssbir_cli.engine.loader import training_stream
 from zssbir_cli.engine.report import memory_mb
-from zssbir_cli.engine.step import Stepper, seed_all
+from zssbir_cli.engine.step import Stepper
 from zssbir_cli.methods.base import Batch, Position
 
 PHASES = ("data", "copy", "forward", "backward", "optimizer")

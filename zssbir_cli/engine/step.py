@@ -1,6 +1,5 @@
 """One optimizer step: batches to the device, forward, backward, clipping, update; its learning rate and random numbers."""
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.distributed import share_statistics
 from zssbir_cli.compute.precision import Precision, choose_attention, for_embedding
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.engine.averages import Blend, Ema
 from zssbir_cli.engine.monitor import Monitor
 from zssbir_cli.errors import UsageError
@@ -73,18 +73,6 @@ NextBatch = Callable[[int], Batch]
 """Number of the batch within the step -> this rank's share of it, on the CPU."""
 Phase = Callable[[str], AbstractContextManager[object]]
 """Name of a part of a step (data, copy, forward, backward, optimizer) -> context in which it runs."""
-
-
-def seed_all(*key: int) -> None:
-    """Seed the generators of the CPU and of the GPUs in use from numbers such as (seed, step, rank).
-
-    Not `torch.manual_seed`: where there is no GPU it records the call stack each time, half a millisecond.
-    """
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    seed = int.from_bytes(digest[:8], "big") >> 1
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
 
 
 class Stepper:

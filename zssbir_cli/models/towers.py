@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import file_sha256
 from zssbir_cli.models.known import TOWERS, WEIGHT_FILES, Tower, unknown_model
@@ -58,7 +59,7 @@ class TowerSpec:
 
     def build(self) -> "FrozenTower":
         """The tower in eval mode, on the CPU. Errors: UsageError, CheckpointError."""
-        torch.manual_seed(self.seed)
+        seed_all(self.seed)  # random weights are then those that a run of this seed starts from
         return FrozenTower(self.model, self.data.size).eval()
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from zssbir_cli.compute.precision import Precision
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.embedding.own import learnt_from
 from zssbir_cli.engine.job import Job, Validate
 from zssbir_cli.engine.provenance import Learnt
-from zssbir_cli.engine.step import seed_all
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Embed, Method
