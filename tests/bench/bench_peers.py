@@ -13,7 +13,8 @@ PICTURES: photo/<class>/* and sketch/<class>/*, 12 classes or more; `--weights`:
   `zssbir train` with the method `triplet`.
 
 The libraries are no dependencies of zssbir: install those you want to compare into an environment of their own (`pip
-install lightly-train pytorch-metric-learning open-metric-learning`); what is missing is left out, and named.
+install lightly-train pytorch-metric-learning pandas validators gdown` and `pip install --no-deps open-metric-learning`, which
+asks for numpy 1); what is missing is left out, and named.
 Each contender runs over a few items and over many in each round, one after the other; the difference is the time without
 start-up. Medians of the rounds. How long all of it takes on idle cores has not been timed.
 """
