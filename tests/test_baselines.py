@@ -12,6 +12,7 @@ import torch
 from retrieval_helpers import make_run
 
 import zssbir_cli as zssbir
+from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.data.embeddings import read_embeddings
 from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.engine import checkpoint
@@ -108,7 +109,7 @@ def test_the_start_is_embedded_once_and_again_when_the_data_change(run: Path) ->
 
 def test_a_warning_when_training_gained_nothing(run: Path, tiny_recipe: Path) -> None:
     recipe = load_recipe(tiny_recipe)
-    torch.manual_seed(recipe.train.seed)
+    seed_all(recipe.train.seed)
     start = build_method(recipe)  # the run's weights are its own start
     info = checkpoint.inspect(run / "checkpoints" / "best")
     facts = json.loads((info.path / "meta.json").read_text())
