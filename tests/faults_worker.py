@@ -37,6 +37,7 @@ class Progress(Silent):
 
     def report(self, report) -> None:
         self.file.write_text(str(report.step))
+        os.write(1, b".")  # as a display does; raises when the terminal is gone
 
 
 def train(root: str, what: str, *fault: str) -> int:

@@ -297,7 +297,7 @@ def test_a_pass_that_continues_on_another_device_keeps_the_precisions_apart(
 ) -> None:
     folder = photos(tmp_path / "photos", 8)
     monkeypatch.setattr(embedders, "LEAST_COSINE", -1.0)
-    monkeypatch.setattr(precisions, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda: True)
 
     def stop(_: str, done: int, total: int) -> None:
         if done:
@@ -305,7 +305,7 @@ def test_a_pass_that_continues_on_another_device_keeps_the_precisions_apart(
 
     with pytest.raises(KeyboardInterrupt):
         follow(run, folder, out=tmp_path / "a.h5", progress=stop)
-    monkeypatch.setattr(precisions, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda: False)
     mixed = read_embeddings(follow(run, folder, out=tmp_path / "a.h5").path)
     exact = read_embeddings(follow(run, folder, out=tmp_path / "b.h5").path)
     assert mixed.info.precision == "fp32"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from zssbir_cli.compute import precision
-from zssbir_cli.compute.precision import Precision, choose_device, cpu_has_bf16
+from zssbir_cli.compute.precision import Precision, choose_device, cpu_has_fast_bf16
 from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.engine.averages import Ema
@@ -51,13 +51,14 @@ def test_devices_and_precisions_that_are_not_there():
     for name in ("fp16", "tf32"):
         with pytest.raises(UsageError, match="needs a CUDA GPU"):
             Precision.choose(name, cpu)
-    assert Precision.choose("auto", cpu).name == ("bf16" if cpu_has_bf16() else "fp32")
+    assert Precision.choose("auto", cpu).name == ("bf16" if cpu_has_fast_bf16() else "fp32")
 
 
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("flags : sse2 avx512_bf16", True),
+        ("vendor_id : AuthenticAMD\nflags : sse2 avx512_bf16", True),
+        ("vendor_id : GenuineIntel\nflags : sse2 avx512_bf16", False),
         ("flags : sse2 amx_bf16", True),
         ("flags : sse2 avx2", False),
         ("", False),
@@ -66,11 +67,11 @@ def test_devices_and_precisions_that_are_not_there():
 def test_bf16_on_a_cpu_follows_the_processor(monkeypatch, line, found):
     monkeypatch.setattr(precision.Path, "read_text", lambda *_: f"processor : 0\n{line}\n")
     monkeypatch.setattr(precision.platform, "machine", lambda: "x86_64")
-    cpu_has_bf16.cache_clear()
+    cpu_has_fast_bf16.cache_clear()
     try:
-        assert cpu_has_bf16() == found
+        assert cpu_has_fast_bf16() == found
     finally:
-        cpu_has_bf16.cache_clear()
+        cpu_has_fast_bf16.cache_clear()
 
 
 def test_bf16_autocast_computes_in_bf16():

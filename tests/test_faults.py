@@ -84,6 +84,30 @@ def test_sigkill_and_sigterm_then_resume_equal_the_uninterrupted_run(tmp_path):
     assert rows(straight) == rows(run)
 
 
+def _in_terminal(ours: int, name: str, *arguments: str) -> None:
+    os.close(ours)
+    os.setsid()
+    terminal = os.open(name, os.O_RDWR)  # the first that a session opens is its own
+    for stream in range(3):
+        os.dup2(terminal, stream)
+    faults_worker.main(*arguments)
+
+
+def test_a_terminal_that_is_closed_stops_and_saves(tmp_path):
+    ours, theirs = os.openpty()
+    process = multiprocessing.get_context("fork").Process(
+        target=_in_terminal, args=(ours, os.ttyname(theirs), str(tmp_path), "new")
+    )
+    process.start()
+    wait_for(process, tmp_path, 5)
+    os.close(theirs)
+    os.close(ours)
+    assert ended(process) == 130
+    message = (tmp_path / "stderr").read_text()
+    assert message.startswith("zssbir: error: stopped by SIGHUP after step")
+    assert checkpoint.inspect(latest_run(tmp_path) / "checkpoints" / "last").step >= 5
+
+
 def test_ctrl_c_twice_interrupts_at_once(tmp_path):
     class Twice(Silent):
         def report(self, report) -> None:

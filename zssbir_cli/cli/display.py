@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from zssbir_cli.cli.console import note, table
@@ -89,12 +89,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress(begun: str) -> Iterator[Display]:
-    """A display for as long as the context lasts; it shows `begun` at once. The line is gone afterwards.
-
-    UsageError when PyTorch, which `begun` announces, cannot be loaded here.
-    """
-    if "PyTorch" in begun:
-        check_addresses()
+    """A display for as long as the context lasts; it shows `begun` at once. The line is gone afterwards."""
     console = _terminal()
     if console is None or os.environ.get("RANK", "0") != "0":
         yield Display(begun)
@@ -105,6 +100,12 @@ def progress(begun: str) -> Iterator[Display]:
     to_terminal = sys.stdout.isatty()  # what goes to a file or a pipe stays out of the display
     with Live(display, console=console, transient=True, refresh_per_second=5, redirect_stdout=to_terminal):
         yield display
+
+
+def loading(command: str, what: str) -> AbstractContextManager[Display]:
+    """The display of a command that begins by loading PyTorch and `what`. UsageError when PyTorch cannot be loaded here."""
+    check_addresses()
+    return progress(f"{command}: loading PyTorch and {what}")
 
 
 def _terminal() -> "Console | None":

@@ -30,12 +30,12 @@ def draw(
     Example: zssbir draw --photos holiday
     """
     from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.display import progress as shown
+    from zssbir_cli.cli.display import loading
 
     options.one_of_run_and_model(context, "runs")
     options.of_embeddings(context, gallery)
     options.exists(gallery, "--photos")
-    with shown("draw: loading PyTorch and the weights") as progress:
+    with loading("draw", "the weights") as progress:
         from zssbir_cli.workflows import draw as workflow
 
         server = workflow.open_server(

@@ -59,7 +59,7 @@ def embed(
 
     Example: zssbir embed --photos holiday --out holiday.h5
     """
-    from zssbir_cli.cli.display import progress as shown
+    from zssbir_cli.cli.display import loading
 
     if files and join is None:
         raise UsageError(
@@ -77,7 +77,7 @@ def embed(
         options.needs_data(model, data)
     elif not sharded:
         options.exists(images, "--photos")
-    with shown("embed: loading PyTorch and the weights") as progress:
+    with loading("embed", "the weights") as progress:
         from zssbir_cli.compute import distributed
         from zssbir_cli.workflows.embed import embed as run_embed
 

@@ -74,7 +74,7 @@ def evaluate(
 
     Without training: zssbir eval --model siglip --data data/sketchy
     """
-    from zssbir_cli.cli.display import progress as shown
+    from zssbir_cli.cli.display import loading
 
     _refuse_idle(context)
     options.one_of_run_and_model(context)
@@ -84,7 +84,7 @@ def evaluate(
         _compare(compare, split, runs, json_)
         return
     only = () if classes is None else (classes,)
-    with shown("eval: loading PyTorch and the weights") as progress:
+    with loading("eval", "the weights") as progress:
         from zssbir_cli.workflows import eval as workflow
 
         if qrels is not None:

@@ -28,11 +28,11 @@ def export(
     Example: zssbir export --run latest --format run --out mine.zip
     """
     from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.display import progress
+    from zssbir_cli.cli.display import loading
 
     options.one_of("--format", format_, EXPORT_FORMS)
     options.one_of_run_and_model(context, "runs")
-    with progress("export: loading PyTorch and the weights"):
+    with loading("export", "the weights"):
         from zssbir_cli.workflows.export import export as run_export
 
         found = run_export(run, format=format_, out=out, model=model, checkpoint=checkpoint, runs=runs)

@@ -45,7 +45,7 @@ def mask_viz(
     import json
 
     from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.display import progress
+    from zssbir_cli.cli.display import loading
     from zssbir_cli.engine.runs import find_run
     from zssbir_cli.models.known import check_clip_name
 
@@ -56,7 +56,7 @@ def mask_viz(
         find_run(run, runs)
     if model is not None:
         check_clip_name(model, "--vxl")
-    with progress("mask-viz: loading PyTorch and the model"):
+    with loading("mask-viz", "the model"):
         from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
 
         outcome = mask_viz(

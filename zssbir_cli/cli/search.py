@@ -55,7 +55,7 @@ def search(
     import json
 
     from zssbir_cli.cli.console import note
-    from zssbir_cli.cli.display import progress as shown
+    from zssbir_cli.cli.display import loading
 
     options.one_of_run_and_model(context, "runs")
     if out is not None:
@@ -66,7 +66,7 @@ def search(
     options.exists(gallery, "--photos")
     for place in (*(sketches or ()), *like):
         options.exists(place)
-    with shown("search: loading PyTorch and the weights") as progress:
+    with loading("search", "the weights") as progress:
         from zssbir_cli.workflows import search as workflow
 
         result = workflow.search_sketches(

@@ -53,13 +53,13 @@ def train(
     Example: zssbir train --recipe mobilenet --data data/mine
     """
     _check_modes(context, check=check, profile=profile is not None, resume=resume is not None)
-    from zssbir_cli.cli.display import progress
+    from zssbir_cli.cli.display import loading
     from zssbir_cli.workflows.recipes import check_names, choose_recipe
 
     loaded = choose_recipe(recipe, data=data, settings=set_ or (), resume=resume, runs=runs)
     if resume is None:  # else a checkpoint brings the weights
         check_names(loaded)
-    with progress("train: loading PyTorch and the data") as display:
+    with loading("train", "the data") as display:
         from zssbir_cli.cli.display import TrainHooks, print_profile
         from zssbir_cli.workflows import train as workflow
 

@@ -102,7 +102,7 @@ class Monitor:
             if self._streak >= STREAK:
                 raise DivergedError(
                     f"the loss was not finite in {STREAK} steps in a row, up to step {step + 1} "
-                    f"({self._terms(step)}); the last checkpoint is from before: lower optim.lr, set "
+                    f"({self._terms(step)}); checkpoints from before are unharmed: lower optim.lr, set "
                     "optim.clip_norm, or use train.precision=fp32"
                 )
         return stop

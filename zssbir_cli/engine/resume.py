@@ -209,8 +209,8 @@ class Saver:
         bad += [torch.isnan(b).any() for b in self.method.buffers()]  # a mask may well hold infinities
         if bool(torch.stack(bad).any()):
             raise DivergedError(
-                "weights or buffers are NaN although the loss was finite: a gradient overflowed; the "
-                "last checkpoint is from before: lower optim.lr or set optim.clip_norm"
+                "weights or buffers are NaN although the loss was finite: a gradient overflowed; "
+                "checkpoints from before are unharmed: lower optim.lr or set optim.clip_norm"
             )
 
     def restore(self, source: Path | None = None) -> dict[str, Any] | None:
