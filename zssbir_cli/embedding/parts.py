@@ -120,10 +120,8 @@ class _Job:
         """Put this rank's share of the batches that are missing on their stages."""
         size, crop = self.embedder.size, self.embedder.sketch_crop
         for choice in self.choices:
-            stage, share = (
-                self.stage(choice),
-                self.batches(choice)[distributed.rank() :: distributed.world_size()],
-            )
+            stage = self.stage(choice)
+            share = self.batches(choice)[distributed.rank() :: distributed.world_size()]
             todo = [b for b in share if stage.rows(b, "rows") is None]
             label = f"embedding {self.prepared.manifest.name} {choice.part} {choice.modality.word}"
             done, total = (

@@ -87,13 +87,18 @@ def recipe_of(run: Path, info: CheckpointInfo) -> tuple[Recipe, str]:
 
 
 def embeddings_file(home: Path, name: str) -> Path:
-    """Where a file of embeddings is kept: below a run's or tower's folder, or, where that cannot be written and has no such
-    file, in the user's cache folder."""
+    """Where a file of embeddings is kept: below a run's or tower's folder, or, where that cannot be written, in the user's
+    cache folder: a link to the file that the run has, until it is renewed."""
     file = home / "embeddings" / name
-    if file.is_file() or os.access(existing_parent(file.parent), os.W_OK):
+    if os.access(existing_parent(file.parent), os.W_OK):
         return file
     tag = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:8]
-    return cache_folder() / "embeddings" / f"{file_part(home.resolve().name)}-{tag}" / name
+    kept = cache_folder() / "embeddings" / f"{file_part(home.resolve().name)}-{tag}" / name
+    if file.is_file():
+        with suppress(OSError):  # it is there already, or nothing can be written here either
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.symlink_to(file.resolve())
+    return kept if kept.is_file() or not file.is_file() else file
 
 
 FROZEN = "frozen"

@@ -14,7 +14,7 @@ from zssbir_cli.arrays import UInt8
 from zssbir_cli.data.embeddings import Embeddings
 from zssbir_cli.data.prepared import ImageSet, PreparedSet
 from zssbir_cli.data.square import square_sketch
-from zssbir_cli.embedding.listing import file_content, stamps_of
+from zssbir_cli.embedding.listing import file_content
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.inputs.folder import read_photo
@@ -73,7 +73,8 @@ def file_as_embedded(gallery: Embeddings, row: int) -> Path | None:
     if not file.is_file():
         return None
     found = file.stat()
-    if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == tuple(stamps_of(stamps)[row].tolist()):
+    known = stamps.size[row], stamps.mtime_ns[row], stamps.ctime_ns[row]
+    if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == known:
         return file
     return file if file_content(file) == stamps.content[row].tobytes() else None
 

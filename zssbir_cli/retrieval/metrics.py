@@ -233,7 +233,7 @@ def _notes(
             f"{int(without.sum())} queries have no relevant photo and are left out (classes {some}{more})"
         )
     if (relevant == total).all():
-        notes.append("every photo of the gallery is relevant to every query: any ranking has 100 %")
+        notes.append("every photo of the gallery is relevant to every query: any ranking scores the same")
     if idle := np.setdiff1d(labels_g[labels_g >= 0], labels_q).size:
         notes.append(
             f"{idle} {'class' if idle == 1 else 'classes'} of the gallery {'has' if idle == 1 else 'have'} no query"

@@ -184,9 +184,8 @@ def _dejavu(bold: bool) -> str:
     found = find_spec("matplotlib")
     assert found is not None
     assert found.origin is not None
-    file = (
-        Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / name
-    )  # without importing it, a tenth of a second
+    # without importing it, a tenth of a second
+    file = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / name
     if file.is_file():
         return str(file)
     import matplotlib

@@ -13,7 +13,7 @@ from zssbir_cli.data.summary import ClassCounts, count_classes, summarise
 from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
 
 OWN_SPLIT = re.compile(r"\d+-unseen(-seed\d+)?")
-"""How `preparation.own` calls the split of a user's own pictures."""
+"""How `preparation.plan` calls the split of a user's own pictures."""
 SHEET_PARTS = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
 COLOURS = {Role.SEEN: (58, 98, 168), Role.VAL: (150, 102, 10), Role.UNSEEN: (172, 56, 56)}
 

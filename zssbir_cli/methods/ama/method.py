@@ -227,10 +227,8 @@ class AmaMethod(Method):
     def before_step(self, progress: Position) -> None:
         """The ramp of contrastive clustering and the switch of guidance and alignment."""
         config = self.config
-        ramp, since = (
-            config.cluster_full - config.cluster_start,
-            progress.epoch_fraction - config.cluster_start,
-        )
+        ramp = config.cluster_full - config.cluster_start
+        since = progress.epoch_fraction - config.cluster_start
         done = min(1.0, max(0.0, since / ramp)) if ramp else 1.0
         self.cluster_weight = config.cluster * done if progress.epoch >= config.cluster_start else 0.0
         self.pairing = progress.epoch >= config.pairing_start
