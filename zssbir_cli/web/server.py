@@ -119,12 +119,12 @@ class _Server:
         hits = await self.gallery.find(query)
         kept = [h for h in hits if least is None or h.score >= least]
         note = "" if kept else (f"nothing above {least:g}" if least is not None else "the gallery is empty")
-        mask = {"mask": True} if self.gallery.opened.masks else {}
         rows = [
             {"rank": h.rank, "score": round(h.score, 6), "id": h.row, "source": h.source, "class": h.name}
-            | mask
             for h in kept
         ]
+        if self.gallery.opened.masks:
+            rows = [row | {"mask": True} for row in rows]
         return _json({"hits": rows, **({"note": note} if note else {})})
 
     async def photo(self, request: Request) -> Response:

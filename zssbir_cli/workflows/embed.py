@@ -88,9 +88,8 @@ def embed(
     if index and address is None:
         raise UsageError("--index is for a table: name one with --out photos.lance")
     chosen = choose_device(device)
-    with (
-        nullcontext() if sharded else distributed.session(chosen)
-    ):  # ranks share the shards out, and work alone
+    # ranks share the shards out, and work alone
+    with nullcontext() if sharded else distributed.session(chosen):
         weights = choose_weights(run, model, Path(runs), checkpoint)
         embedder = Embedder(weights, chosen, precision=precision, workers=workers, batch=batch)
         if sharded:

@@ -183,15 +183,12 @@ def _notes(
         notes.append("mean and sample standard deviation over runs that differ only in the seed (n)")
     if len({(r.result.get("identity"), r.result["queries"], r.result["gallery"]) for r in found}) > 1:
         notes.append("the rows are not all from the same data: compare only those that are")
-    for text, some in (
-        (
-            "training has replaced these weights since, evaluate again",
-            [is_outdated(r.run, r.result) for r in found],
-        ),
-        ("leaks between training and test were allowed", [bool(r.result.get("leaks")) for r in found]),
-    ):
-        if any(some):
-            notes.append(f"{text}: {listed([r.run.name for r, yes in zip(found, some, strict=True) if yes])}")
+    outdated = [r.run.name for r in found if is_outdated(r.run, r.result)]
+    leaking = [r.run.name for r in found if r.result.get("leaks")]
+    if outdated:
+        notes.append(f"training has replaced these weights since, evaluate again: {listed(outdated)}")
+    if leaking:
+        notes.append(f"leaks between training and test were allowed: {listed(leaking)}")
     if without:
         notes.append(f"without this result: {listed(list(without))}")
     return tuple(notes)
