@@ -16,7 +16,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation import results
 from zssbir_cli.evaluation.bootstrap import intervals, paired_difference
 from zssbir_cli.evaluation.compare import compare_results
-from zssbir_cli.evaluation.measure import Inputs, duplicates, inputs_of_file, measure
+from zssbir_cli.evaluation.measure import Inputs, comparable, duplicates, inputs_of_file, measure
 from zssbir_cli.evaluation.published import SIZES, published
 from zssbir_cli.evaluation.report import write_report
 from zssbir_cli.retrieval.metrics import evaluate
@@ -243,6 +243,9 @@ def test_published_numbers_name_their_paper_and_stand_only_beside_what_compares(
     monkeypatch.setitem(SIZES, "sketchy-21", (here.metrics.queries, here.metrics.gallery))
     text = results.markdown(replace(here, inputs=replace(here.inputs, about=about)))
     assert "| mAP@200, SAKE 2019 (arXiv:1904.03208), CSE-ResNet50 (published) | voc | 49.7 |" in text
+    for kind, stands in (("near copy", True), ("image", False)):
+        leaky = replace(about, leaks=(f"{kind} photo/a.jpg: train, and test as photo/b.jpg",))
+        assert bool(comparable(replace(here, inputs=replace(here.inputs, about=leaky)))) is stands
 
 
 def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> None:

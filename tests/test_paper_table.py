@@ -91,7 +91,7 @@ def test_copies_outdated_results_and_leaks_are_said(runs: Path) -> None:
     assert [r.runs for r in table.rows] == [("r0", "r1"), ("r3",)]
     assert table.notes[-1] == "r2 has the weights of r0: counted once"
     assert "training has replaced these weights since, evaluate again: 'r1'" in table.notes
-    assert "leaks between training and test were allowed: 'r1'" in table.notes
+    assert "leaks between training and test are on record: 'r1'" in table.notes
     one, two = (summary(runs / run) for run in ("r0", "r1"))
     assert (one.outdated, two.outdated) == ((), ("zs",))
     assert two.shown("zs") == "44.0 (outdated)"

@@ -28,6 +28,8 @@ MAX_NAME_BYTES = 200
 SHARD_PATTERN = r"^(train|holdout|val|test)-(sketch|photo)-\d{5}\.h5$"
 
 
+NEAR = "near copy"
+"""The kind of leaks that are seen by their looks: recorded and told, never refused."""
 OLD_MARK = " [leaked]"
 """Part of the identity of sets that hold leaked classes."""
 
@@ -94,11 +96,13 @@ class SourceInfo(_Frozen):
 
 
 class Leak(_Frozen):
-    """A training class or image that is also a test class or image; recorded when the user allowed it."""
+    """A training class or image that is also a test class or image; recorded when the user allowed it, a `NEAR` one
+    always."""
 
     kind: str = Field(
         description="`class`; `image`, `val image`, `holdout image` (a training image that is byte for byte a test, "
-        "validation or hold-out image); or `id` (list ids that contradict the names)."
+        "validation or hold-out image); `near copy` (a photo that looks the same as one of those: saved again); or `id` "
+        "(list ids that contradict the names)."
     )
     what: str
     where: str

@@ -31,7 +31,7 @@ def learnt_from(manifest: Manifest) -> Learnt:
 
 
 def leak_lines(manifest: Manifest) -> tuple[str, ...]:
-    """Leaks that were allowed when a set was prepared, one line each."""
+    """Leaks that a set has on record, one line each."""
     return tuple(f"{leak.kind} {leak.what}: {leak.where}" for leak in manifest.leaks)
 
 

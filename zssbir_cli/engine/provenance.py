@@ -11,7 +11,7 @@ from zssbir_cli.names import class_key
 class Learnt:
     """The data set of a run, as its checkpoints and run.json keep it (`data`).
 
-    Class names are as in the manifest, by role; `leaks` are lines of those that were allowed. Runs of older
+    Class names are as in the manifest, by role; `leaks` are lines of those on record. Runs of older
     versions know no classes: `knows_classes` is False.
     """
 
@@ -94,7 +94,7 @@ class Provenance:
     excluded: tuple[str, ...] = ()
     """Classes left out because the run was trained on them or selected by them."""
     leaks: tuple[str, ...] = ()
-    """Leaks between training and test that were allowed: the run's own, then those of the evaluated set."""
+    """Leaks between training and test on record: the run's own, then those of the evaluated set."""
 
     @property
     def of_weights(self) -> bool:

@@ -11,6 +11,7 @@ from zssbir_cli.arrays import Ints
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Embeddings, Rows
 from zssbir_cli.data.embeddings_user import Pair
+from zssbir_cli.data.manifest import NEAR
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.errors import DataError
@@ -275,7 +276,10 @@ def groups_of(evaluation: Evaluation) -> Cells:
 def comparable(evaluation: Evaluation) -> list[Published]:
     """Published numbers of the same split, protocol, queries and gallery ([] for most data sets)."""
     about, metrics = evaluation.inputs.about, evaluation.metrics
-    if not about.of_weights or about.subset or about.extra or about.leaks:
+    allowed = [
+        leak for leak in about.leaks if not leak.startswith(NEAR)
+    ]  # the benchmarks hold near copies themselves
+    if not about.of_weights or about.subset or about.extra or allowed:
         return []
     return published(about.split, about.protocol, metrics.queries, metrics.gallery)
 

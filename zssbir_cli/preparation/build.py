@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +26,15 @@ from zssbir_cli.preparation.finished import alone, check_free, finished_set
 from zssbir_cli.preparation.forecast import foresee
 from zssbir_cli.preparation.ground import NOTE as GROUND_MADE
 from zssbir_cli.preparation.journal import REPORT_NAME, WORK, Journal, ShardRecord
-from zssbir_cli.preparation.leaks import Note, Repeats, find_image_leaks, find_repeats, refuse
+from zssbir_cli.preparation.leaks import (
+    Note,
+    Repeats,
+    find_image_leaks,
+    find_repeats,
+    find_saved_again,
+    refuse,
+    told_near,
+)
 from zssbir_cli.preparation.masks import NOTE, Mask, fit_mask, told
 from zssbir_cli.preparation.plan import GROUPS, PreparePlan
 from zssbir_cli.preparation.reading import Content, read_items, read_mask
@@ -70,7 +79,7 @@ def carry_out(plan: PreparePlan, out: Path, choices: Choices, say: Say, progress
         ).seconds > WORTH_SAYING:
             say(str(forecast))
         manifest = build_set(plan, out, choices, progress)
-    for warning in manifest.warnings[len(plan.warnings) :]:
+    for warning in (*manifest.warnings[len(plan.warnings) :], *told_near(manifest.leaks)):
         say(f"warning: {warning}")
     return Prepared(out, manifest, fresh=True)
 
@@ -86,7 +95,7 @@ class _Group:
         self.total = plan.items.group.count(GROUPS.index((part, modality)))
         self.done = self._first = self.records[-1].next if self.records else 0
         self.notes: list[Note] = []
-        self.content = Content()
+        self.content, self.looks = Content(), bytearray()
         self._journal, self._store = journal, store
         self.writer = ShardWriter(
             journal.folder, dataset=plan.name, split=plan.split, part=part, modality=modality,
@@ -99,13 +108,14 @@ class _Group:
 
     def _full(self, shard: Shard) -> None:
         """Have a full shard written; it settles all items since the one before."""
-        job = partial(self._write, shard, self._first, self.done, tuple(self.notes), self.content.hex)
-        self._first, self.notes, self.content = self.done, [], Content()
+        told = {"notes": tuple(self.notes), "content": self.content.hex, "looks": self.looks.hex()}
+        job = partial(self._write, shard, first=self._first, next=self.done, **told)
+        self._first, self.notes, self.content, self.looks = self.done, [], Content(), bytearray()
         self._store.run(job)
 
-    def _write(self, shard: Shard, first: int, done: int, notes: tuple[Note, ...], content: str) -> None:
-        """Write a shard that settles the items [first, done), and make it count."""
-        record = ShardRecord(info=shard.write(), first=first, next=done, notes=notes, content=content)
+    def _write(self, shard: Shard, **settled: Any) -> None:
+        """Write a shard that settles the items [first, next), and make it count."""
+        record = ShardRecord(info=shard.write(), **settled)
         self._journal.record(record)
         self.records.append(record)
 
@@ -186,6 +196,7 @@ def _write_all(plan: PreparePlan, groups: list[_Group], choices: Choices, progre
                     group.note("changed", path, result.note)
                 if mask.note:
                     _leave_out(group, NOTE, path, mask.note, choices)
+                group.looks += result.look
                 group.writer.add(result.data, items.label[item], path, digest=result.digest, mask=mask.data)
             if group.done == group.total:
                 group.writer.finish()
@@ -242,10 +253,12 @@ def _finish(
     notes = [n for g in ordered for n in g.all_notes()]
     _check_any_left(plan, ordered)
     leaks = [*plan.leaks, *find_image_leaks(out, shards)]
+    refused = tuple(leaks)
+    leaks += find_saved_again(out, [(r.info, r.looks) for g in ordered for r in g.records], refused)
     repeats = find_repeats(out, shards, plan.classes)
     _write_report(out, notes, leaks, repeats)
-    if leaks and not choices.allow_leak:
-        refuse(leaks, out / REPORT_NAME)
+    if refused and not choices.allow_leak:
+        refuse(refused, out / REPORT_NAME)
     content = sum(int(record.content, 16) for g in groups for record in g.records)
     content += sum(g.content.value for g in groups)
     manifest = Manifest(

@@ -18,6 +18,7 @@ from zssbir_cli.data.jpeg import SIGNATURE, decode_jpeg
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.colour import own_grey
 from zssbir_cli.preparation.ground import STRENGTHENED, on_white, strengthened
+from zssbir_cli.preparation.looks import look_of, look_of_jpeg
 from zssbir_cli.preparation.opening import FAULTS, MAX_PIXELS, opened, why
 from zssbir_cli.preparation.pixels import grey, orientation, rgb
 from zssbir_cli.preparation.sources import MAX_FILE_BYTES
@@ -49,11 +50,12 @@ if hasattr(
 
 class Cleaned(NamedTuple):
     """`data`: what to store, None when the image is left out. `note`: why, or what was changed ("" = nothing
-    worth telling). `digest`: sha256 of the file as found."""
+    worth telling). `digest`: sha256 of the file as found. `look`: of a photo, see `looks`."""
 
     data: bytes | None
     note: str
     digest: bytes
+    look: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ def clean(raw: bytes, modality: Modality, options: CleanOptions) -> Cleaned:
     size = options.size if square is None else None
     try:
         if modality is Modality.SKETCH:
-            stored, note = _sketch(raw, size)
+            (stored, note), look = _sketch(raw, size), b""
         else:
-            stored, note = _photo(raw, size)
-        return Cleaned(stored if square is None else squared(stored, modality, square), note, digest)
+            stored, note, look = _photo(raw, size)
+        return Cleaned(stored if square is None else squared(stored, modality, square), note, digest, look)
     except FAULTS as error:
         return Cleaned(None, why(error, raw), digest)
 
@@ -106,30 +108,30 @@ def photo(raw: bytes, size: int | None = None) -> UInt8:
         raise DataError(why(error, raw)) from None
 
 
-def _photo(raw: bytes, size: int | None) -> tuple[bytes, str]:
-    """A photo's own bytes where every reader decodes them, else an RGB JPEG."""
+def _photo(raw: bytes, size: int | None) -> tuple[bytes, str, bytes]:
+    """A photo's own bytes where every reader decodes them, else an RGB JPEG; what was changed; its look."""
     known = _plain(raw, size)
     if known is not None and raw[:2] == SIGNATURE:
-        return _own_jpeg(raw, known.end)
+        return _own_jpeg(raw, known.end, known.width, known.height)
     with opened(raw, Modality.PHOTO) as (image, data):
         target = _target(image.width, image.height, size)
         if target == image.size and is_plain(image, data):
             end = _whole(data)
             if image.format == "JPEG":
-                return _own_jpeg(data, end)
+                return _own_jpeg(data, end, *image.size)
             image.load()
-            return data[:end], "" if end == len(data) else TAIL_CUT
+            return data[:end], "" if end == len(data) else TAIL_CUT, look_of(image)
         note = _what_is_odd(image)
         plain = _resized(rgb(_loaded(image, data, target)), size)
     out = io.BytesIO()
     plain.save(out, "JPEG", quality=JPEG_QUALITY)
-    return out.getvalue(), note
+    return out.getvalue(), note, look_of(plain)
 
 
-def _own_jpeg(raw: bytes, end: int) -> tuple[bytes, str]:
-    """A JPEG's own bytes; it is decoded at an eighth of its size, which still reads every coefficient."""
-    decode_jpeg(raw[:end], "GRAY", factor=8)
-    return raw[:end], "" if end == len(raw) else TAIL_CUT
+def _own_jpeg(raw: bytes, end: int, width: int, height: int) -> tuple[bytes, str, bytes]:
+    """A JPEG's own bytes; for its look every coefficient is read, so that damage is noticed."""
+    own = raw[:end]
+    return own, "" if end == len(raw) else TAIL_CUT, look_of_jpeg(own, width, height)
 
 
 class _Drawn(NamedTuple):

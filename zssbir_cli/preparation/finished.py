@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from zssbir_cli.data.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from zssbir_cli.data.manifest import MANIFEST_NAME, NEAR, Manifest, read_manifest, write_manifest
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import Lock, Locked, file_sha256, reason
@@ -76,8 +76,9 @@ def finished_set(
             f"choose another folder with --out, or delete it"
         )
     manifest = _same_files(plan, out, manifest, choices=choices, say=say, progress=progress)
-    if manifest.leaks and not choices.allow_leak:
-        refuse(manifest.leaks)
+    refused = [leak for leak in manifest.leaks if leak.kind != NEAR]
+    if refused and not choices.allow_leak:
+        refuse(refused)
     damage = _damage(out)
     if damage:
         say(f"{damage}; preparing it again")

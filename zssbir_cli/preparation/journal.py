@@ -31,6 +31,9 @@ class ShardRecord(BaseModel):
     next: int
     notes: tuple[Note, ...]
     content: str = Field(pattern=r"^[0-9a-f]{64}$", description="`reading.Content` of the items, as hex.")
+    looks: str = Field(
+        pattern=r"^[0-9a-f]*$", description="Of photos: their looks (`looks`), one after another, as hex."
+    )
 
 
 @dataclass

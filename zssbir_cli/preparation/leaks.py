@@ -1,4 +1,4 @@
-"""The same image twice: in two parts (a leak), in two classes, as sketch and as photo."""
+"""The same image twice: in two parts (a leak), in two classes, as sketch and as photo; the same photo saved again."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zssbir_cli.data.manifest import ClassInfo, Leak, ShardInfo
+from zssbir_cli.data.manifest import NEAR, ClassInfo, Leak, ShardInfo
 from zssbir_cli.data.shards import read_digests, read_index, read_sources
 from zssbir_cli.errors import DataError
 from zssbir_cli.names import counted, listed, readable
+from zssbir_cli.preparation.looks import VALUES, saved_again
 from zssbir_cli.types import Modality, Part
 
 MOST_NAMED = {"class": 25, "id": 10}
@@ -92,6 +93,39 @@ def find_image_leaks(folder: Path, shards: Sequence[ShardInfo]) -> list[Leak]:
     """Images whose file is, byte for byte, both one to test, validate or hold out with and one that is not: a test
     image that is also in any other part, a validation or hold-out image that is also trained on."""
     return [leak for modality in Modality for leak in StoredImages(folder, shards, modality).leaks()]
+
+
+def find_saved_again(
+    folder: Path, shards: Sequence[tuple[ShardInfo, str]], known: Sequence[Leak]
+) -> list[Leak]:
+    """Photos that look the same as one of a part that they must not be in, but are other files: of another quality,
+    size or format. Each shard with the looks of its photos as hex; `known`: leaks that are found already."""
+    photos = [(info, looks) for info, looks in shards if info.modality is Modality.PHOTO]
+    part = np.repeat([_ORDER.index(info.part) for info, _ in photos], [info.count for info, _ in photos])
+    looks = np.frombuffer(bytes.fromhex("".join(looks for _, looks in photos)), np.uint8).reshape(-1, VALUES)
+    pairs = saved_again(looks, part)
+    paths = [path for info, _ in photos for path in read_sources(folder / info.file)] if pairs else []
+    found, before = [], {leak.what for leak in known}
+    for first, again in pairs:
+        if paths[again] not in before:
+            where = f"{_ORDER[part[again]]}, and {_ORDER[part[first]]} as {paths[first]}"
+            found.append(Leak(kind=NEAR, what=paths[again], where=where))
+    return found
+
+
+def told_near(leaks: Sequence[Leak]) -> list[str]:
+    """A warning of the photos that are there twice but for how they were saved ([] = none)."""
+    near = [leak for leak in leaks if leak.kind == NEAR]
+    if not near:
+        return []
+    examples = "; ".join(f"{leak.what} is in {leak.where}" for leak in near[:FEW])
+    more = f", and {len(near) - FEW:,} more" if len(near) > FEW else ""
+    looks = "looks" if len(near) == 1 else "look"
+    return [
+        f"{counted(len(near), 'photo')} {looks} the same as one of another part, saved in another quality, size or format: "
+        f"{examples}{more}. Recorded as leaks, all of them in the report; look at them, and leave the copies out to be "
+        f"rid of them"
+    ]
 
 
 def find_repeats(folder: Path, shards: Sequence[ShardInfo], classes: Sequence[ClassInfo]) -> Repeats:

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import constants
 
 from zssbir_cli.compute.precision import Precision
+from zssbir_cli.data.manifest import NEAR
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.data.summary import summarise
 from zssbir_cli.embedding.own import data_of
@@ -23,6 +24,7 @@ from zssbir_cli.models.hub import endpoint, unreachable
 from zssbir_cli.models.known import TOWERS
 from zssbir_cli.models.pretrained import is_cached
 from zssbir_cli.names import counted
+from zssbir_cli.preparation.journal import REPORT_NAME
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.progress import rough_size
 from zssbir_cli.recipe.loader import load_recipe, shipped_recipes
@@ -136,6 +138,10 @@ def prepared_set(root: Path) -> Iterator[Finding]:
     if manifest.leaks:
         found = f"{counted(len(manifest.leaks), 'image')} or more are in training and test"
         mend = "every result says so; prepare without --allow-leak to refuse them"
+        if all(leak.kind == NEAR for leak in manifest.leaks):
+            mend = (
+                f"every result says so; look at them ({REPORT_NAME}), leave the copies out and prepare again"
+            )
         yield Finding("leaks", found, WARNING, mend)
     for warning in manifest.warnings[:3]:
         yield Finding("prepare warned", warning, WARNING)

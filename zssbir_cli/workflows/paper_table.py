@@ -188,7 +188,7 @@ def _notes(
     if outdated:
         notes.append(f"training has replaced these weights since, evaluate again: {listed(outdated)}")
     if leaking:
-        notes.append(f"leaks between training and test were allowed: {listed(leaking)}")
+        notes.append(f"leaks between training and test are on record: {listed(leaking)}")
     if without:
         notes.append(f"without this result: {listed(list(without))}")
     return tuple(notes)
