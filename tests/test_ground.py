@@ -141,6 +141,41 @@ def test_a_dark_part_of_the_sheet_is_no_table(ground: Callable[[Float], Float]) 
     assert agreement(out, drawing()) > 0.95
 
 
+@pytest.mark.parametrize("shape", ["cross", "lobes"])
+def test_a_filled_white_shape_on_black_is_no_sheet(shape: str) -> None:
+    page = np.zeros((SIDE, SIDE), np.uint8)
+    low, high = SIDE // 8, SIDE - SIDE // 8
+    if shape == "cross":
+        page[low:high, SIDE // 3 : 2 * SIDE // 3] = page[SIDE // 3 : 2 * SIDE // 3, low:high] = 255
+    else:
+        for at in (SIDE // 3, 2 * SIDE // 3):
+            cv2.circle(page, (at, SIDE // 2), SIDE // 4, 255, -1)
+    out, note = on_white(page)
+    assert note == "light on dark: inverted"
+    assert np.array_equal(out, 255 - page)
+
+
+def test_a_filled_shape_in_a_corner_is_no_table() -> None:
+    page = drawing().astype(float)
+    cv2.circle(page, (0, 0), SIDE // 4, 10, -1)
+    out, note = on_white(np.clip(np.rint(noise(paper(page, 220), 3)), 0, 255).astype(np.uint8))
+    assert "edges cut off" not in note
+    assert np.median(out[: SIDE // 8, : SIDE // 8]) < 128
+
+
+def test_strokes_close_to_a_dark_strip_stay() -> None:
+    page = drawing().astype(float)
+    deep = SIDE // 14
+    page[: deep + 4] = 255
+    page[deep + 4 : deep + 7, SIDE // 4 : SIDE // 2] = 0
+    seen = paper(page, 220)
+    seen[:deep] = 25
+    out, note = on_white(np.rint(seen).astype(np.uint8))
+    assert "edges cut off" in note
+    assert out[deep + 5, SIDE // 3] < 50
+    assert out[: deep - 1].min() == 255
+
+
 def test_faint_strokes_on_white_become_dark() -> None:
     faint = np.rint(255 - (255 - drawing().astype(float)) * 0.15).astype(np.uint8)
     out = pixels_of(encode(Image.fromarray(faint), "PNG"))

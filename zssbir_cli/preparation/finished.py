@@ -72,7 +72,7 @@ def finished_set(
         raise DataError(f"{error}; delete the folder to prepare it again") from None
     if manifest.options.get("plan") != plan.key:
         raise DataError(
-            f"{where} holds {manifest.name} ({manifest.split}), prepared from other files or options; "
+            f"{where} holds {manifest.name} ({manifest.split}), prepared from other files or options, or by another version; "
             f"choose another folder with --out, or delete it"
         )
     manifest = _same_files(plan, out, manifest, choices=choices, say=say, progress=progress)

@@ -13,7 +13,7 @@ import numpy as np
 
 from zssbir_cli.arrays import Float32, Int32, UInt8
 from zssbir_cli.preparation.framed import LONGEST_STROKE, without_frame
-from zssbir_cli.preparation.page import around_sheet
+from zssbir_cli.preparation.page import EDGE, around_sheet
 from zssbir_cli.preparation.ruled import without_lines
 
 WHITE = 248
@@ -80,6 +80,8 @@ def strengthened(page: UInt8) -> UInt8:
 def _cleared(grey: UInt8) -> tuple[UInt8, str]:
     """`on_white` of a drawing that is not plainly on white."""
     around = around_sheet(grey)
+    if around is not None and _is_outside(around, _paper(grey)):
+        around = None  # strips are cut off more closely than a sheet
     if around is not None:  # filled with the sheet's own brightness, which is then the ground there too
         grey = np.where(around > 0, np.uint8(np.median(grey[around == 0])), grey)
     box = _paper(grey)
@@ -144,7 +146,7 @@ def _white_pixels(grey: UInt8) -> tuple[Int32, Int32]:
 def _is_framed(grey: UInt8) -> bool:
     """Whether what is dark at the edges is a frame around a drawing on light paper, or a table, not a ground."""
     around = around_sheet(grey)
-    if around is not None and int(grey[around == 0].min()) < 127:
+    if around is not None and _holds_strokes(grey, around):
         return True
     box = _paper(grey)
     height, width = grey.shape
@@ -152,6 +154,22 @@ def _is_framed(grey: UInt8) -> bool:
         return False
     inside = grey[box.top : box.bottom, box.left : box.right]
     return float(np.median(inside)) > 127 and int(inside.min()) < 127
+
+
+def _holds_strokes(grey: UInt8, around: UInt8) -> bool:
+    """Whether there is something dark on a sheet that is no part of what is around it."""
+    dark = cv2.inRange(grey, 0, 126)
+    labels = cv2.connectedComponents(dark)[1]
+    return bool(np.setdiff1d(labels[around == 0], labels[around > 0]).any())
+
+
+def _is_outside(around: UInt8, box: _Box) -> bool:
+    """Whether all that is around a sheet, but for what its edge is trimmed by, is in the strips around the box."""
+    margin = round((EDGE + 2 / SMALL) * max(around.shape))
+    height, width = around.shape
+    strips = (box.top, box.left, height - box.bottom, width - box.right)
+    top, left, bottom, right = (strip + margin if strip else 0 for strip in strips)
+    return not around[top : height - bottom, left : width - right].any()
 
 
 def _reduced(grey: UInt8) -> UInt8:
@@ -244,9 +262,8 @@ def _inked(dark: Float32) -> UInt8:
     over = dark[dark > 0]
     noise = 1.4826 * float(np.median(over)) if len(over) else 0.0
     least = max(LEAST_CONTRAST, min(3 * noise, 0.4))
-    if (
-        len(over) and 2 * np.count_nonzero(dark) < dark.size
-    ):  # even paper: what is darker is no noise, but strokes
+    # on even paper what is darker is no noise, but strokes
+    if len(over) and 2 * np.count_nonzero(dark) < dark.size:
         least = max(LEAST_CONTRAST, min(least, 0.5 * float(np.quantile(over, 0.9))))
     inked = dark[dark > least]
     if not len(inked):

@@ -18,6 +18,8 @@ LIGHTEST_TABLE = 0.85
 VALLEY = 0.05
 THICK = 0.055
 """Share of the side: a stroke is seldom that thick, and reaches a corner of the image still more seldom."""
+MOST_BAYS = 0.1
+"""Share of the table that may reach into the sheet's outline: a sheet has no bays, as a filled shape on black has."""
 SMALLEST_SHEET = 0.3
 """Share of the image that the sheet takes at least."""
 EDGE = 0.02
@@ -51,10 +53,10 @@ def around_sheet(grey: UInt8) -> UInt8 | None:
     inside = small[sheet > 0]
     if len(inside) < SMALLEST_SHEET * small.size or float(np.median(inside)) < level:
         return None
+    if _has_bays(sheet, dark):
+        return None
     edge = 2 * round(EDGE * min(small.shape)) + 1
-    padded = cv2.copyMakeBorder(
-        sheet, 1, 1, 1, 1, cv2.BORDER_REPLICATE
-    )  # where the image ends, the sheet goes on
+    padded = cv2.copyMakeBorder(sheet, 1, 1, 1, 1, cv2.BORDER_REPLICATE)  # the sheet goes on beyond the image
     trimmed = cv2.erode(padded, np.ones((edge, edge), np.uint8), borderType=cv2.BORDER_REPLICATE)[1:-1, 1:-1]
     outside = np.asarray(cv2.resize(1 - trimmed, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
     return outside if outside.any() else None
@@ -71,6 +73,14 @@ def _level(small: UInt8, bright: float) -> float | None:
         return None
     valley = cv2.inRange(paper, level - VALLEY * bright, level + VALLEY * bright)
     return level if cv2.countNonZero(valley) <= MOST_BETWEEN / 2 * small.size else None
+
+
+def _has_bays(sheet: UInt8, dark: UInt8) -> bool:
+    """Whether what is dark around the sheet reaches into its convex outline, as around a finger or a filled shape."""
+    thick = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))  # without strokes
+    labels = cv2.connectedComponents(thick, connectivity=4)[1]
+    table = np.isin(labels, np.unique(labels[(sheet == 0) & (thick > 0)])) & (thick > 0)
+    return np.count_nonzero(table & (sheet > 0)) > MOST_BAYS * np.count_nonzero(table & (sheet == 0))
 
 
 def _dark_corners(dark: npt.NDArray[np.bool_]) -> int:
