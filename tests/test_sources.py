@@ -80,3 +80,15 @@ def test_a_set_that_lies_among_its_pictures_is_none_of_them(
     assert first.fresh
     assert not again.fresh
     assert read_manifest(first.root).sources[0].files == 8 * 9
+
+
+def test_a_set_is_not_made_on_top_of_its_own_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures in data/NAME, where the set would go by default: they are there, and are not called missing."""
+    monkeypatch.chdir(tmp_path)
+    folder = make_folder(Path("data") / "own")
+    with pytest.raises(
+        DataError, match="data/own is not empty and not a prepared set; choose another folder"
+    ):
+        prepare_own([folder], choices=Choices(unseen="2"))

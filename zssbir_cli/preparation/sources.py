@@ -126,7 +126,7 @@ class FolderSource(Source):
                 same = readable(seen[key].rstrip("/")) or "the folder itself"
                 self.listing.remarks.append(f"the link {readable(prefix.rstrip('/'))}: it leads to {same}")
                 return
-            if self.leave is not None and self.leave.is_dir() and key == _identity(self.leave):
+            if prefix and self.leave is not None and self.leave.is_dir() and key == _identity(self.leave):
                 return
             seen[key] = prefix
             with os.scandir(folder) as entries:
