@@ -1,6 +1,7 @@
 """A folder as a source: links, loops, what is no regular file, hidden folders, and the set that is made in it."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from zssbir_cli.data.manifest import read_manifest
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError
 from zssbir_cli.preparation.choices import Choices
+from zssbir_cli.preparation.sources import FolderSource
 from zssbir_cli.workflows.prepare import Prepared, prepare_own
 
 
@@ -92,3 +94,19 @@ def test_a_set_is_not_made_on_top_of_its_own_pictures(
         DataError, match="data/own is not empty and not a prepared set; choose another folder"
     ):
         prepare_own([folder], choices=Choices(unseen="2"))
+
+
+@pytest.mark.parametrize("now", [0, 10, 3_000_000], ids=["empty", "shorter", "longer"])
+def test_a_file_that_has_changed_since_it_was_listed_is_read_whole(tmp_path: Path, now: int) -> None:
+    """And takes no more memory than it is long: under `ulimit -v` the largest file that is read may be too much."""
+    file, data = tmp_path / "a.png", os.urandom(now)
+    file.write_bytes(bytes(1000))
+    source = FolderSource(tmp_path)
+    source.scan()
+    file.write_bytes(data)
+    tracemalloc.start()
+    try:
+        assert source.read(0) == data
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()

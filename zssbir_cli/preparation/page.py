@@ -80,8 +80,7 @@ def _has_bays(sheet: UInt8, dark: UInt8) -> bool:
     thick = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))  # without strokes
     labels = cv2.connectedComponents(thick, connectivity=4)[1]
     table = np.isin(labels, np.unique(labels[(sheet == 0) & (thick > 0)])) & (thick > 0)
-    in_bays = np.count_nonzero(table & (sheet > 0))
-    return in_bays > MOST_BAYS * (np.count_nonzero(table) - in_bays)
+    return bool(np.count_nonzero(table & (sheet > 0)) > MOST_BAYS * np.count_nonzero(table & (sheet == 0)))
 
 
 def _dark_corners(dark: npt.NDArray[np.bool_]) -> int:

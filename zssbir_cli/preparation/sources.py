@@ -11,6 +11,8 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from zssbir_cli.data.manifest import SourceInfo
@@ -20,6 +22,7 @@ from zssbir_cli.names import readable
 from zssbir_cli.preparation.kinds import is_junk
 
 MAX_FILE_BYTES = 256 << 20
+PIECE = 1 << 20
 UNREADABLE = b"\0" * 32
 """Stands for the digest of a file that cannot be read."""
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z")
@@ -191,5 +194,6 @@ def _read_file(path: str, size: int) -> bytes:
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path, or a buffer, takes three times as long)
         data = file.read(min(size, MAX_FILE_BYTES) + 1)
         if len(data) != size:  # it has grown or shrunk since it was listed, or lies on a slow file system
-            data += io.BufferedReader(file).read(MAX_FILE_BYTES + 1 - len(data))
-        return data
+            pieces = iter(partial(io.BufferedReader(file).read, PIECE), b"")
+            data = b"".join([data, *islice(pieces, MAX_FILE_BYTES // PIECE)])
+        return data[: MAX_FILE_BYTES + 1]
