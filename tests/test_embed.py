@@ -312,6 +312,22 @@ def test_a_pass_that_continues_on_another_device_keeps_the_precisions_apart(
     np.testing.assert_allclose(mixed.embedding, exact.embedding, atol=1e-6)
 
 
+def test_auto_keeps_what_a_machine_that_is_faster_in_bf16_embedded(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos(tmp_path / "photos", 4)
+    monkeypatch.setattr(embedders, "LEAST_COSINE", -1.0)
+    monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda: True)
+    made = read_embeddings(follow(run, folder).path)
+    monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda: False)
+    photos(folder, 6)
+    kept = follow(run, folder)
+    found = read_embeddings(kept.path)
+    assert (kept.new, kept.kept, made.info.precision, found.info.precision) == (2, 4, "bf16", "bf16")
+    exact = follow(run, folder, precision="fp32")
+    assert (exact.new, read_embeddings(exact.path).info.precision) == (6, "fp32")
+
+
 def test_a_file_that_another_process_replaces_is_not_taken_for_ones_own(
     tmp_path: Path, tiny_recipe: Path, run: Path, tiny_demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from demo_helpers import draw_split
 from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
+from zssbir_cli.compute import precision as precisions
 from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
 from zssbir_cli.embedding.own import data_of
 from zssbir_cli.embedding.weights import RunWeights, load_run, open_checkpoint
@@ -171,6 +172,18 @@ def test_resume_remembers_a_moved_data_set(place: Path) -> None:
     assert result.exit_code == 0, result.output
     assert load_recipe(run / "recipe.yaml").data.root == "moved"
     assert evaluate()["cross"] is False
+
+
+def test_auto_resumes_in_the_precision_that_a_run_began_with(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast, began in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda fast=fast: fast)
+        run = train("tiny.yaml", settings=["train.precision=auto", "train.epochs=1"], device="cpu").run
+        monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda fast=fast: not fast)
+        train(resume=run, device="cpu")
+        assert checkpoint.inspect(run / "checkpoints" / "last").precision == began
+        assert json.loads((run / "run.json").read_text())["resumed"][-1]["precision"] == began
 
 
 def test_best_that_a_cut_write_left_is_found_and_named(place: Path) -> None:

@@ -50,6 +50,8 @@ class Embedder:
         self.weights, self.device, self.batch = weights, device, batch
         self.asked = Precision.choose(precision, device)
         """What was asked for; the weights may bear fp32 only."""
+        self.enough = {"fp32", self.asked.name, *(["bf16"] if precision == "auto" else [])}
+        """Precisions in which embeddings are kept: for `auto`, a machine that is faster in bf16 may have made them."""
         self.workers = weights.data.workers if workers is None else workers
         self.size, self.sketch_crop = weights.data.size, weights.data.sketch_crop
 
@@ -92,9 +94,11 @@ class Embedder:
         return json.dumps(facts, sort_keys=True)
 
     def accepts(self, found: EmbeddingInfo) -> bool:
-        """Whether embeddings were made with these weights in this way, and in at least the precision asked for."""
-        precise = found.precision in ("fp32", self.asked.name)
-        return precise and (found.checkpoint, found.made) == (self.weights.sha256, self.made)
+        """Whether embeddings were made with these weights in this way, and in a precision that is enough."""
+        return found.precision in self.enough and (found.checkpoint, found.made) == (
+            self.weights.sha256,
+            self.made,
+        )
 
     def info(self, **about: object) -> EmbeddingInfo:
         """What the embeddings file says of this model, completed by `about` the images."""

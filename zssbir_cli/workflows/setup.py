@@ -36,9 +36,13 @@ class Setup:
     precision: Precision
 
     @classmethod
-    def build(cls, recipe: Recipe, device: torch.device) -> "Setup":
-        """Choose the precision and open the data set. Raises UsageError, DataError."""
-        precision = Precision.choose(recipe.train.precision, device)
+    def build(cls, recipe: Recipe, device: torch.device, begun: str = "") -> "Setup":
+        """Choose the precision and open the data set. Raises UsageError, DataError.
+
+        begun: the precision of a run that is resumed, which `auto` keeps to; another machine may prefer another.
+        """
+        asked = recipe.train.precision
+        precision = Precision.choose(begun if begun and asked == "auto" else asked, device)
         return cls(recipe, open_data(recipe), precision)
 
     def resolved(self, method: Method) -> "Setup":

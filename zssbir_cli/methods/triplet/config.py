@@ -70,6 +70,6 @@ class TripletConfig(Section):
         )
         if not any(weights):
             raise ValueError("all terms are off: give triplet_weight, contrast_weight or another one a value")
-        if self.text_prompt != "ensemble" and "{}" not in self.text_prompt:
+        if self.text_weight and self.text_prompt != "ensemble" and "{}" not in self.text_prompt:
             raise ValueError(f"text_prompt {self.text_prompt!r} has no {{}} for the class name")
         return self
