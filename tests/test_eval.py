@@ -286,6 +286,8 @@ def test_report_is_one_self_contained_page_with_escaped_names(tmp_path: Path) ->
     labels = np.array(["<b>cup</b>", "swan", "harp", "tea pot"])
     arrays = {"query_labels": np.repeat(labels, 6), "gallery_labels": np.repeat(labels, 9)}
     found = measure(file_inputs(write_npz(tmp_path / "a.npz", **arrays)), k=[5], device="cpu")
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "classes.png").write_bytes(b"a figure of version 0.1, of other numbers")
     page = write_report(found, tmp_path / "r").read_text()
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [
         "classes.svg", "confusion.svg", "map.svg", "precision_recall.svg", "report.html", "report.md",
