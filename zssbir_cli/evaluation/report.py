@@ -90,7 +90,7 @@ def _figures(evaluation: Evaluation, folder: Path, progress: Progress) -> dict[s
     def add(name: str, drawing: Drawing, alt: str, caption: str, wide: bool = False) -> None:
         document = drawing.svg()
         files.write_text(folder / f"{name}.svg", document)
-        (folder / f"{name}.png").unlink(missing_ok=True)  # the same figure by an older version, of other numbers
+        (folder / f"{name}.png").unlink(missing_ok=True)  # an older version's
         out[name] = Figure(document, alt, caption, wide)
 
     add("classes", figures.class_bars(names, ap, at_k, f"P@{k}"),
