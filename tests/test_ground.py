@@ -163,6 +163,14 @@ def test_a_filled_shape_in_a_corner_is_no_table() -> None:
     assert np.median(out[: SIDE // 8, : SIDE // 8]) < 128
 
 
+def test_a_stroke_into_a_corner_is_no_table() -> None:
+    page = drawing().astype(float)
+    cv2.line(page, (0, 0), (SIDE // 3, SIDE // 3), (10,), 8)
+    out, note = on_white(np.clip(np.rint(noise(paper(page, 200), 3)), 0, 255).astype(np.uint8))
+    assert "edges cut off" not in note
+    assert out[2, 2] < 100
+
+
 def test_strokes_close_to_a_dark_strip_stay() -> None:
     page = drawing().astype(float)
     deep = SIDE // 14

@@ -53,7 +53,7 @@ def around_sheet(grey: UInt8) -> UInt8 | None:
     inside = small[sheet > 0]
     if len(inside) < SMALLEST_SHEET * small.size or float(np.median(inside)) < level:
         return None
-    if _has_bays(sheet, dark):
+    if _is_no_table(sheet, dark):
         return None
     edge = 2 * round(EDGE * min(small.shape)) + 1
     padded = cv2.copyMakeBorder(sheet, 1, 1, 1, 1, cv2.BORDER_REPLICATE)  # the sheet goes on beyond the image
@@ -75,12 +75,13 @@ def _level(small: UInt8, bright: float) -> float | None:
     return level if cv2.countNonZero(valley) <= MOST_BETWEEN / 2 * small.size else None
 
 
-def _has_bays(sheet: UInt8, dark: UInt8) -> bool:
-    """Whether what is dark around the sheet reaches into its convex outline, as around a finger or a filled shape."""
+def _is_no_table(sheet: UInt8, dark: UInt8) -> bool:
+    """Whether what is dark around the sheet reaches into its convex outline, as around a finger or a filled shape, or is
+    nothing but strokes."""
     thick = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))  # without strokes
     labels = cv2.connectedComponents(thick, connectivity=4)[1]
     table = np.isin(labels, np.unique(labels[(sheet == 0) & (thick > 0)])) & (thick > 0)
-    return bool(np.count_nonzero(table & (sheet > 0)) > MOST_BAYS * np.count_nonzero(table & (sheet == 0)))
+    return bool(np.count_nonzero(table & (sheet > 0)) >= MOST_BAYS * np.count_nonzero(table & (sheet == 0)))
 
 
 def _dark_corners(dark: npt.NDArray[np.bool_]) -> int:
