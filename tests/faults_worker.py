@@ -37,7 +37,6 @@ class Progress(Silent):
 
     def report(self, report) -> None:
         self.file.write_text(str(report.step))
-        os.write(1, b".")  # as a display does; raises when the terminal is gone
 
 
 def train(root: str, what: str, *fault: str) -> int:
@@ -65,6 +64,7 @@ def train(root: str, what: str, *fault: str) -> int:
                 validate=lambda m: {"val/mAP@all": float(m.net[0].weight.sum().sin())},
             )
     except ZssbirError as error:
+        os.write(1, b".")  # as a display does that ends; raises when the terminal is gone
         print(f"zssbir: error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     return 0

@@ -57,8 +57,8 @@ def test_another_allocator_is_left_alone() -> None:
 def test_a_limit_of_addresses_is_said_before_pytorch_aborts() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (3_000_000_000, -1))\n"
-        "from zssbir_cli.cli.display import progress\n"
-        "with progress('train: loading PyTorch'):\n    import torch"
+        "from zssbir_cli.cli.display import loading\n"
+        "with loading('train', 'the data'):\n    import torch"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "UsageError: `ulimit -v` allows 3.0 GB of addresses, and loading PyTorch takes 3.3" in done.stderr
