@@ -2,6 +2,7 @@
 [fault]`."""
 
 import os
+import select
 import signal
 import sys
 import time
@@ -18,7 +19,8 @@ from zssbir_cli.errors import ZssbirError
 
 
 class Slow(Toy):
-    """Each step takes a few milliseconds; `rank-killed`: rank 1 dies without a word before step 4."""
+    """Each step takes a few milliseconds; `rank-killed`: rank 1 dies without a word before step 4; `terminal-closed`:
+    step 6 waits until the terminal on stdin is."""
 
     fault = ""
 
@@ -26,6 +28,11 @@ class Slow(Toy):
         time.sleep(0.004)
         if self.fault == "rank-killed" and progress.step == 4 and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "terminal-closed" and progress.step == 6:
+            closed = select.poll()
+            closed.register(0, 0)
+            closed.poll(60_000)
+            time.sleep(0.5)  # the signal is on its way
 
 
 class Progress(Silent):

@@ -96,7 +96,7 @@ def _in_terminal(ours: int, name: str, *arguments: str) -> None:
 def test_a_terminal_that_is_closed_stops_and_saves(tmp_path):
     ours, theirs = os.openpty()
     process = multiprocessing.get_context("fork").Process(
-        target=_in_terminal, args=(ours, os.ttyname(theirs), str(tmp_path), "new")
+        target=_in_terminal, args=(ours, os.ttyname(theirs), str(tmp_path), "new", "terminal-closed")
     )
     process.start()
     wait_for(process, tmp_path, 5)
