@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zssbir_cli.engine import checkpoint
+from zssbir_cli.engine.meta import read_meta
 from zssbir_cli.engine.report import Silent
 from zssbir_cli.engine.resume import changes
 from zssbir_cli.engine.runlog import RunDir
@@ -83,6 +84,19 @@ def test_any_changed_byte_is_noticed(tmp_path, data):
     (path / name).write_bytes(raw)
     with pytest.raises(CheckpointError, match=name):
         checkpoint.inspect(path)
+
+
+def test_any_changed_byte_of_the_facts_is_noticed(tmp_path):
+    """Also one that leaves the JSON as it means: between two kinds of blanks, or in the name of the checksum."""
+    write(tmp_path / "c")
+    meta = tmp_path / "c" / "meta.json"
+    raw = meta.read_bytes()
+    read_meta(meta)
+    for place in range(len(raw)):
+        for flip in (1, ord("\n") ^ ord("\r"), ord(" ") ^ ord("\t"), ord(" ") ^ ord("\n"), 0x20, 0x80):
+            meta.write_bytes(raw[:place] + bytes([raw[place] ^ flip]) + raw[place + 1 :])
+            with pytest.raises(ValueError):
+                read_meta(meta)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -33,7 +33,7 @@ def pack_run(run: Path, checkpoint: Path, out: Path) -> Path:
     if out.suffix.lower() != SUFFIX:
         raise UsageError(f"--out {out}: a run is exported as a {SUFFIX} file")
     try:
-        meta = read_meta((checkpoint / META).read_text("utf-8"))
+        meta = read_meta(checkpoint / META)
         meta["sha256"] = {MODEL: meta["sha256"][MODEL]}  # without the state that resuming needs
         with replacing(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bundle:
             bundle.writestr(f"{BEST}/{META}", meta_text(meta))
@@ -72,7 +72,7 @@ def unpack_run(bundle: Path) -> Path:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 with packed.open(entry) as source, place.open("xb") as sink:
                     shutil.copyfileobj(source, sink)  # no more than the entry's size, and its CRC is checked
-        meta = read_meta((partial / BEST / META).read_text("utf-8"))
+        meta = read_meta(partial / BEST / META)
         if file_sha256(partial / BEST / MODEL) != meta["sha256"][MODEL]:
             raise ValueError(f"{MODEL} is damaged: its sha256 is not the one in {META}")
         if not target.is_dir():  # another process may have been quicker

@@ -183,11 +183,11 @@ def inspect(path: Path, *, verify: bool = True) -> CheckpointInfo:
     """
     problem = _problem(path, verify)
     if problem is None:
-        return _info(path, read_meta((path / META).read_text("utf-8")))
+        return _info(path, read_meta(path / META))
     hint = "train again, or give another checkpoint"
     before = previous(path)
     if before.exists() and _problem(before, True) is None:
-        step = read_meta((before / META).read_text("utf-8"))["step"]
+        step = read_meta(before / META)["step"]
         hint = f"the one before it (step {step}) is intact: continue with --resume {before}"
     raise CheckpointError(f"{path}: {problem}; {hint}")
 
@@ -197,10 +197,10 @@ def _problem(path: Path, verify: bool) -> str | None:
     if not (path / META).is_file():
         return f"no checkpoint ({META} is missing)"
     try:
-        text = (path / META).read_text("utf-8")
-        if (found := json.loads(text)["format_version"]) != FORMAT_VERSION:
-            return f"format version {found} is unknown to this zssbir, which writes {FORMAT_VERSION}"
-        meta = read_meta(text)
+        found = json.loads((path / META).read_bytes())["format_version"]
+        if found != FORMAT_VERSION:
+            return f"{META}: format version {found} is unknown to this zssbir, which writes {FORMAT_VERSION}"
+        meta = read_meta(path / META)
         _info(path, meta)
         sums: dict[str, str] = dict(meta["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,32 +1,43 @@
-"""The text of a checkpoint's meta.json: plain facts and a checksum of them (`seal`). Imports no torch."""
+"""The text of a checkpoint's meta.json: plain facts and the sha256 of this text (`seal`). Imports no torch."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 SEAL = "seal"
+BLANK = "0" * 64
+"""Stands where the seal goes while it is computed."""
 
 
 def meta_text(facts: Mapping[str, Any]) -> str:
     """What meta.json holds for `facts`, sealed anew."""
-    plain = {key: value for key, value in facts.items() if key != SEAL}
-    return json.dumps(plain | {SEAL: _seal(plain)}, indent=1, sort_keys=True) + "\n"
+    text = json.dumps({**facts, SEAL: BLANK}, indent=1, sort_keys=True) + "\n"
+    place = f'"{SEAL}": "{{}}"'
+    return text.replace(place.format(BLANK), place.format(_sha256(text)))
 
 
-def read_meta(text: str) -> dict[str, Any]:
+def read_meta(path: Path) -> dict[str, Any]:
     """The facts of a meta.json. Those of older versions have no seal.
 
-    Raises ValueError when it is no JSON object, or not as it was written.
+    Raises OSError, and ValueError when it is no JSON object, or not as it was written, to the byte.
     """
+    text = path.read_bytes().decode("utf-8")
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     seal = found.pop(SEAL, None)
-    if seal is not None and seal != _seal(found):
+    if seal is None:
+        changed = any(
+            isinstance(value, str) and len(value) == len(BLANK) for value in found.values()
+        )  # its name was
+    else:
+        changed = _sha256(text.replace(str(seal), BLANK)) != seal
+    if changed:
         raise ValueError("it was changed after it was written: its checksum differs")
     return found
 
 
-def _seal(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
