@@ -86,6 +86,7 @@ def test_sigkill_and_sigterm_then_resume_equal_the_uninterrupted_run(tmp_path):
 
 def _in_terminal(ours: int, name: str, *arguments: str) -> None:
     os.close(ours)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's tests ignore it, and so would this
     os.setsid()
     terminal = os.open(name, os.O_RDWR)  # the first that a session opens is its own
     for stream in range(3):
