@@ -181,6 +181,8 @@ def test_auto_resumes_in_the_precision_that_a_run_began_with(
         monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda fast=fast: fast)
         run = train("tiny.yaml", settings=["train.precision=auto", "train.epochs=1"], device="cpu").run
         monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda fast=fast: not fast)
+        checked = CliRunner().invoke(app, ["train", "--check", "--resume", str(run), "--device", "cpu"])
+        assert f"steps in {began} on" in checked.output
         train(resume=run, device="cpu")
         assert checkpoint.inspect(run / "checkpoints" / "last").precision == began
         assert json.loads((run / "run.json").read_text())["resumed"][-1]["precision"] == began

@@ -86,7 +86,9 @@ def test_photos_of_one_name_are_told_apart_and_pages_name_no_place_of_this_machi
         noise = np.random.default_rng(i).integers(0, 255, (40, 40, 3), np.uint8)
         Image.fromarray(noise).save(place)
     (tmp_path / "q" / "b").mkdir(parents=True)
-    queries = [draw(tmp_path / "q" / "s.png"), draw(tmp_path / "q" / "b" / "s.png")]
+    draw(tmp_path / "q" / "b" / "s.png")
+    queries = [draw(tmp_path / "q" / "s.png"), tmp_path / "q" / "x" / ".." / "b" / "s.png"]
+    (tmp_path / "q" / "x").mkdir()
     result = workflow.search_sketches(queries, tmp_path / "photos", run=run, k=4)
     workflow.write_result(result, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()

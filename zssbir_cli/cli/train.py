@@ -63,12 +63,13 @@ def train(
         from zssbir_cli.cli.display import TrainHooks, print_profile
         from zssbir_cli.workflows import train as workflow
 
+        resumed = workflow.resumed_run(resume, runs)
         if check:
             from zssbir_cli.workflows.check import check as run_check
 
-            checked = run_check(loaded, runs=runs, device=device)
+            checked = run_check(loaded, runs=runs, device=device, resumed=resumed)
         elif profile is not None:
-            profiled = workflow.profile(loaded, steps=profile, device=device)
+            profiled = workflow.profile(loaded, steps=profile, device=device, resumed=resumed)
         else:
             outcome = workflow.train(
                 loaded, runs=runs, device=device, resume=resume, overfit=overfit, hooks=TrainHooks(display),

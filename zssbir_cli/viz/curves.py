@@ -7,9 +7,9 @@ from typing import Any
 
 from zssbir_cli.errors import UsageError
 from zssbir_cli.viz.canvas import save_image
+from zssbir_cli.viz.drawing import INK, RULE, SOFT
 
 COLOURS = ("#0b6e99", "#d9480f", "#2b8a3e", "#862e9c", "#a07800", "#c2255c", "#495057", "#0ca678")
-INK, SOFT, RULE = "#1c2330", "#5d6778", "#dde2ea"
 LOOK: dict[Any, Any] = {
     "font.size": 9, "text.color": INK, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": RULE, "grid.linewidth": 0.7,

@@ -35,13 +35,11 @@ class Drawing:
 
     def line(self, points: Iterable[Point], colour: str, width: float = 1, **style: object) -> None:
         """A stroke through some points."""
-        places = " ".join(f"{_number(x)},{_number(y)}" for x, y in points)
-        self._add("polyline", points=places, fill="none", stroke=colour, stroke_width=width, **style)
+        self._add("polyline", points=_places(points), fill="none", stroke=colour, stroke_width=width, **style)
 
     def area(self, points: Iterable[Point], fill: str, **style: object) -> None:
         """A filled outline."""
-        places = " ".join(f"{_number(x)},{_number(y)}" for x, y in points)
-        self._add("polygon", points=places, fill=fill, **style)
+        self._add("polygon", points=_places(points), fill=fill, **style)
 
     def path(self, steps: str, **style: object) -> None:
         """A path in SVG's own letters: many shapes of one style at once."""
@@ -105,6 +103,10 @@ def label_text(text: str, room: float, size: int) -> str:
     )
     clean = unicodedata.normalize("NFC", " ".join(clean.split()))
     return shortened(clean, lambda part: label_width(part, size) <= room)
+
+
+def _places(points: Iterable[Point]) -> str:
+    return " ".join(f"{_number(x)},{_number(y)}" for x, y in points)
 
 
 def _number(value: float) -> str:

@@ -71,38 +71,27 @@ def draw_text(
 
 def fitted(text: str, room: float, size: int, bold: bool = False, spare: str = "") -> str:
     """`text` on one line, made drawable, cut with an ellipsis where it is wider than `room` pixels."""
-    text = drawable(text, spare)
-    if text_width(text, size, bold) <= room:
-        return text
-    kept, most = 0, len(text)
-    while kept < most:  # the longest beginning that fits
-        middle = (kept + most + 1) // 2
-        if text_width(text[:middle].rstrip() + "…", size, bold) <= room:
-            kept = middle
-        else:
-            most = middle - 1
-    while kept and _is_mark(text[kept : kept + 1] or " "):  # no accent without its letter
-        kept -= 1
-    return text[:kept].rstrip() + "…"
+    return shortened(drawable(text, spare), lambda part: text_width(part, size, bold) <= room, tail=False)
 
 
-def shortened(text: str, fits: Callable[[str], bool]) -> str:
-    """`text` as it is where it fits, else without as much of its middle as has to go: both ends of a path tell more."""
+def shortened(text: str, fits: Callable[[str], bool], *, tail: bool = True) -> str:
+    """`text` as it is where it fits, else as much of it as does: of both its ends, which of a path tell more than its
+    middle, or without `tail` of its beginning."""
     if fits(text):
         return text
     least, most = 0, len(text)
     while least < most:
         middle = (least + most + 1) // 2
-        if fits(_ends(text, middle)):
+        if fits(_ends(text, middle, middle // 2 if tail else 0)):
             least = middle
         else:
             most = middle - 1
-    return _ends(text, least)
+    return _ends(text, least, least // 2 if tail else 0)
 
 
-def _ends(text: str, count: int) -> str:
-    """`count` characters of both ends together, no accent without its letter."""
-    head, tail = count - count // 2, len(text) - count // 2
+def _ends(text: str, count: int, last: int) -> str:
+    """`count` characters of both ends together, `last` of them from the end; no accent without its letter."""
+    head, tail = count - last, len(text) - last
     while head and _is_mark(text[head : head + 1] or " "):
         head -= 1
     while tail < len(text) and _is_mark(text[tail]):

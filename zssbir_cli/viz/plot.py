@@ -63,10 +63,10 @@ class Plot:
         points = [(self.x(a), self.y(b)) for a, b in zip(xs.tolist(), ys.tolist(), strict=True)]
         self.drawing.line(points, colour, width, stroke_linejoin="round", **style)
 
-    def level(self, value: float, colour: str = SOFT, dashes: str = DASHES) -> None:
+    def level(self, value: float) -> None:
         """A dashed horizontal line."""
         y = self.y(value)
-        self.drawing.line([(self.left, y), (self.left + self.width, y)], colour, stroke_dasharray=dashes)
+        self.drawing.line([(self.left, y), (self.left + self.width, y)], SOFT, stroke_dasharray=DASHES)
 
 
 @dataclass(frozen=True)

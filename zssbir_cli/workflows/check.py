@@ -52,10 +52,12 @@ class CheckOutcome:
     """Bytes that are free where runs go."""
 
 
-def check(recipe: Recipe, *, runs: Path = Path("runs"), device: str = "auto") -> CheckOutcome:
+def check(
+    recipe: Recipe, *, runs: Path = Path("runs"), device: str = "auto", resumed: Path | None = None
+) -> CheckOutcome:
     """Do everything but train: open the data, build the method (missing mask scores are computed and kept), and
-    take a few steps whose result is thrown away. Raises like `train`."""
-    setup = Setup.build(recipe, choose_device(device))
+    take a few steps whose result is thrown away, of the run `resumed` as it would continue. Raises like `train`."""
+    setup = Setup.build(recipe, choose_device(device), resumed)
     setup, job = build_job(setup)
     stepper = Stepper(job.method, recipe.optim, recipe.train, setup.precision)
     began = time.perf_counter()

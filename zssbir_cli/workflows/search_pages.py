@@ -60,12 +60,13 @@ def _title(result: "SearchResult", found: "Found") -> str:
     """The query, without folders that all queries share."""
     if found.image is None:
         return found.title
-    places = [f.sketch.absolute() for f in result.found]
+    folders = [os.path.dirname(os.path.abspath(f.sketch)) for f in result.found]  # noqa: PTH100, PTH120 - `..` goes
+    own = PurePath(os.path.abspath(found.sketch))  # noqa: PTH100
     try:
-        shared = os.path.commonpath([place.parent for place in places])
+        shared = os.path.commonpath(folders)
     except ValueError:  # on several drives
-        shared = str(found.sketch.absolute().parent)
-    return found.title.replace(str(found.sketch), found.sketch.absolute().relative_to(shared).as_posix(), 1)
+        shared = str(own.parent)
+    return found.title.replace(str(found.sketch), own.relative_to(shared).as_posix(), 1)
 
 
 def _about(result: "SearchResult") -> str:

@@ -14,6 +14,7 @@ from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.embedding.own import learnt_from
 from zssbir_cli.engine.job import Job, Validate
 from zssbir_cli.engine.provenance import Learnt
+from zssbir_cli.engine.runs import read_record
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Embed, Method
@@ -36,14 +37,15 @@ class Setup:
     precision: Precision
 
     @classmethod
-    def build(cls, recipe: Recipe, device: torch.device, begun: str = "") -> "Setup":
+    def build(cls, recipe: Recipe, device: torch.device, resumed: Path | None = None) -> "Setup":
         """Choose the precision and open the data set. Raises UsageError, DataError.
 
-        begun: the precision of a run that is resumed, which `auto` keeps to; another machine may prefer another.
+        resumed: the folder of a run that is continued: `auto` keeps to its precision, whatever this machine is faster in.
         """
         asked = recipe.train.precision
-        precision = Precision.choose(begun if begun and asked == "auto" else asked, device)
-        return cls(recipe, open_data(recipe), precision)
+        if resumed is not None and asked == "auto":
+            asked = (read_record(resumed) or {}).get("precision", asked)
+        return cls(recipe, open_data(recipe), Precision.choose(asked, device))
 
     def resolved(self, method: Method) -> "Setup":
         """The same with the mean and std that the method's encoder has, so that the run keeps them."""

@@ -16,7 +16,7 @@ from zssbir_cli.engine.profile import StepProfile, profile_steps
 from zssbir_cli.engine.report import Hooks, Report, Silent, TensorBoardHooks
 from zssbir_cli.engine.resume import check_resume
 from zssbir_cli.engine.runlog import RunDir
-from zssbir_cli.engine.runs import find_run, read_metrics, read_record
+from zssbir_cli.engine.runs import find_run, read_metrics
 from zssbir_cli.errors import UsageError, ZssbirError
 from zssbir_cli.files import write_text
 from zssbir_cli.progress import Progress, silent
@@ -85,7 +85,7 @@ def train(
         check_resumable(resume, runs)
     where = choose_device(device)
     with distributed.session(where), ExitStack() as stack:
-        setup = Setup.build(recipe, where, "" if resume is None else _begun_in(resume, runs))
+        setup = Setup.build(recipe, where, resumed_run(resume, runs))
         setup, job = build_job(setup, overfit=overfit)
         run, source = _open_run(setup, runs, resume)
         stack.enter_context(run.locked())
@@ -101,9 +101,9 @@ def train(
         return TrainOutcome(run.path, result)
 
 
-def _begun_in(resume: str | Path, runs: Path) -> str:
-    """The precision of a run that is resumed; "" where its run.json is lost."""
-    return str((read_record(find_run(resume, runs, which="").path) or {}).get("precision", ""))
+def resumed_run(resume: AnyPath | None, runs: AnyPath) -> Path | None:
+    """The folder of the run to resume (see `find_run`); None for a new run."""
+    return None if resume is None else find_run(resume, Path(runs), which="").path
 
 
 def _open_run(setup: Setup, runs: Path, resume: str | Path | None) -> tuple[RunDir, Path | None]:
@@ -136,11 +136,11 @@ def draw_curves(run: RunDir) -> None:
             save_curves(run.path / "curves.png", read_metrics(run.path), title=run.path.name)
 
 
-def profile(recipe: Recipe, *, steps: int, device: str = "auto") -> StepProfile:
-    """Measure where the time of a step goes; writes nothing. Raises like `train`."""
+def profile(recipe: Recipe, *, steps: int, device: str = "auto", resumed: Path | None = None) -> StepProfile:
+    """Measure where the time of a step goes (of the run `resumed` as it would continue); writes nothing. Raises like `train`."""
     where = choose_device(device)
     with distributed.session(where):
-        setup = Setup.build(recipe, where)
+        setup = Setup.build(recipe, where, resumed)
         return profile_steps(build_job(setup)[1], steps)
 
 
