@@ -1,4 +1,4 @@
-"""Embeddings files and the embed workflow: folders of anything, resuming, freshness, precision."""
+"""Embeddings files and the embed workflow: folders of anything, resuming, freshness."""
 
 import os
 import shutil
@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from retrieval_helpers import make_run, write_rows
+from retrieval_helpers import follow, make_run, photos, write_rows
 
-from zssbir_cli.compute import precision as precisions
 from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
 from zssbir_cli.embedding import embedder as embedders
 from zssbir_cli.embedding import gallery as galleries
@@ -42,21 +41,6 @@ def _no_ready_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(tmp_path: Path, tiny_recipe: Path) -> Path:
     return make_run(tmp_path / "runs" / "one", tiny_recipe)
-
-
-def photos(folder: Path, count: int = 5, seed: int = 0) -> Path:
-    rng = np.random.default_rng(seed)
-    for i in range(count):
-        path = folder / f"sub {i % 2}" / f"{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (20 + i, 30, 3), dtype=np.uint8)).save(path)
-    return folder
-
-
-def follow(run: Path, folder: Path, **options: object) -> FolderResult:
-    result = embed(run, photos=folder, workers=0, batch=4, **options).folder  # type: ignore[arg-type]
-    assert result is not None
-    return result
 
 
 def test_folder_of_photos_without_classes(tmp_path: Path, run: Path) -> None:
@@ -264,23 +248,6 @@ def test_half_is_close_and_half_as_large(tmp_path: Path, run: Path) -> None:
     np.testing.assert_allclose(a, b, atol=1e-3)
 
 
-def test_bf16_stays_close_to_fp32(run: Path) -> None:
-    images = torch.randint(
-        0, 255, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    exact = Embedder(RunWeights(run), CPU, precision="fp32").method.embed(images, Modality.PHOTO)
-    fast = Embedder(RunWeights(run), CPU, precision="bf16")
-    with torch.inference_mode(), fast.precision.autocast():
-        rounded = fast.method.embed(images, Modality.PHOTO).float()
-    assert torch.cosine_similarity(exact, rounded).min() >= embedders.LEAST_COSINE
-    assert fast.info().precision == fast.precision.name
-
-
-def test_bf16_that_strays_falls_back_to_fp32(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedders, "LEAST_COSINE", 1.1)
-    assert Embedder(RunWeights(run), CPU, precision="bf16").precision.name == "fp32"
-
-
 def test_weights_that_training_replaces_meanwhile_are_not_taken_for_the_ones_that_were_found(
     tmp_path: Path, tiny_recipe: Path, run: Path
 ) -> None:
@@ -290,42 +257,6 @@ def test_weights_that_training_replaces_meanwhile_are_not_taken_for_the_ones_tha
     shutil.copytree(other / "checkpoints" / "best", run / "checkpoints" / "best")
     with pytest.raises(CheckpointError, match="training has replaced these weights"):
         _ = embedder.method
-
-
-def test_a_pass_that_continues_on_another_device_keeps_the_precisions_apart(
-    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = photos(tmp_path / "photos", 8)
-    monkeypatch.setattr(embedders, "LEAST_COSINE", -1.0)
-    monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda: True)
-
-    def stop(_: str, done: int, total: int) -> None:
-        if done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        follow(run, folder, out=tmp_path / "a.h5", progress=stop)
-    monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda: False)
-    mixed = read_embeddings(follow(run, folder, out=tmp_path / "a.h5").path)
-    exact = read_embeddings(follow(run, folder, out=tmp_path / "b.h5").path)
-    assert mixed.info.precision == "fp32"
-    np.testing.assert_allclose(mixed.embedding, exact.embedding, atol=1e-6)
-
-
-def test_auto_keeps_what_a_machine_that_is_faster_in_bf16_embedded(
-    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = photos(tmp_path / "photos", 4)
-    monkeypatch.setattr(embedders, "LEAST_COSINE", -1.0)
-    monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda: True)
-    made = read_embeddings(follow(run, folder).path)
-    monkeypatch.setattr(precisions, "cpu_has_fast_bf16", lambda: False)
-    photos(folder, 6)
-    kept = follow(run, folder)
-    found = read_embeddings(kept.path)
-    assert (kept.new, kept.kept, made.info.precision, found.info.precision) == (2, 4, "bf16", "bf16")
-    exact = follow(run, folder, precision="fp32")
-    assert (exact.new, read_embeddings(exact.path).info.precision) == (6, "fp32")
 
 
 def test_a_file_that_another_process_replaces_is_not_taken_for_ones_own(
