@@ -56,9 +56,10 @@ def on_white(grey: UInt8) -> tuple[UInt8, str]:
         return white, f"{FRAME}, {done}" if done else FRAME
     if plain:
         return grey, ""
+    around = around_sheet(grey)
     light = np.asarray(255 - grey, np.uint8)
     plain, rectangle = _look(light)
-    if (plain or rectangle) and not _is_framed(grey):
+    if (plain or rectangle) and not _is_framed(grey, around):
         page = without_frame(light) if rectangle else None
         if page is not None:
             return page, f"{INVERTED}, {FRAME}"
@@ -66,7 +67,7 @@ def on_white(grey: UInt8) -> tuple[UInt8, str]:
             return light, INVERTED
     if min(grey.shape) < 24 or int(grey.max()) - int(grey.min()) < 8:
         return _without_ground(grey)
-    white, done = _cleared(grey)
+    white, done = _cleared(grey, around)
     page = without_frame(white) if done else None
     return (white, done) if page is None else (page, f"{done}, {FRAME}")
 
@@ -77,14 +78,14 @@ def strengthened(page: UInt8) -> UInt8:
     return _inked(np.asarray(dark, np.float32))
 
 
-def _cleared(grey: UInt8) -> tuple[UInt8, str]:
-    """`on_white` of a drawing that is not plainly on white."""
-    around = around_sheet(grey)
-    if around is not None and _is_outside(around, _paper(grey)):
+def _cleared(grey: UInt8, around: UInt8 | None) -> tuple[UInt8, str]:
+    """`on_white` of a drawing that is not plainly on white; `around`: what `around_sheet` finds."""
+    box = _paper(grey)
+    if around is not None and _is_outside(around, box):
         around = None  # strips are cut off more closely than a sheet
     if around is not None:  # filled with the sheet's own brightness, which is then the ground there too
         grey = np.where(around > 0, np.uint8(np.median(grey[around == 0])), grey)
-    box = _paper(grey)
+        box = _paper(grey)
     whole = box == (0, grey.shape[0], 0, grey.shape[1])
     cut = grey[box.top : box.bottom, box.left : box.right]
     light = _is_light_on_dark(_reduced(cut))
@@ -143,9 +144,8 @@ def _white_pixels(grey: UInt8) -> tuple[Int32, Int32]:
     return np.asarray(across, np.int32).ravel(), np.asarray(down, np.int32).ravel()
 
 
-def _is_framed(grey: UInt8) -> bool:
+def _is_framed(grey: UInt8, around: UInt8 | None) -> bool:
     """Whether what is dark at the edges is a frame around a drawing on light paper, or a table, not a ground."""
-    around = around_sheet(grey)
     if around is not None and _holds_strokes(grey, around):
         return True
     box = _paper(grey)

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from zssbir_cli.errors import DataError
 from zssbir_cli.names import class_key, counted, listed, readable, side_by_side
-from zssbir_cli.preparation.kinds import is_picture_name, may_be_picture
+from zssbir_cli.preparation.kinds import JUNK, is_picture_name, may_be_picture
 from zssbir_cli.preparation.masks import MASK_FOLDERS, MaskFiles
 from zssbir_cli.preparation.sources import ARCHIVE_SUFFIXES, Source
 from zssbir_cli.types import Modality, Part, Role
@@ -26,16 +26,7 @@ MODALITY_OF_FOLDER = {
 _OTHER = {Modality.SKETCH: Modality.PHOTO, Modality.PHOTO: Modality.SKETCH}
 PART_OF_ROLE = {Role.SEEN: Part.TRAIN, Role.VAL: Part.VAL, Role.UNSEEN: Part.TEST}
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-OF_PROGRAMS = {
-    ".ipynb_checkpoints",
-    ".git",
-    ".cache",
-    ".thumbnails",
-    ".appledouble",
-    ".trashes",
-    "__macosx",
-    "@eadir",
-}
+OF_PROGRAMS = JUNK | {".ipynb_checkpoints", ".git", ".cache", ".thumbnails", ".appledouble", ".trashes"}
 """Hidden folders that are nobody's class."""
 FEW_REMARKS = 3
 FOLDERS_ABOVE = 2
@@ -120,7 +111,8 @@ def passed_over(sources: Sequence[Source]) -> list[str]:
         folder
         for source in sources
         for folder in source.listing.hidden
-        if _parent(folder) in MODALITY_OF_FOLDER and folder.rpartition("/")[2].lower() not in OF_PROGRAMS
+        if (place := PurePosixPath(folder.lower())).parent.name in MODALITY_OF_FOLDER
+        and place.name not in OF_PROGRAMS
     )
     told = [remark for source in sources for remark in source.listing.remarks]
     if len(told) > FEW_REMARKS:
@@ -130,10 +122,6 @@ def passed_over(sources: Sequence[Source]) -> list[str]:
             f"{counted(len(hidden), 'hidden folder')} in sketch/ or photo/ (first: {readable(hidden[0])})"
         )
     return told
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0].rpartition("/")[2].lower()
 
 
 def _photos(files: ClassFiles, sources: Sequence[Source]) -> Iterator[tuple[int, int, str]]:

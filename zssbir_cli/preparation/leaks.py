@@ -147,12 +147,9 @@ def find_repeats(folder: Path, shards: Sequence[ShardInfo], classes: Sequence[Cl
         notes += [("two classes", images.source(b), f"is also {images.source(a)}") for a, b in pairs]
         if copies := images.copies():
             first = f"{images.source(copies[0][1])} of {images.source(copies[0][0])}"
-            what, are = (
-                counted(len(copies), modality.name.lower()),
-                "is a copy" if len(copies) == 1 else "are copies",
-            )
+            are, their = ("is a copy", "its") if len(copies) == 1 else ("are copies", "their")
             warnings.append(
-                f"{what} {are}, byte for byte, of another one of {'its' if len(copies) == 1 else 'their'} class (first: "
+                f"{counted(len(copies), modality.word)} {are}, byte for byte, of another one of {their} class (first: "
                 f"{first}); --dedup leaves copies out"
             )
             notes += [("copy", images.source(b), f"is also {images.source(a)}") for a, b in copies]

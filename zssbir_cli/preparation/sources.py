@@ -114,6 +114,7 @@ class FolderSource(Source):
 
     def scan(self) -> None:
         self.listing = Listing()
+        self._left = _identity(self.leave) if self.leave is not None and self.leave.is_dir() else None
         seen: dict[tuple[int, int], str] = {}
         links: deque[tuple[Path, str]] = deque()
         self._walk(self.path, "", seen, links)
@@ -129,7 +130,7 @@ class FolderSource(Source):
                 same = readable(seen[key].rstrip("/")) or "the folder itself"
                 self.listing.remarks.append(f"the link {readable(prefix.rstrip('/'))}: it leads to {same}")
                 return
-            if prefix and self.leave is not None and self.leave.is_dir() and key == _identity(self.leave):
+            if prefix and key == self._left:
                 return
             seen[key] = prefix
             with os.scandir(folder) as entries:
