@@ -147,6 +147,14 @@ def test_rows_keep_spaces_in_names(tmp_path: Path) -> None:
     assert read_rows(path) == [("hot air  balloon", 7), ("png_ready/alarm clock/1.png", 12)]
 
 
+def test_rows_as_a_shell_of_windows_writes_them(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("caf\u00e9 1\ncup 2\n", "utf-16")
+    assert read_rows(tmp_path / "a.txt") == [("caf\u00e9", 1), ("cup", 2)]
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfecup")
+    with pytest.raises(DataError, match="neither UTF-8 nor UTF-16"):
+        read_rows(tmp_path / "a.txt")
+
+
 ROW = st.one_of(
     st.text(max_size=40),
     st.builds(

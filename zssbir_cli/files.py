@@ -4,6 +4,7 @@ A file is written under a name of this writer alone, synced, and renamed: reader
 two writers never meet, and what a killed process leaves is never taken for a result.
 """
 
+import codecs
 import contextlib
 import csv
 import errno
@@ -100,6 +101,14 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
+
+
+def decoded(raw: bytes, errors: str = "strict") -> str:
+    """The text of a file that a user wrote: UTF-8, or UTF-16 with a byte order mark, as some editors and shells of Windows
+    write it. `errors`: what UTF-8 does with bytes that are none. Raises UnicodeDecodeError."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16")
+    return raw.decode("utf-8-sig", errors)
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,7 @@ from zssbir_cli.benchmarks.layouts import Kind, match
 from zssbir_cli.benchmarks.splits import SPLITS, Split, repair
 from zssbir_cli.data.manifest import Leak
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import decoded
 from zssbir_cli.names import readable
 
 MAX_LIST_BYTES = 512 << 20
@@ -54,11 +55,11 @@ def read_rows(path: Path) -> list[tuple[str, int]]:
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise DataError(f"{path} is larger than {MAX_LIST_BYTES >> 20} MiB: not a file list")
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text: not a file list") from None
+        raise DataError(f"{path} is neither UTF-8 nor UTF-16 text: not a file list") from None
     rows = []
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         if not line.strip():

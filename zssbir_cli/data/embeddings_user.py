@@ -8,7 +8,6 @@
 A negative number or an empty name is no label.
 """
 
-import codecs
 import csv
 import io
 import re
@@ -26,7 +25,7 @@ from zssbir_cli.data.embeddings import Rows, read_embeddings
 from zssbir_cli.data.hdf5 import try_foreign
 from zssbir_cli.data.seal import check_seal
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.files import reason
+from zssbir_cli.files import decoded, reason
 from zssbir_cli.names import counted, listed, same_class, side_by_side
 from zssbir_cli.types import ROWS_FILES, Modality
 
@@ -191,11 +190,11 @@ def _csv_text(path: Path) -> tuple[str, str]:
     """The text of a .csv file, and what to say of its encoding: UTF-8, UTF-16 where it begins with a byte order mark
     (Excel's `Unicode text`), else Windows' Western code page (Excel's plain `CSV`)."""
     raw = path.read_bytes()
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16"), ""
     try:
-        return raw.decode("utf-8-sig"), ""
-    except UnicodeDecodeError:
+        return decoded(raw), ""
+    except UnicodeDecodeError as error:
+        if error.encoding != "utf-8":
+            raise
         note = f"{path} is not UTF-8: read as Windows-1252; save it as `CSV UTF-8` if names look wrong"
         return raw.decode("cp1252", "surrogateescape"), note
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from zssbir_cli.data.manifest import ClassInfo
 from zssbir_cli.errors import UsageError
-from zssbir_cli.files import reason
+from zssbir_cli.files import decoded, reason
 from zssbir_cli.names import find_class, listed, readable, suggestion
 from zssbir_cli.types import Role
 
@@ -127,11 +127,9 @@ def _drawn(text: str, given: str, total: int) -> Unseen:
 
 def _names_in(path: Path, classes: Sequence[str]) -> list[str]:
     """The names in a file, one a line; empty lines are passed over, and those that begin with # unless they are the name
-    of a class. UTF-8, or UTF-16 as some editors and shells of Windows write it."""
+    of a class."""
     try:
-        raw = path.read_bytes()
-        utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-        text = raw.decode("utf-16" if utf16 else "utf-8-sig", "replace" if utf16 else "surrogateescape")
+        text = decoded(path.read_bytes(), "surrogateescape")
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--unseen @{readable(str(path))}: the file cannot be read: {reason(error)}"
