@@ -234,7 +234,8 @@ def test_of_members_of_one_name_the_last_counts_as_when_unpacking(tmp_path: Path
     make_zip(packed, GOOD)
     with zipfile.ZipFile(packed, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr(name, photo(7))
-    for path in (tar, packed):
+    spelt = make_zip(tmp_path / "b.zip", {**GOOD, f"./{name}": photo(7)})
+    for path in (tar, packed, spelt):
         source = open_source(path)
         source.scan()
         assert sorted(source.listing.paths) == sorted(GOOD)

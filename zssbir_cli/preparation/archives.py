@@ -134,16 +134,16 @@ class ZipSource(_Archive):
         if len(members) > MAX_MEMBERS:
             raise DataError(f"{self.path} is refused: it claims {len(members)} members")
         check_bomb(self.path, self.path.stat().st_size, sum(m.file_size for m in members))
-        last = {m.filename: m for m in members if not m.is_dir()}
-        for m in members:
-            name = _unpacked_name(m)
-            path = member_path(self.path, name)
+        names = [_unpacked_name(m) for m in members]
+        paths = [member_path(self.path, name) for name in names]
+        last = {path: m for path, m in zip(paths, members, strict=True) if not m.is_dir()}
+        for m, name, path in zip(members, names, paths, strict=True):
             if (m.external_attr >> 16) & 0o170000 == 0o120000:
                 raise DataError(f"{self.path} is refused: its member {m.filename!r} is a link")
             if path is None or m.is_dir():
                 self._hide(name)
                 continue
-            if last[m.filename] is not m:
+            if last[path] is not m:
                 self.listing.remarks.append(_replaced(path))
                 continue
             if m.flag_bits & 0x1:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.errors import DataError
-from zssbir_cli.files import STALE_SECONDS, Lock, Locked, file_sha256, reason
+from zssbir_cli.files import STALE_SECONDS, Lock, Locked, file_sha256, reason, remedy
 from zssbir_cli.names import readable
 from zssbir_cli.preparation.archives import TarSource, broken, check_bomb, member_path
 from zssbir_cli.preparation.sources import MAX_FILE_BYTES, FolderSource
@@ -121,7 +121,7 @@ def _scratch_for(archive: Path, kind: str) -> Iterator[_Scratch]:
             raise
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(
-                f"{readable(str(archive))} cannot be unpacked to {scratch.path.parent}: {reason(error)}; make room there, "
+                f"{readable(str(archive))} cannot be unpacked to {scratch.path.parent}: {reason(error)}; {remedy(error)}, "
                 f"or unpack it yourself"
             ) from None
         raise DataError(broken(archive, kind, error)) from None  # each decoder has errors of its own
