@@ -31,6 +31,7 @@ def same_as_trec_eval(m: Metrics, values: dict[str, dict[str, float]], queries: 
     """Every query and measure that both know, to 1e-6 (query i of ours is `queries[i]`)."""
     names = [n for n in dict(m.columns.keys()) if not n.startswith("P@min")]
     assert len(names) == 2 + 3 * len(m.k)
+    assert m.counted.any()
     for i in np.flatnonzero(m.counted):
         theirs = values[queries[i]]
         for name in names:
