@@ -133,16 +133,16 @@ def clips(args: argparse.Namespace, work: Path, few: int) -> list[Contender]:
             name, work / f"clip-{what}", 0, 224, weights, work / f"{name}-{what}-{turn}"
         )
 
-    def ours(*options: str) -> Command:
+    def ours(precision: str) -> Command:
         return lambda what, turn: [
             *ZSSBIR, "embed", "--photos", str(work / f"clip-{what}"), "--model", str(recipe),
-            *options, "--out", str(work / f"clip-{what}-{turn}{''.join(options)}.h5"),
+            "--precision", precision, "--out", str(work / f"clip-{what}-{turn}-{precision}.h5"),
         ]  # fmt: skip
 
     return [
         Contender("open_clip + DataLoader", "open_clip_torch", peer("open_clip")),
-        Contender("zssbir embed, fp32", "", ours("--precision", "fp32")),
-        Contender("zssbir embed", "", ours()),
+        Contender("zssbir embed, fp32", "", ours("fp32")),
+        Contender("zssbir embed, bf16", "", ours("bf16")),
     ]
 
 
