@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 import torch
+from cases import cases
 from engine_helpers import make_run, same_weights, toy_fit, toy_method
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.engine import checkpoint
@@ -73,7 +74,7 @@ def test_damage_is_named_and_the_one_before_is_offered(tmp_path, name, damage):
     assert torch.equal(checkpoint.read_weights(tmp_path / "last.previous")["w"], torch.ones(4, 3))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@cases(60)
 @given(data=st.data())
 def test_any_changed_byte_is_noticed(tmp_path, data):
     path = tmp_path / "c"
@@ -99,7 +100,7 @@ def test_any_changed_byte_of_the_facts_is_noticed(tmp_path):
                 read_meta(meta)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@cases(60)
 @given(
     text=st.one_of(
         st.text(max_size=40),

@@ -5,7 +5,8 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -114,7 +115,7 @@ def test_jitter_changes_the_drawing_but_keeps_it_a_drawing() -> None:
     assert not torch.equal(jitter_color(photo, np.random.default_rng(0), 1.0), photo)
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=60), st.integers(0, 10**6), st.integers(0, 3))
 def test_plan_rows_pair_classes_rightly(labels: list[int], seed: int, negatives: int) -> None:
     sketches, photos = np.array(labels), np.array([*labels[::-1], 9, 9])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from retrieval_helpers import write_rows
 
@@ -33,7 +34,7 @@ def test_rows_that_are_not_as_many_leave_no_file(tmp_path: Path) -> None:
         )
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(cut=st.floats(0, 1) | st.just(1.0), flip=st.integers(0, 10**6))
 def test_damaged_files_are_data_errors_or_read(
     tmp_path_factory: pytest.TempPathFactory, cut: float, flip: int

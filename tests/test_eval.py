@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.data.embeddings_user import read_user_embeddings
@@ -123,7 +124,7 @@ def test_user_files_that_do_not_fit_are_named(tmp_path: Path, change: dict, word
         read_user_embeddings(write_npz(tmp_path / "a.npz", **change))
 
 
-@settings(max_examples=30, deadline=None)
+@cases(30)
 @given(suffix=st.sampled_from(["npz", "h5", "csv"]), content=st.binary(max_size=300))
 def test_hostile_user_files_are_data_errors(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes

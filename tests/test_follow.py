@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from retrieval_helpers import make_run
@@ -165,7 +166,7 @@ def test_a_photo_that_may_not_be_opened_is_named_with_the_reason(
     assert done.skipped == (("1.jpg", "Permission denied"),)
 
 
-@settings(max_examples=150, deadline=None)
+@cases(150)
 @given(
     source=st.lists(st.one_of(st.just(-1), st.integers(0, 29)), min_size=1, max_size=40),
     run=st.integers(0, 20),

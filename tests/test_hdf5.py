@@ -7,7 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from cases import cases
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zssbir_cli.data.embeddings import EmbeddingInfo, read_embeddings, write_embeddings
@@ -61,7 +62,7 @@ def test_a_full_disk_is_one_line_and_no_crash(tmp_path: Path, writer: str, limit
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p != path]
 
 
-@settings(max_examples=200, deadline=None)
+@cases(200)
 @given(seed=st.integers(0, 1000), width=st.integers(1, 40), half=st.booleans(), bit=st.integers(0, 10**6))
 def test_any_flipped_bit_is_found_in_its_row(seed: int, width: int, half: bool, bit: int) -> None:
     rows = np.random.default_rng(seed).standard_normal((9, width)).astype(np.float16 if half else np.float32)
@@ -111,7 +112,7 @@ def test_damage_is_noticed_before_the_library_reads(tmp_path: Path, monkeypatch:
             read_scores(path, data="d", count=200)
 
 
-@settings(max_examples=200, deadline=None)
+@cases(200)
 @given(at=st.integers(0, 10**4), value=st.integers(0, 255))
 @example(at=8, value=99)  # another method of compression
 @example(at=6, value=1)  # "encrypted"

@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -210,7 +211,7 @@ def test_unusable_input_is_one_clear_error(x, k, message):
         kmeans(x, k, generator=seeded())
 
 
-@settings(max_examples=30, deadline=None)
+@cases(30)
 @given(st.integers(1, 40), st.integers(1, 6), st.data())
 def test_any_size_gives_complete_labels(rows, dim, data):
     k = data.draw(st.integers(1, rows))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.data.scores import ScoreCache, read_scores, write_scores
@@ -126,7 +127,7 @@ def test_scores_of_another_set_are_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["s.h5"]
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(cut=st.integers(0, 4000), junk=st.binary(max_size=64))
 def test_a_damaged_file_is_one_clear_error(
     tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes

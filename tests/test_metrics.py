@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.errors import DataError, UsageError
@@ -97,7 +98,7 @@ def test_voc_looks_only_at_later_hits_within_k() -> None:
     assert m.get("mAP@4", "hits") == pytest.approx((1 / 3 + 1 / 2) / 2)
 
 
-@settings(max_examples=40, deadline=None)
+@cases(40)
 @given(seed=st.integers(0, 10**6), photos=st.integers(3, 120), classes=st.integers(1, 30))
 def test_equal_to_naive_loops_without_ties(seed: int, photos: int, classes: int) -> None:
     q, g, lq, lg = random_case(seed, 12, photos, classes)
@@ -123,7 +124,7 @@ def test_equal_to_naive_loops_without_ties(seed: int, photos: int, classes: int)
     assert means[0] == means[1]
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(levels=st.lists(st.integers(0, 3), min_size=2, max_size=7), data=st.data())
 def test_ties_are_expectations_over_all_orders(levels: list[int], data: st.DataObject) -> None:
     """Every permutation of every tied group, averaged: exact for plain, hits and counts."""
@@ -152,7 +153,7 @@ def test_ties_are_expectations_over_all_orders(levels: list[int], data: st.DataO
     assert m.get("R-precision") == pytest.approx(np.mean([r[:total].sum() / total for r in orders]))
 
 
-@settings(max_examples=30, deadline=None)
+@cases(30)
 @given(seed=st.integers(0, 10**6), copies=st.integers(1, 4))
 def test_result_does_not_depend_on_the_order_of_the_gallery(seed: int, copies: int) -> None:
     """Duplicated photos, under the same and under other labels, collapsed rows, any order: the same bits."""

@@ -4,7 +4,6 @@ import bz2
 import contextlib
 import io
 import lzma
-import os
 import struct
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from prepare_helpers import files_of, make_folder, make_zip, photo, sketch
 
@@ -24,7 +24,6 @@ from zssbir_cli.preparation.archives import open_source
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.workflows.prepare import prepare_own
 
-CASES = int(os.environ.get("ZSSBIR_FUZZ", "150"))
 GOOD = {
     f"own/{k}/{c}/{i}.{e}": v
     for k, e, v in (("photo", "jpg", photo(1)), ("sketch", "png", sketch(1)))
@@ -51,6 +50,30 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     return info
+
+
+@pytest.mark.parametrize("damage", [b"\0wn/photo/a/0.jpg", b"own/photo/a/0\0jpg"])
+def test_names_with_a_nul_are_refused_and_not_cut(tmp_path: Path, damage: bytes) -> None:
+    packed = make_zip(tmp_path / "a.zip", GOOD)
+    packed.write_bytes(packed.read_bytes().replace(b"own/photo/a/0.jpg", damage))
+    assert "is refused: its member" in read_all(packed)
+
+
+def test_members_without_a_name_are_refused(tmp_path: Path) -> None:
+    tar = make_tar(tmp_path / "a.tar", [("", b"x")])
+    packed = make_zip(tmp_path / "a.zip", {**GOOD, "x": b"x"})
+    raw = bytearray(packed.read_bytes())
+    at = raw.rindex(b"PK\1\2") + 28
+    raw[at : at + 6] = struct.pack("<HHH", 0, 0, 1)  # its name becomes its comment
+    packed.write_bytes(raw)
+    for path in (tar, packed):
+        assert "a member of it has no name" in read_all(path)
+
+
+def test_folders_of_zips_that_windows_made(tmp_path: Path) -> None:
+    source = open_source(make_zip(tmp_path / "a.zip", {"photo\\a\\": b"", "photo\\a\\1.jpg": photo(1)}))
+    source.scan()
+    assert source.listing.paths == ["photo/a/1.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +300,7 @@ with tarfile.open(fileobj=TAR, mode="w") as _tar:
 XZ, BZ2 = lzma.compress(TAR.getvalue()), bz2.compress(TAR.getvalue())
 
 
-@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+@cases(150)
 @given(
     kind=st.sampled_from(["zip", "tar", "tar.gz", "tar.xz", "tar.bz2"]),
     edits=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=12),

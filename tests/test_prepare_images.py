@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, features
 from prepare_helpers import encode, make_folder, photo, sketch
@@ -25,9 +26,6 @@ from zssbir_cli.preparation.clean import MAX_SIDE, CleanOptions, clean
 from zssbir_cli.preparation.clean import photo as read_photo
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.prepare import prepare_own
-
-CASES = int(os.environ.get("ZSSBIR_FUZZ", "150"))
-FUZZ = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def stored(raw: bytes, modality: Modality = Modality.PHOTO, **options: object) -> np.ndarray:
@@ -254,7 +252,7 @@ SEEDS = [
 SEEDS += [encode(ramp(), "JPEG", progressive=True), encode(ramp("RGBA"), "PNG"), encode(ramp(), "PPM")]
 
 
-@FUZZ
+@cases(150)
 @given(
     seed=st.sampled_from(SEEDS),
     cut=st.integers(0, 4000),
@@ -277,7 +275,7 @@ def test_damaged_files_never_crash_and_what_is_kept_decodes(
         assert decode(np.frombuffer(result.data, np.uint8)).ndim == 3
 
 
-@FUZZ
+@cases(150)
 @given(st.binary(max_size=200))
 def test_decoding_noise_is_a_clear_error(noise: bytes) -> None:
     for decode in (decode_photo, decode_sketch):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.errors import UsageError
@@ -142,7 +143,7 @@ def test_a_value_of_another_type_is_no_value(override: str, wanted: str) -> None
     assert wanted in str(caught.value)
 
 
-@settings(max_examples=300, deadline=None)
+@cases(300)
 @given(st.one_of(st.text(max_size=200), st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=8), lambda s: st.lists(s, max_size=3) | st.dictionaries(st.sampled_from(["name", "method", "optim", "lr", "x"]), s, max_size=4), max_leaves=12).map(yaml.safe_dump)))  # fmt: skip
 def test_any_text_gives_a_recipe_or_a_clear_error(text: str) -> None:
     with suppress(UsageError):  # anything else is a bug

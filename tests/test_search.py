@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.errors import DataError, UsageError
@@ -18,7 +19,7 @@ def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@settings(max_examples=60, deadline=None)
+@cases(60)
 @given(
     seed=st.integers(0, 10**6),
     queries=st.integers(1, 5),

@@ -12,7 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from prepare_helpers import tiny_png
 
@@ -30,9 +31,6 @@ from zssbir_cli.data.shards import (
 from zssbir_cli.errors import DataError
 from zssbir_cli.names import readable
 from zssbir_cli.types import Modality, Part, Role
-
-CASES = int(os.environ.get("ZSSBIR_FUZZ", "200"))
-FUZZ = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def make_set(root: Path, per_part: int = 5, max_images: int = 3) -> Path:
@@ -222,7 +220,7 @@ def _decode_all(path: Path) -> None:
         decode_sketch(images.read(i))
 
 
-@FUZZ
+@cases(200)
 @given(
     edits=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=8),
     cut=st.integers(0, 9000),
@@ -241,7 +239,7 @@ def test_damaged_shards_give_clear_errors_only(
         assert error == "" or "fuzz.h5" in error
 
 
-@FUZZ
+@cases(200)
 @given(
     edits=st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(max_size=6)), min_size=1, max_size=5),
     noise=st.one_of(st.none(), st.binary(max_size=60), st.text(max_size=60).map(str.encode)),

@@ -1,6 +1,5 @@
 """The named splits, layouts, published lists, counts and leaks of the three benchmarks."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,6 @@ from zssbir_cli.benchmarks.splits import CLASSES, SPLITS, get_split, repair
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.types import Modality, Part, Role
-
-CASES = int(os.environ.get("ZSSBIR_FUZZ", "200"))
 
 
 @pytest.fixture(scope="module")

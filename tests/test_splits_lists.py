@@ -1,11 +1,11 @@
 """Published file lists: they decide, their faults are found, and damaged ones give clear errors."""
 
-import os
 from pathlib import Path
 
 import pytest
 from benchmark_helpers import layout, run
-from hypothesis import HealthCheck, given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zssbir_cli.benchmarks.compare import published_counts
@@ -16,7 +16,6 @@ from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.info import describe
 
 AMBIGUITY_50 = sorted(name for name, c in published_counts("sketchy").items() if "ambiguity_photos" in c)
-CASES = int(os.environ.get("ZSSBIR_FUZZ", "200"))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +166,7 @@ ROW = st.one_of(
 )
 
 
-@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+@cases(200)
 @given(
     name=st.sampled_from(
         ["cname_cid.txt", "cname_cid_zero.txt", "all_photo_filelist_train.txt", "sketch_filelist_zero.txt"]

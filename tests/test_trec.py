@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import pytrec_eval
-from hypothesis import given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -51,7 +52,7 @@ def test_the_example_of_the_documentation() -> None:
     assert m.get("mAP@6", "trec") == m.get("mAP@all", "trec") == m.get("mAP@all", "plain")
 
 
-@settings(max_examples=25, deadline=None)
+@cases(25)
 @given(seed=st.integers(0, 10**6), photos=st.integers(3, 60), classes=st.integers(1, 6))
 def test_equal_to_trec_eval_without_ties(seed: int, photos: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
@@ -71,7 +72,7 @@ def write(path: Path, lines: Iterable[str]) -> Path:
     return path
 
 
-@settings(max_examples=40, deadline=None)
+@cases(40)
 @given(data=st.data())
 def test_trec_files_are_evaluated_as_trec_eval_does(data: st.DataObject) -> None:
     """Ties (also those of float32 alone), graded and negative relevance, missing documents, names of any length."""

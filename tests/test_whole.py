@@ -1,9 +1,9 @@
 """What a file's header tells of an image is what a closer look finds."""
 
 import io
-import os
 
-from hypothesis import HealthCheck, given, settings
+from cases import cases
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from prepare_helpers import encode, sketch
@@ -11,14 +11,8 @@ from prepare_helpers import encode, sketch
 from zssbir_cli.preparation.clean import is_plain
 from zssbir_cli.preparation.whole import plain_image
 
-FUZZ = settings(
-    max_examples=int(os.environ.get("ZSSBIR_FUZZ", "150")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 
-
-@FUZZ
+@cases(150)
 @given(st.data())
 def test_grey_png_files_are_kept_or_changed_as_pillow_sees_them(data: st.DataObject) -> None:
     """What need not be opened by Pillow ends as if it had been: transparency, frames, camera data, other depths."""
@@ -48,7 +42,7 @@ def test_grey_png_files_are_kept_or_changed_as_pillow_sees_them(data: st.DataObj
     assert plain_image(cut) is None
 
 
-@FUZZ
+@cases(150)
 @given(st.data())
 def test_jpeg_files_are_kept_or_changed_as_pillow_sees_them(data: st.DataObject) -> None:
     """Most photos are told from their header alone: only those that a closer look would leave as they are."""

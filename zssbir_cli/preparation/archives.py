@@ -33,8 +33,10 @@ BLOCKS = 1 << 20
 def member_path(archive: Path, name: str) -> str | None:
     """The safe relative path of a member; None for junk.
 
-    Errors: DataError: an absolute path, a drive letter, `..`, or a NUL.
+    Errors: DataError: no name, an absolute path, a drive letter, `..`, or a NUL.
     """
+    if not name:
+        raise DataError(f"{archive} is refused: a member of it has no name: damaged, get it again")
     path = name.replace("\\", "/").removeprefix("./")
     parts = path.split("/")
     if path.startswith("/") or ".." in parts or "\0" in path or (len(parts[0]) == 2 and parts[0][1] == ":"):
@@ -109,10 +111,15 @@ def _replaced(path: str) -> str:
 
 def _unpacked_name(member: zipfile.ZipInfo) -> str:
     """A member's name; in UTF-8 where its bytes are, as macOS writes it without saying so."""
-    if not member.flag_bits & UTF8_FLAG and not member.filename.isascii():
+    name = member.orig_filename  # `filename` ends at a NUL
+    if not member.flag_bits & UTF8_FLAG and not name.isascii():
         with suppress(UnicodeError):
-            return member.filename.encode("cp437").decode("utf-8")
-    return member.filename
+            return name.encode("cp437").decode("utf-8")
+    return name
+
+
+def _is_folder(name: str) -> bool:
+    return name.endswith(("/", "\\"))
 
 
 class ZipSource(_Archive):
@@ -136,11 +143,11 @@ class ZipSource(_Archive):
         check_bomb(self.path, self.path.stat().st_size, sum(m.file_size for m in members))
         names = [_unpacked_name(m) for m in members]
         paths = [member_path(self.path, name) for name in names]
-        last = {path: m for path, m in zip(paths, members, strict=True) if not m.is_dir()}
+        last = {path: m for path, m, name in zip(paths, members, names, strict=True) if not _is_folder(name)}
         for m, name, path in zip(members, names, paths, strict=True):
             if (m.external_attr >> 16) & 0o170000 == 0o120000:
                 raise DataError(f"{self.path} is refused: its member {m.filename!r} is a link")
-            if path is None or m.is_dir():
+            if path is None or _is_folder(name):
                 self._hide(name)
                 continue
             if last[path] is not m:
