@@ -167,3 +167,13 @@ def test_older_sets_are_used_as_they_are(tmp_path: Path) -> None:
     again = prepare(folder, tmp_path / "out")
     assert not again.fresh
     assert again.manifest.identity == read_manifest(made.root).identity
+
+
+@pytest.mark.parametrize(("contrast", "alike", "apart"), [(60, 2.0, 3.5), (12, 0.8, 2.0)])
+def test_how_much_two_looks_may_differ(contrast: float, alike: float, apart: float) -> None:
+    """By less where there is little contrast to compare."""
+    rng = np.random.default_rng(0)
+    scattered, off = (rng.permutation(np.linspace(-1.7, 1.7, VALUES)) for _ in range(2))
+    one, near, far = (np.rint(128 + contrast * scattered + by * off) for by in (0, alike, apart))
+    looks = np.stack([one, near, far]).astype(np.uint8)
+    assert saved_again(looks, np.array([0, 1, 1])) == [(0, 1)]
