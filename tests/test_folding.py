@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from zssbir_cli.models.folding import fold_batchnorm
@@ -49,6 +50,20 @@ def test_same_output_and_gradients_with_fixed_statistics(name: str) -> None:
         assert p.grad is not None
         assert q.grad is not None
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-6, atol=1e-8 * float(p.grad.abs().max() + 1))
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5, (3, 5)])
+@pytest.mark.parametrize("stride", [1, 2, 3, (1, 2)])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("size", [(64, 64), (65, 64), (7, 12), (2, 3)])
+def test_padding_of_tensorflow(kernel: object, stride: object, dilation: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layers = (Conv2dSame(3, 4, kernel, stride=stride, dilation=dilation, bias=False), nn.BatchNorm2d(4))
+    plain = nn.Sequential(*layers).double().eval()
+    folded = copy.deepcopy(plain)
+    assert fold_batchnorm(folded)
+    images = torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(folded(images), plain(images), rtol=1e-9, atol=1e-9)
 
 
 def test_layers_that_collect_statistics_work_as_before() -> None:

@@ -101,11 +101,24 @@ class _Convolution(nn.Conv2d):
 
 
 class _SameConvolution(_Convolution, Conv2dSame):
-    """The same with TensorFlow's padding."""
+    """The same with TensorFlow's padding, which has one row more behind the image than before it where its total is odd.
+
+    On a CPU the kernel then gets a row of zeros before it, and the image the larger padding on both sides: the same bits
+    without a padded copy of the image, which takes a fifth of a MobileNetV2's time.
+    """
 
     def _with(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
-        return functional.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
+        padding = [0, 0]
+        if x.device.type != "cpu" or self.dilation != (1, 1):
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
+        else:
+            sides = zip(x.shape[-2:], self.kernel_size, self.stride, strict=True)
+            totals = [
+                max((-(-int(side) // by) - 1) * by + kernel - int(side), 0) for side, kernel, by in sides
+            ]
+            weight = functional.pad(weight, (totals[1] % 2, 0, totals[0] % 2, 0))
+            padding = [(total + 1) // 2 for total in totals]
+        return functional.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 class _Norm(nn.BatchNorm2d):
