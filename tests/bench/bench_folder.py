@@ -58,6 +58,8 @@ def main() -> None:
         files = sorted(p for p in args.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[
             : args.count
         ]
+        if len(files) <= 64:
+            sys.exit(f"{args.photos}: {len(files)} JPEG files found, 65 are needed at the least")
         for name, some in (("all", files), ("few", files[:64])):
             (work / name).mkdir()
             for i, file in enumerate(some):
