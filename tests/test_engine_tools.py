@@ -4,10 +4,12 @@ kernels."""
 import builtins
 import copy
 import json
+import os
+import signal
 
 import pytest
 import torch
-from engine_helpers import make_run, toy_data, toy_fit, toy_method
+from engine_helpers import ToyItems, make_run, toy_data, toy_fit, toy_method
 from torch import nn
 from typer.testing import CliRunner
 
@@ -20,7 +22,7 @@ from zssbir_cli.engine.report import Silent, TensorBoardHooks
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.engine.step import Stepper
-from zssbir_cli.errors import UsageError
+from zssbir_cli.errors import Interrupted, UsageError
 from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
 from zssbir_cli.workflows.runs import compare_runs, list_runs
@@ -40,6 +42,17 @@ def make_real_run(root, *settings, finished: bool = True, rows=()) -> RunDir:
     if finished:
         run.update_record({"finished": {"steps": 20}})
     return run
+
+
+class Told(ToyItems):
+    """Toy items that tell of each that is taken."""
+
+    def __init__(self, tell) -> None:
+        self.tell = tell
+
+    def __getitem__(self, key):
+        self.tell(key)
+        return super().__getitem__(key)
 
 
 @pytest.fixture
@@ -75,11 +88,57 @@ def test_runs_are_listed_with_their_numbers(tmp_path, two_runs):
     assert (a.results, a.state, b.state, b.step, b.loss) == ({"zs": 0.5}, "finished", "stopped", 0, None)
 
 
+def progress(root) -> tuple[str, int, float]:
+    found = list_runs(root)[-1]
+    return found.state, found.step, found.epoch
+
+
+def test_a_run_is_as_far_as_the_checkpoint_it_would_continue_from(tmp_path):
+    """Stopped before a step was logged, killed with rows beyond the checkpoint, begun again from an earlier one."""
+    run = make_real_run(tmp_path, finished=False)
+    seen = []
+
+    def stop_soon(batch):
+        seen.append(list_runs(tmp_path)[-1].state)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with run.locked(), pytest.raises(Interrupted, match="after step 2 of"):
+        toy_fit(run, epochs=2, data=toy_data(steps=40, items=Told(stop_soon)))
+    assert seen[0] == "training"
+    assert progress(tmp_path) == ("stopped", 2, 0.0)
+    run.append({"step": 4, "epoch": 0.1, "loss": 9.0, "val/mAP@all": 0.9})
+    assert (progress(tmp_path), list_runs(tmp_path)[-1].loss, list_runs(tmp_path)[-1].best_val) == (
+        ("stopped", 2, 0.0), None, None,
+    )  # fmt: skip
+    toy_fit(run, epochs=2, data=toy_data(steps=40), resume=True, keep_every=1)
+    assert progress(tmp_path) == ("finished", 80, 2.0)
+    (run.checkpoints / "last").rename(tmp_path / "last")  # a kill between two renames
+    assert progress(tmp_path) == ("stopped", 40, 1.0)
+    (tmp_path / "last").rename(run.checkpoints / "last")
+    with pytest.raises(Interrupted):
+        toy_fit(
+            run, epochs=2, data=toy_data(steps=40, items=Told(stop_soon)),
+            resume=run.checkpoints / "epoch-0001",
+        )  # fmt: skip
+    state, step, epoch = progress(tmp_path)
+    assert (state, epoch) == ("stopped", pytest.approx(step / 40))
+    assert 40 < step < 50
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_finished_by_resuming_it(tmp_path):
+    run = make_real_run(tmp_path, finished=False)
+    toy_fit(run, epochs=1)
+    run.update_record({"finished": None})
+    assert progress(tmp_path)[0] == "stopped"
+    toy_fit(run, epochs=1, resume=True)
+    assert progress(tmp_path) == ("finished", 5, 1.0)
+
+
 def test_a_damaged_run_does_not_hide_the_others(tmp_path, two_runs):
     a, _ = two_runs
     (a.path / "recipe.yaml").write_text("name: [")
     assert [r.state for r in list_runs(tmp_path)] == ["unreadable", "stopped"]
-    for row in ({"step": "x"}, {"step": 1, "loss": "low"}, {"step": 1, "val/mAP@all": [1]}):
+    for row in ({"step": "x"}, {"step": 0, "loss": "low"}, {"step": 0, "val/mAP@all": [1]}):
         two_runs[1].metrics_file.write_text(json.dumps(row) + "\n")
         assert [r.state for r in list_runs(tmp_path)] == ["unreadable", "unreadable"]
 

@@ -219,6 +219,18 @@ class Lock:
             return self.doing
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the `Lock` of that file; False where that cannot be told."""
+    try:
+        with path.open("rb+") as file:
+            _take(file.fileno())
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _take(handle: int) -> bool:
     """Lock an open file; False where there are no locks. Raises BlockingIOError when another holds it."""
     if sys.platform == "win32":

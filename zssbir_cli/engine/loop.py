@@ -86,7 +86,8 @@ class _Fit:
             if self.stream is not None:
                 self.stream.close()
         result = self._result()
-        if self.reporter.first < self.total:  # resuming a finished run changes nothing
+        if self.reporter.first < self.total or not self.run_dir.record().get("finished"):
+            # else a finished run was resumed, which changes nothing
             self._complain(self.run_dir.update_record({"finished": dataclasses.asdict(result)}))
         return result
 

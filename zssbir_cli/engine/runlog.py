@@ -15,13 +15,12 @@ from typing import IO, Any
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.engine import runs
-from zssbir_cli.engine.runs import read_record, rows_of
+from zssbir_cli.engine.runs import LOCK, read_record, rows_of
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import Lock, Locked, reason, write_bytes, write_json, write_text
 from zssbir_cli.names import file_part
 
 Json = Mapping[str, Any]
-LOCK = ".lock"
 
 
 @dataclass

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zssbir_cli.engine.meta import read_meta
 from zssbir_cli.errors import CheckpointError, UsageError
-from zssbir_cli.files import reason
+from zssbir_cli.files import is_locked, reason
 from zssbir_cli.names import suggestion
 
 META = "meta.json"
 LATEST = "latest"
+LOCK = ".lock"
+"""Held by the process that trains the run."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,30 @@ def _had_best(folder: Path) -> bool:
             meta = json.loads((folder / name / META).read_text("utf-8"))
             return bool(meta.get("metrics")) or meta.get("best_step", -1) >= 0
     return False
+
+
+def in_training(run: Path) -> bool:
+    """Whether a process trains the run now."""
+    return is_locked(run / LOCK)
+
+
+def resume_point(run: Path) -> dict[str, Any] | None:
+    """What the meta.json says of the checkpoint from which the run would be resumed; None when there is none, or it is
+    damaged."""
+    folder = run / "checkpoints"
+    last = folder / "last"
+    with suppress(OSError, ValueError):
+        return read_meta((last if last.exists() else folder / "last.previous") / META)
+    return None
+
+
+def is_finished(run: Path, record: Mapping[str, Any] | None) -> bool:
+    """Whether a run, whose run.json holds `record`, has been trained to its end, and not begun again from an earlier
+    checkpoint since."""
+    ended, saved = (record or {}).get("finished"), resume_point(run)
+    if not ended:
+        return False
+    return saved is None or int(saved["step"]) >= int(ended["steps"])
 
 
 def is_outdated(run: Path, result: Mapping[str, Any]) -> bool:

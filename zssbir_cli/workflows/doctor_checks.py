@@ -17,7 +17,7 @@ from zssbir_cli.data.summary import summarise
 from zssbir_cli.embedding.own import data_of
 from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.engine.circumstances import device_name
-from zssbir_cli.engine.runs import find_run, read_record
+from zssbir_cli.engine.runs import find_run, in_training, is_finished, read_record
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.models.hub import endpoint, unreachable
@@ -158,9 +158,12 @@ def trained_run(name: AnyPath, runs: Path) -> Iterator[Finding]:
     yield Finding("run", f"{about}, {info.which} of step {info.step}, {size}, intact")
     if info.note:
         yield Finding("checkpoint", info.note, WARNING)
-    finished = bool((read_record(chosen.path) or {}).get("finished"))
-    state, mend = "finished" if finished else "was stopped", f"zssbir train --resume {chosen.path}"
-    yield Finding.unless(finished, "training", state, mend)
+    if in_training(chosen.path):
+        yield Finding("training", "going on now")
+    else:
+        finished = is_finished(chosen.path, read_record(chosen.path))
+        state, mend = "finished" if finished else "was stopped", f"zssbir train --resume {chosen.path}"
+        yield Finding.unless(finished, "training", state, mend)
     try:
         data = data_of(weights)
     except DataError as error:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.engine.changes import ABSENT, changes
-from zssbir_cli.engine.runs import is_outdated, latest_run, read_metrics, read_record, run_folders
+from zssbir_cli.engine.runs import (
+    in_training,
+    is_finished,
+    is_outdated,
+    latest_run,
+    read_metrics,
+    read_record,
+    resume_point,
+    run_folders,
+)
 from zssbir_cli.errors import UsageError
 from zssbir_cli.recipe.loader import load_recipe
 
@@ -24,14 +33,16 @@ class RunSummary:
     method: str
     data: str
     step: int
+    """The step after which training would be resumed; of a run in training, the last one logged."""
     epoch: float
     loss: float | None
+    """The last one logged up to that step."""
     best_val: float | None
     """Highest mAP@all (voc) on the held-out seen classes."""
     results: Mapping[str, float]
     """mAP@all (voc) of each evaluation in eval/, by split and protocol."""
     state: str
-    """`finished`, `stopped` (can be resumed) or `unreadable`."""
+    """`finished`, `training` (now), `stopped` (can be resumed) or `unreadable`."""
     outdated: tuple[str, ...] = ()
     """Those of `results` whose weights training has replaced since."""
 
@@ -72,25 +83,48 @@ def summary(path: Path) -> RunSummary:
         record = read_record(path)
         if record is None:
             raise ValueError
-        rows = read_metrics(path)
+        state, step, epoch, rows = _progress(path, record)
         losses, values = ([float(row[k]) for row in rows if row.get(k) is not None] for k in (LOSS, VAL))
-        last = rows[-1] if rows else {}
         results, outdated = _results(path)
         return RunSummary(
             path=path,
             recipe=recipe.name,
             method=recipe.method.name,
             data=str(record.get("data", {}).get("name", "?")),
-            step=int(last.get("step", 0)),
-            epoch=float(last.get("epoch", 0.0)),
+            step=step,
+            epoch=epoch,
             loss=losses[-1] if losses else None,
             best_val=max(values) if values else None,
             results=results,
-            state="finished" if record.get("finished") else "stopped",
+            state=state,
             outdated=outdated,
         )
-    except (OSError, ValueError, TypeError, AttributeError, UsageError):
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, UsageError):
         return RunSummary(path, "?", "?", "?", 0, 0.0, None, None, {}, "unreadable")
+
+
+def _progress(path: Path, record: Mapping[str, Any]) -> tuple[str, int, float, list[dict[str, Any]]]:
+    """A run's state, its step and epoch, and the rows of its metrics up to there. Rows beyond the checkpoint are of steps
+    that will be trained again. Errors: ValueError, TypeError, LookupError."""
+    rows = read_metrics(path)
+    saved = resume_point(path)
+    if in_training(path):
+        return (
+            "training",
+            int(rows[-1]["step"]) if rows else 0,
+            float(rows[-1]["epoch"]) if rows else 0.0,
+            rows,
+        )
+    finished = is_finished(path, record)
+    step = int(saved["step"]) if saved else int(record["finished"]["steps"]) if finished else 0
+    rows = [row for row in rows if int(row.get("step", 0)) <= step]
+    logged = next((row for row in reversed(rows) if row.get("step")), None)
+    epoch = (
+        float(logged["epoch"]) * step / int(logged["step"])
+        if logged
+        else float((saved or {}).get("epoch", 0))
+    )
+    return "finished" if finished else "stopped", step, round(epoch, 4), rows
 
 
 def _results(path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
