@@ -9,7 +9,7 @@ from cases import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zssbir_cli.errors import UsageError
+from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.recipe.loader import (
     SHIPPED,
     dump_recipe,
@@ -19,6 +19,7 @@ from zssbir_cli.recipe.loader import (
     shipped_recipes,
 )
 from zssbir_cli.recipe.reference import Key, all_keys, reference_markdown
+from zssbir_cli.workflows.recipes import Settings, choose_recipe
 
 GOOD = "name: x\nmethod:\n  name: triplet\n  margin: 0.3\noptim:\n  lr: 1e-4\n"
 
@@ -70,6 +71,37 @@ def test_mistakes_are_one_clear_line(text: str, wanted: list[str]) -> None:
 def test_bad_overrides_are_named(override: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         parse_recipe(GOOD, "r", [override])
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (["optim.lr=1", "train.seed=1", "optim.lr = 2"], "--set optim.lr = 2: undoes --set optim.lr=1"),
+        (["optim={lr: 1}", "optim.lr=2"], "--set optim.lr=2: undoes --set optim={lr: 1}"),
+        (["optim.lr=1", "optim={lr: 2}"], "--set optim={lr: 2}: undoes --set optim.lr=1"),
+        (["optim.lr=1", "optim={name: sgd}"], "--set optim={name: sgd}: undoes --set optim.lr=1"),
+        (["train.compile=1", "train.compile=true"], "--set train.compile=true: undoes"),
+        (
+            {"model": {"tune": "all"}, "model.tune": "none"},
+            '--set model.tune="none": undoes --set model={"tune"',
+        ),
+    ],
+)
+def test_settings_that_undo_each_other_are_refused(settings: Settings, wanted: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        choose_recipe("demo", settings=settings)
+    assert str(caught.value).startswith(wanted)
+
+
+def test_the_data_set_is_named_once() -> None:
+    with pytest.raises(UsageError, match=r"^--data two: undoes --set data\.root=one, given before it"):
+        choose_recipe("demo", data="two", settings=["data.root=one"])
+
+
+def test_settings_that_go_together_are_taken() -> None:
+    together = ["optim={lr: 0.5}", "optim.lr=0.5", "optim.momentum=0.3", "train.seed=1", "train.seed=1"]
+    with pytest.raises(DataError, match="no prepared data set"):  # that is: no setting is refused
+        choose_recipe("demo", data="nowhere", settings=together)
 
 
 def test_override_error_points_to_the_command_line() -> None:

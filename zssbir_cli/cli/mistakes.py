@@ -108,8 +108,25 @@ def plainly(text: str) -> str:
     return re.sub(rf"\bx<=({NUMBER})", r"at most \1", text)
 
 
+def _check_once(command: Any, context: typer.Context, words: Sequence[str]) -> None:
+    """Refuse an option that takes one value and is given several, of which the parser would keep the last. Errors:
+    UsageError."""
+    if context.resilient_parsing:  # the shell completes a line
+        return
+    _, _, order = command.make_parser(context).parse_args(args=list(words))
+    for parameter in {p.name: p for p in order if order.count(p) > 1}.values():
+        if not (parameter.multiple or parameter.nargs != 1 or parameter.is_flag):
+            name = max(parameter.opts, key=len)
+            raise UsageError(f"{name} is given more than once and takes one value; leave one of them out")
+
+
 class Command(typer.core.TyperCommand):
     """A command whose help a user can read."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words after the options. Errors: UsageError for an option that is given twice."""
+        _check_once(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line's parts: `DIR` where it must be given, `[RUN]...` where it may be."""
@@ -133,6 +150,11 @@ class Command(typer.core.TyperCommand):
 
 class Group(typer.core.TyperGroup):
     """A command with commands of its own, and the same kind of help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As for `Command`."""
+        _check_once(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """The options, then the commands."""

@@ -143,22 +143,60 @@ def _walk(node: yaml.Node | None, path: tuple[str, ...], lines: Lines, source: s
         _walk(value, (*path, name), lines, source)
 
 
+def check_agree(changes: Iterable[tuple[str, str]]) -> None:
+    """Refuse changes of a recipe of which a later one undoes an earlier one: two values of one key, or a whole section
+    after one of its keys. Each is the option as it was given, and what it means as `section.key=value`.
+
+    Errors: UsageError.
+    """
+    earlier: list[tuple[str, tuple[str, ...], Any]] = []
+    for option, override in changes:
+        path, value = _parsed(override)
+        for other, before, said in earlier:
+            depth = min(len(path), len(before))
+            if path[:depth] == before[:depth]:
+                kept = _below(value, before[depth:])
+                if kept is _NOTHING or (
+                    (told := _below(said, path[depth:])) is not _NOTHING and repr(told) != repr(kept)
+                ):
+                    raise UsageError(
+                        f"{readable(option)}: undoes {readable(other)}, given before it; leave one of them out"
+                    )
+        earlier.append((option, path, value))
+
+
+_NOTHING = object()
+
+
+def _below(value: Any, path: tuple[str, ...]) -> Any:
+    """What a value of a section says of a key in it; `_NOTHING` if nothing."""
+    for part in path:
+        value = value.get(part, _NOTHING) if isinstance(value, dict) else _NOTHING
+    return value
+
+
 def _apply(content: dict[str, Any], lines: Lines, override: str) -> None:
-    key, equals, value = override.partition("=")
-    path = tuple(key.strip().split("."))
-    if not equals or not all(path):
-        raise UsageError(f"--set {override!r}: write section.key=value, e.g. --set optim.lr=1e-4")
+    path, value = _parsed(override)
     section = content
     for part in path[:-1]:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise UsageError(f"--set {override!r}: {part!r} is not a section of the recipe")
+    section[path[-1]] = value
+    lines[path] = 0
+
+
+def _parsed(override: str) -> tuple[tuple[str, ...], Any]:
+    """The parts of the key of `section.key=value`, and the value. Errors: UsageError."""
+    key, equals, value = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise UsageError(f"--set {override!r}: write section.key=value, e.g. --set optim.lr=1e-4")
     try:
-        section[path[-1]] = yaml.load(value, _Loader)
+        return path, yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         if readable(value) != value:
             raise UsageError(
                 f"--set {readable(override)}: a recipe is UTF-8 text and cannot hold this name; rename the file or give a link"
             ) from error
         raise UsageError(f"--set {override!r}: the value is not valid YAML") from error
-    lines[path] = 0

@@ -11,7 +11,7 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.models.known import check_clip_name, check_timm_name, check_weight_file
 from zssbir_cli.names import listed, suggestion
-from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe, parse_recipe
+from zssbir_cli.recipe.loader import check_agree, dump_recipe, find_recipe, load_recipe, parse_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import AnyPath
 
@@ -31,9 +31,11 @@ def choose_recipe(
 
     Errors: UsageError (no such recipe or run, a wrong key or value), DataError (no data set there).
     """
-    changes = overrides(settings)
+    given = {f"--set {change}": change for change in overrides(settings)}
     if data is not None:
-        changes.append(f"data.root={json.dumps(str(data))}")
+        given[f"--data {data}"] = f"data.root={json.dumps(str(data))}"
+    check_agree(given.items())
+    changes = list(given.values())
     if resume is not None:
         check_resumable(resume, Path(runs))
     if recipe is not None:
