@@ -55,7 +55,7 @@ def mask_viz(
     if run is not None:
         find_run(run, runs)
     if model is not None:
-        check_clip_name(model, "--vxl")
+        check_clip_name(model, weights or "", "--vxl", "--vxl-weights")
     with loading("mask-viz", "the model"):
         from zssbir_cli.workflows.mask_viz import MaskRequest, mask_viz
 

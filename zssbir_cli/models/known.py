@@ -75,6 +75,8 @@ def check_model_name(name: str) -> None:
         check_weight_file(name)
     elif (known := timm_names()) and name.partition(".")[0] not in known:
         raise unknown_model(name, known)
+    else:
+        check_timm_name(name, "--model")
 
 
 def check_weight_file(file: str) -> None:
@@ -84,29 +86,61 @@ def check_weight_file(file: str) -> None:
 
 
 def check_timm_name(name: str, what: str = "model.backbone") -> None:
-    """Errors: UsageError when timm has no such architecture; the tag behind its point is not looked at."""
-    if (known := timm_names()) and name.partition(".")[0] not in known:
+    """Errors: UsageError when timm has no such architecture, or no such weights of it (the tag behind its point). A tag that
+    stands anywhere in timm's file of the architecture passes: only timm can tell of which it is."""
+    architecture, _, tag = name.partition(".")
+    known = timm_names()
+    if known and architecture not in known:
         raise unknown_backbone(name, known, what)
+    if known and tag:
+        text = known[architecture].read_text("utf-8")
+        tags = re.findall(rf"""["']{re.escape(architecture)}\.([\w.-]+)["']\s*:""", text)
+        if tags and not _says(text, tag):
+            raise unknown_weights(name, [t for t in tags if t != "untrained"], what)
 
 
-def check_clip_name(name: str, what: str = "vxl.model") -> None:
-    """Errors: UsageError when open_clip has no such model; `offline` is that of the package."""
-    if (known := clip_names()) and name not in known and name != OFFLINE:
+def check_clip_name(
+    name: str, weights: str = "", what: str = "vxl.model", of_weights: str = "vxl.weights"
+) -> None:
+    """Errors: UsageError when open_clip has no such model, or `weights` are no file and no tag that it has of any; `offline`
+    is the model of the package."""
+    if name == OFFLINE:
+        return
+    if (known := clip_names()) and name not in known:
         raise unknown_clip(name, known, what)
+    text = "".join(file.read_text("utf-8") for file in _files("open_clip", "pretrained.py"))
+    tags = sorted(set(re.findall(r"^\s*\"?([\w-]+)\"?\s*[=:]\s*_\w*cfg\(", text, re.M)))
+    if weights and tags and not _says(text, weights) and not Path(weights).expanduser().is_file():
+        hint = did_you_mean(nearest(weights, tags, 3))
+        raise UsageError(f"{of_weights} {weights!r} is neither a file nor a tag of {name}{hint}")
+
+
+def _says(text: str, tag: str) -> bool:
+    """Whether a tag stands in a source file as a word, also behind the point of a name."""
+    return re.search(rf"(?<![\w-]){re.escape(tag)}(?![\w.-])", text) is not None
 
 
 def unknown_model(name: str, known: Collection[str]) -> UsageError:
     """The error for `--model NAME`, where timm knows the models `known`."""
     return UsageError(
         f"--model {name}: not a tower ({', '.join(TOWERS)}), a timm model, a weight file or a recipe (.yaml)"
-        + did_you_mean(nearest(name, [*TOWERS, *sorted(known)], 3))
+        + did_you_mean(nearest(name.partition(".")[0], [*TOWERS, *sorted(known)], 3))
     )
 
 
 def unknown_backbone(name: str, known: Collection[str], what: str) -> UsageError:
     """The error for a backbone, where timm knows the models `known`; `what` is named in the message."""
-    hint = did_you_mean(nearest(name, sorted(known), 3)) or "; `timm.list_models()` lists them"
+    near = nearest(name.partition(".")[0], sorted(known), 3)
+    hint = did_you_mean(near) or "; `timm.list_models()` lists them"
     return UsageError(f"{what} {name!r} is not a timm model{hint}")
+
+
+def unknown_weights(name: str, tags: Collection[str], what: str) -> UsageError:
+    """The error for a backbone's tag, where timm knows weights of the architecture by the `tags`."""
+    architecture, _, tag = name.partition(".")
+    close = did_you_mean(f"{architecture}.{t}" for t in nearest(tag, sorted(tags), 3, 0.5))
+    hint = close or f"; there are {', '.join(sorted(tags)) or 'none'}"
+    return UsageError(f"{what} {name!r}: timm has no weights {tag!r} of {architecture}{hint}")
 
 
 def unknown_clip(name: str, known: Collection[str], what: str) -> UsageError:
@@ -115,23 +149,23 @@ def unknown_clip(name: str, known: Collection[str], what: str) -> UsageError:
     return UsageError(f"{what} {name!r} is not an open_clip model{hint}")
 
 
-def timm_names() -> frozenset[str]:
-    """The architectures of timm. Empty where only timm itself can tell: when it is loaded, as more may be registered
-    with it, and when its files look otherwise than expected."""
-    return frozenset() if "timm" in sys.modules else _timm_files()
+def timm_names() -> Mapping[str, Path]:
+    """The architectures of timm, each with the file that registers it. Empty where only timm itself can tell: when it is
+    loaded, as more may be registered with it, and when its files look otherwise than expected."""
+    return {} if "timm" in sys.modules else _timm_files()
 
 
 @cache
-def _timm_files() -> frozenset[str]:
+def _timm_files() -> Mapping[str, Path]:
     """The names that timm's source files register, in a tenth of the time that importing it takes."""
     registered = re.compile(r"^@register_model\s+def (\w+)\(", re.M)
     old = re.compile(r"^\s+'(\w+)': '[\w.]+',", re.M)
-    names: set[str] = set()
+    names: dict[str, Path] = {}
     for file in _files("timm", "models/*.py"):
         text = file.read_text("utf-8")
-        names.update(registered.findall(text))
-        names.update(old.findall(text.partition("register_model_deprecations(")[2]))
-    return frozenset(names)
+        names |= dict.fromkeys(registered.findall(text), file)
+        names |= dict.fromkeys(old.findall(text.partition("register_model_deprecations(")[2]), file)
+    return names
 
 
 @cache

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.models.hub import NotDownloaded, cached_file, hub_file, url_file
-from zssbir_cli.models.known import unknown_backbone
+from zssbir_cli.models.known import unknown_backbone, unknown_weights
 from zssbir_cli.models.timm_records import Backbone, find_backbone
-from zssbir_cli.names import did_you_mean, nearest
 
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -20,11 +19,8 @@ def check_backbone(name: str, what: str = "model.backbone") -> None:
 
     if not timm.is_model(name):
         raise unknown_backbone(name, timm.list_models(), what)
-    architecture, _, tag = name.partition(".")
-    tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{architecture}.*")]
-    close = did_you_mean(f"{architecture}.{t}" for t in nearest(tag, tags, 3, 0.5))
-    hint = close or f"; there are {', '.join(tags) or 'none'}"
-    raise UsageError(f"{what} {name!r}: timm has no weights {tag!r} of {architecture}{hint}")
+    names = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+    raise unknown_weights(name, [known.partition(".")[2] for known in names], what)
 
 
 def weights_config(name: str) -> Backbone | None:

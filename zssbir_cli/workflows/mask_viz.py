@@ -146,7 +146,8 @@ def _vxl(request: MaskRequest, config: VxlConfig, prepared: PreparedSet | None) 
     """The sampler to ask: as asked, as the run says, else the offline CLIP for drawn pictures and OpenAI's for
     photos."""
     drawn = not request.images and (prepared is None or prepared.manifest.name == "demo")
-    model = request.model or (OFFLINE if drawn and config == VxlConfig() else config.model)
+    drawn &= config == VxlConfig() and request.weights is None
+    model = request.model or (OFFLINE if drawn else config.model)
     changes = {"model": model, "weights": request.weights or config.weights}
     return config.model_copy(update=changes)
 

@@ -87,7 +87,7 @@ def check_names(recipe: Recipe) -> None:
     if recipe.model.weights not in ("pretrained", "none"):
         check_weight_file(recipe.model.weights)
     if isinstance(recipe.method, PuximConfig) and recipe.method.masks in ("cached", "online"):
-        check_clip_name(recipe.method.vxl.model)
+        check_clip_name(recipe.method.vxl.model, recipe.method.vxl.weights)
 
 
 def neighbour(root: Path) -> str:
