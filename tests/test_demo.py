@@ -39,6 +39,8 @@ def test_demo_leaves_data_run_pictures_and_summary(out: Path) -> None:
     assert all(0 < s["map_all"] <= 1 for s in summary["scores"])
     assert summary["gain"] == pytest.approx(summary["scores"][3]["map_all"] / summary["scores"][1]["map_all"])
     assert (Path(summary["run"]) / "checkpoints" / "best").is_dir()
+    record = json.loads((Path(summary["run"]) / "run.json").read_text())
+    assert record["preprocessing"]["mean"] is None  # contours are not normalised
 
 
 def test_the_page_tells_the_story(out: Path) -> None:

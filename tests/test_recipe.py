@@ -99,7 +99,13 @@ def test_the_data_set_is_named_once() -> None:
 
 
 def test_settings_that_go_together_are_taken() -> None:
-    together = ["optim={lr: 0.5}", "optim.lr=0.5", "optim.momentum=0.3", "train.seed=1", "train.seed=1"]
+    together = [
+        "optim={lr: 0.5, name: sgd}",
+        "optim.lr=0.5",
+        "optim.momentum=0.3",
+        "train.seed=1",
+        "train.seed=1",
+    ]
     with pytest.raises(DataError, match="no prepared data set"):  # that is: no setting is refused
         choose_recipe("demo", data="nowhere", settings=together)
 

@@ -30,11 +30,15 @@ def demo(
     """
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress
-    from zssbir_cli.recipe.loader import check_agree, find_recipe, load_recipe
+    from zssbir_cli.recipe.loader import find_recipe, load_recipe
+    from zssbir_cli.recipe.settings import check_act, check_agree
     from zssbir_cli.workflows.recipes import check_names
 
-    check_agree((f"--set {change}", change) for change in set_ or ())
-    check_names(load_recipe(find_recipe("demo.yaml"), set_ or ()))  # told before anything is drawn
+    given = [(f"--set {change}", change) for change in set_ or ()]
+    check_agree(given)
+    recipe = load_recipe(find_recipe("demo.yaml"), set_ or ())
+    check_act(given, recipe)
+    check_names(recipe)  # told before anything is drawn
     begin = time.perf_counter()
     with progress(
         f"demo in {out}: drawing sketches and photos, then training on the seen classes"

@@ -143,40 +143,8 @@ def _walk(node: yaml.Node | None, path: tuple[str, ...], lines: Lines, source: s
         _walk(value, (*path, name), lines, source)
 
 
-def check_agree(changes: Iterable[tuple[str, str]]) -> None:
-    """Refuse changes of a recipe of which a later one undoes an earlier one: two values of one key, or a whole section
-    after one of its keys. Each is the option as it was given, and what it means as `section.key=value`.
-
-    Errors: UsageError.
-    """
-    earlier: list[tuple[str, tuple[str, ...], Any]] = []
-    for option, override in changes:
-        path, value = _parsed(override)
-        for other, before, said in earlier:
-            depth = min(len(path), len(before))
-            if path[:depth] == before[:depth]:
-                kept = _below(value, before[depth:])
-                if kept is _NOTHING or (
-                    (told := _below(said, path[depth:])) is not _NOTHING and repr(told) != repr(kept)
-                ):
-                    raise UsageError(
-                        f"{readable(option)}: undoes {readable(other)}, given before it; leave one of them out"
-                    )
-        earlier.append((option, path, value))
-
-
-_NOTHING = object()
-
-
-def _below(value: Any, path: tuple[str, ...]) -> Any:
-    """What a value of a section says of a key in it; `_NOTHING` if nothing."""
-    for part in path:
-        value = value.get(part, _NOTHING) if isinstance(value, dict) else _NOTHING
-    return value
-
-
 def _apply(content: dict[str, Any], lines: Lines, override: str) -> None:
-    path, value = _parsed(override)
+    path, value = read_change(override)
     section = content
     for part in path[:-1]:
         section = section.setdefault(part, {})
@@ -186,7 +154,7 @@ def _apply(content: dict[str, Any], lines: Lines, override: str) -> None:
     lines[path] = 0
 
 
-def _parsed(override: str) -> tuple[tuple[str, ...], Any]:
+def read_change(override: str) -> tuple[tuple[str, ...], Any]:
     """The parts of the key of `section.key=value`, and the value. Errors: UsageError."""
     key, equals, value = override.partition("=")
     path = tuple(key.strip().split("."))

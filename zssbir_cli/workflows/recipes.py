@@ -1,6 +1,7 @@
 """The recipe that a training will follow, checked together with its data set. Imports no torch."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +12,12 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.models.known import check_clip_name, check_timm_name, check_weight_file
 from zssbir_cli.names import listed, suggestion
-from zssbir_cli.recipe.loader import check_agree, dump_recipe, find_recipe, load_recipe, parse_recipe
+from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe, parse_recipe
 from zssbir_cli.recipe.schema import Recipe
+from zssbir_cli.recipe.settings import check_act, check_agree, idle_keys
 from zssbir_cli.types import AnyPath
+
+log = logging.getLogger("zssbir")
 
 Settings = Sequence[str] | Mapping[str, object]
 """Changes of a recipe: texts `section.key=value`, or keys and values."""
@@ -39,13 +43,24 @@ def choose_recipe(
     if resume is not None:
         check_resumable(resume, Path(runs))
     if recipe is not None:
-        chosen = load_recipe(find_recipe(str(recipe)), changes)
+        path = find_recipe(str(recipe))
+        chosen = load_recipe(path, changes)
+        _tell_idle(path)
     elif resume is not None:
         chosen = _resumed(resume, Path(runs), changes)
     else:
         raise UsageError("give --recipe NAME (see `zssbir recipes`), or --resume RUN")
+    check_act(given.items(), chosen)
     check_data(chosen)
     return chosen
+
+
+def _tell_idle(path: Path) -> None:
+    """Say which keys of a recipe's file mean nothing beside its other keys; --set may switch off what they are for."""
+    with suppress(UsageError):  # incomplete without --set
+        if idle := idle_keys(load_recipe(path)):
+            told = "; ".join(f"{key} has no effect without {needs}" for key, needs in idle.items())
+            log.warning("%s: %s", path, told)
 
 
 def check_resumable(resume: AnyPath, runs: Path) -> None:

@@ -48,9 +48,9 @@ class Setup:
         return cls(recipe, open_data(recipe), Precision.choose(asked, device))
 
     def resolved(self, method: Method) -> "Setup":
-        """The same with the mean and std that the method's encoder has, so that the run keeps them."""
+        """The same with the mean and std that the method's encoder uses, so that the run keeps them."""
         encoder = next((m for m in method.modules() if isinstance(m, Encoder)), None)
-        if encoder is None:
+        if encoder is None or encoder.as_contours:  # which are not normalised
             return self
         mean, std = encoder.normalisation
         model = self.recipe.model.model_copy(update={"mean": mean, "std": std})
