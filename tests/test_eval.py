@@ -275,6 +275,34 @@ def test_compare_pairs_by_query_and_refuses_other_queries(tmp_path: Path) -> Non
         compare_results(tmp_path / "a.json", tmp_path / "nothing.json")
 
 
+def test_compare_tells_other_photos_classes_and_weights(tmp_path: Path) -> None:
+    """Results of equal size whose photos, classes or weights are not the same."""
+    labels = np.repeat(["swan", "cup"], 12)
+    plain = write_npz(tmp_path / "a.npz", query_labels=labels)
+    renamed = write_npz(tmp_path / "b.npz", query_labels=labels, gallery_sources=np.arange(36).astype(str))
+    other = {"query_labels": np.char.replace(labels, "swan", "swum")}
+    given = np.load(plain)["gallery_labels"]
+    other["gallery_labels"] = np.char.replace(given, "swan", "swum")
+    (tmp_path / "run" / "eval").mkdir(parents=True)
+    for name, file in (("a", plain), ("b", renamed), ("c", write_npz(tmp_path / "c.npz", **other))):
+        found = measure(file_inputs(file), k=[5], device="cpu")
+        about = replace(found.inputs.about, which="best", checkpoint="aa")
+        results.write(
+            replace(found, inputs=replace(found.inputs, about=about)), tmp_path / "run/eval" / f"{name}.json"
+        )
+    a, b, c = (tmp_path / "run" / "eval" / f"{name}.json" for name in "abc")
+    assert compare_results(a, a).notes == ()
+    assert compare_results(a, b).notes == (
+        "the photos of the galleries are not the same (their classes, names or content)",
+    )
+    with pytest.raises(DataError, match="are of other classes"):
+        compare_results(a, c)
+    best = tmp_path / "run" / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    (best / "meta.json").write_text('{"sha256": {"model.safetensors": "bb"}}')
+    assert "training has replaced the weights of this result since" in compare_results(a, a).notes[0]
+
+
 def test_subset_of_a_file_and_unknown_class(tmp_path: Path) -> None:
     inputs = file_inputs(write_npz(tmp_path / "a.npz"), ["Tea_Pot", "cup"])
     assert (len(inputs.query.labels), len(inputs.gallery.labels)) == (12, 18)

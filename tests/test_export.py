@@ -21,8 +21,9 @@ from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.engine.bundle import BEST
-from zssbir_cli.engine.runs import find_run
+from zssbir_cli.engine.runs import find_run, is_outdated
 from zssbir_cli.errors import CheckpointError, UsageError
+from zssbir_cli.evaluation.saved import find_result
 from zssbir_cli.inputs.datasets import EvalImages, load_image
 from zssbir_cli.types import Modality, Part
 from zssbir_cli.workflows import export as workflow
@@ -160,6 +161,34 @@ def test_without_a_best_checkpoint_the_last_one_is_packed(run: Path) -> None:
     (run / "checkpoints" / "best").rename(run / "gone")
     (bundle,) = export(run, format="run").files
     assert RunWeights(find_run(bundle).path, "best").sha256 == RunWeights(run, "last").sha256
+
+
+def test_another_checkpoint_than_the_best_keeps_its_name_in_a_file(run: Path) -> None:
+    """An exported `last` or `epoch-N` lies where the best would: every result still calls it by its name."""
+    direct = evaluate_run(run, k=[5], device="cpu", report=False, checkpoint="last")
+    (bundle,) = export(run, format="run", checkpoint="last").files
+    again = evaluate_run(bundle, k=[5], device="cpu", report=False)
+    assert again.result is not None
+    assert again.result.name == "zs-last-k5.json"
+    assert (again.as_json()["which"], again.value()) == ("last", direct.value())
+    assert not is_outdated(
+        find_run(bundle).path, direct.as_json() | {"which": "best", "checkpoint": "of the best"}
+    )
+    assert evaluate_run(bundle, device="cpu", report=False, checkpoint="last").as_json()["which"] == "last"
+    assert find_result(str(bundle), "zs") == find_run(bundle).path / "eval" / "zs-last.json"
+    (twice,) = export(bundle, format="run", out="twice.zip").files
+    assert RunWeights(find_run(twice).path).which == "last"
+
+
+def test_weights_that_are_not_those_of_their_meta_json_are_not_packed(run: Path) -> None:
+    """Damaged, or replaced by training between the two reads."""
+    file = run / "checkpoints" / "best" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"one\.zip.*is damaged, or training has just replaced it"):
+        export(run, format="run")
+    assert not Path("one.zip").exists()
 
 
 def hostile(name: str, data: bytes = b"x") -> Callable[[zipfile.ZipFile], None]:

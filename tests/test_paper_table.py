@@ -78,6 +78,20 @@ def test_other_data_is_another_row_and_is_said(runs: Path) -> None:
     assert any("not all from the same data" in n for n in table.notes)
 
 
+def test_runs_of_other_training_sets_are_no_seeds_of_one(runs: Path) -> None:
+    """Measured on one set; what else a run learnt from decides its numbers as the recipe does."""
+    for run, identity, start in (
+        ("r0", "abcdefghij", []),
+        ("r1", "0123456789", []),
+        ("r2", "abcdefghij", ["cup"]),
+    ):
+        learnt = {"name": "pics", "identity": identity, "start": start}
+        (runs / run / "run.json").write_text(json.dumps({"data": learnt}))
+    table = paper_table(["r0", "r1", "r2"], runs)
+    assert [r.runs for r in table.rows] == [("r0",), ("r1",), ("r2",)]
+    assert [r.name for r in table.rows[:2]] == ["mine", "mine (trained on pics 01234567)"]
+
+
 def test_copies_outdated_results_and_leaks_are_said(runs: Path) -> None:
     for run, weights, leaks in (("r0", "aa", []), ("r1", "bb", ["photo x: y"]), ("r2", "aa", [])):
         file = runs / run / "eval" / "zs.json"

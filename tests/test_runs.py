@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from zssbir_cli.cli.app import app
 from zssbir_cli.compute import precision as precisions
 from zssbir_cli.data.manifest import Leak, read_manifest, write_manifest
+from zssbir_cli.embedding import weights as embedding_weights
 from zssbir_cli.embedding.own import data_of
 from zssbir_cli.embedding.weights import RunWeights, load_run, open_checkpoint
 from zssbir_cli.engine import checkpoint
-from zssbir_cli.engine.meta import meta_text
+from zssbir_cli.engine.meta import meta_text, read_meta
 from zssbir_cli.engine.runs import find_checkpoint, latest_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError, ZssbirError
 from zssbir_cli.recipe.loader import load_recipe
@@ -313,3 +314,21 @@ def test_a_checkpoint_that_is_damaged_is_named(place: Path) -> None:
     with pytest.raises(CheckpointError, match=r"best: model\.safetensors is damaged"):
         load_run(latest_run(), CPU)
     assert checkpoint.inspect(latest_run() / "checkpoints" / "last").which == "last"
+
+
+def test_weights_that_training_replaces_while_they_are_loaded(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check of a checkpoint and its reading the network is built; what is read then must be what was checked."""
+    run = latest_run()
+    best, weights, build = run / "checkpoints" / "best", RunWeights(run), embedding_weights.build_method
+    facts = {k: v for k, v in read_meta(best / "meta.json").items() if k != "sha256"}
+    other = {k: v + 1 for k, v in checkpoint.read_weights(best).items()}
+
+    def built_while_training(*args: object, **options: object) -> object:
+        checkpoint.save(best, other, None, facts)
+        return build(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(embedding_weights, "build_method", built_while_training)
+    with pytest.raises(CheckpointError, match="training has replaced these weights"):
+        weights.load(CPU)

@@ -15,11 +15,13 @@ from zssbir_cli.data.hdf5 import row_sums
 from zssbir_cli.data.table import open_table, write_table
 from zssbir_cli.embedding.gallery import open_gallery
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.evaluation.pictures import of_gallery
 from zssbir_cli.names import table_address
 from zssbir_cli.retrieval.search import search
 from zssbir_cli.types import Modality
 from zssbir_cli.workflows.embed import embed
 from zssbir_cli.workflows.search import search_sketches
+from zssbir_cli.workflows.search_pages import changed_photos
 
 lancedb = pytest.importorskip("lancedb", reason="needs the extra lance: python -m pip install '.[lance]'")
 INFO = EmbeddingInfo(checkpoint="c" * 64, made="{}", precision="fp32", classes=("a", "b"))
@@ -102,6 +104,7 @@ def test_search_is_exact_and_equal_scores_stand_in_order(tmp_path: Path, dtype: 
 
 
 def test_a_write_that_was_killed_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then a table that is new is refused, and of another one what it was before is searched."""
     stored, address = gallery(100), str(tmp_path / "t.lance")
     monkeypatch.setattr(tables, "BLOCK", 30)
 
@@ -111,9 +114,19 @@ def test_a_write_that_was_killed_is_completed(tmp_path: Path, monkeypatch: pytes
 
     with pytest.raises(KeyboardInterrupt):
         write_table(address, [stored], INFO, progress=stop)
+    with pytest.raises(
+        DataError, match="never written to its end; run the same `zssbir embed` command again"
+    ):
+        open_table(address)
     change = write_table(address, [stored], INFO)
     assert (change.rows, change.added) == (100, 40)
     assert len(open_table(address).pick(stored.embedding, 1)) == 100
+    for other, info in ((gallery(100, seed=1), INFO), (gallery(100), replace(INFO, checkpoint="d" * 64))):
+        with pytest.raises(KeyboardInterrupt):
+            write_table(address, [other], info, progress=stop)
+        before = open_table(address)
+        assert (before.info, before.rows) == (INFO, 100)
+        np.testing.assert_array_equal(before.pick(stored.embedding, 1).embedding, stored.embedding)
 
 
 def test_old_versions_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,3 +229,16 @@ def test_addresses() -> None:
     assert table_address("gs://bucket/photos.lance/") == "gs://bucket/photos.lance"
     assert table_address("photos.h5") is None
     assert table_address("lance") is None
+
+
+def test_photos_that_were_replaced_since_are_told_and_not_shown(
+    tmp_path: Path, run: Path, photos: Path, sketch: Path
+) -> None:
+    embed(run, photos=photos, out=tmp_path / "p.lance", workers=0)
+    result = search_sketches([sketch], tmp_path / "p.lance", k=12)
+    assert changed_photos(result) == []
+    picture(photos / "it's 03.jpg", 60)
+    (photos / "it's 04.jpg").unlink()
+    assert changed_photos(result) == ["it's 03.jpg", "it's 04.jpg"]
+    assert of_gallery(result.gallery, [3]) == [None]
+    assert of_gallery(result.gallery, [5]) != [None]

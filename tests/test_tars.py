@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.preparation.archives import open_source
 from zssbir_cli.workflows.embed import embed
+from zssbir_cli.workflows.search import search_sketches
+from zssbir_cli.workflows.search_pages import changed_photos
 
 JUNK = (1, 3)
 """Shard and number of the picture that is none."""
@@ -73,6 +76,42 @@ def test_parts_together_embed_every_shard_once_and_are_joined(tmp_path: Path, ru
     loose = embed(run, photos=tmp_path / "loose", workers=0).folder
     assert loose is not None
     np.testing.assert_allclose(joined.embedding[-10:], read_embeddings(loose.path).embedding, atol=1e-5)
+
+
+def test_a_picture_that_is_another_now_is_told_and_not_shown(tmp_path: Path, run: Path, shards: str) -> None:
+    """Of a shard that was packed anew, with the same names, and one that is gone."""
+    do(run, shards, tmp_path / "parts")
+    join_galleries(sorted((tmp_path / "parts").iterdir()), tmp_path / "all.h5")
+    first = tmp_path / "s-00.tar"
+    with tarfile.open(first) as tar:
+        tar.extractall(tmp_path / "loose", filter="data")
+    like = tmp_path / "loose" / "05.png"
+    result = search_sketches([], tmp_path / "all.h5", run=run, k=29, like=[like])
+    assert changed_photos(result) == []
+    assert result.found[0].hits[0].source == "s-00.tar/05.png"
+    (tmp_path / "loose" / "03.png").write_bytes(like.read_bytes())
+    with tarfile.open(first, "w") as tar:
+        for file in sorted((tmp_path / "loose").iterdir()):
+            tar.add(file, file.name)
+    (tmp_path / "s-02.tar").unlink()
+    gone = [f"s-02.tar/2{i}.png" for i in range(10)]
+    assert sorted(changed_photos(result)) == ["s-00.tar/03.png", *gone]
+    assert [picture is None for picture in pictures.of_gallery(result.gallery, [3, 5])] == [True, False]
+
+
+def test_a_large_photo_finds_itself_in_a_shard(tmp_path: Path, run: Path) -> None:
+    """A query is decoded as the photos of a shard were: large ones at a part of their size."""
+    coarse = np.random.default_rng(3).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(coarse.repeat(20, 0).repeat(20, 1)).save(tmp_path / "large.jpg")
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "large.jpg", "large.jpg")
+    (part,) = do(run, str(tmp_path / "s.tar"), tmp_path / "parts").files
+    embed(run, photos=tmp_path, out=tmp_path / "loose.h5", workers=0)
+    scores = [
+        search_sketches([], place, run=run, k=1, like=[shutil.copy(tmp_path / "large.jpg", tmp_path / "q.jpg")])
+        .found[0].hits[0].score for place in (part, tmp_path / "loose.h5")
+    ]  # fmt: skip
+    assert scores[0] == scores[1] == pytest.approx(1, abs=1e-7)
 
 
 def test_finished_shards_are_kept_while_their_bytes_are_the_same(

@@ -65,10 +65,10 @@ def test_labels_of_two_kinds_are_shown_side_by_side(tmp_path: Path) -> None:
         tmp_path / "a.npz",
         query=ROWS,
         gallery=ROWS,
-        query_labels=labels.astype(float).astype(str),
+        query_labels=np.array(["cat", "dog"])[labels],
         gallery_labels=labels,
     )
-    with pytest.raises(DataError, match=r"queries are of '0\.0', '1\.0', photos are of '0', '1'"):
+    with pytest.raises(DataError, match=r"queries are of 'cat', 'dog', photos are of '0', '1'"):
         evaluate_file(tmp_path / "a.npz")
     np.save(tmp_path / "a.npy", ROWS)
     with pytest.raises(UsageError, match=r"np\.savez\('FILE\.npz', query=\.\.\., gallery="):
@@ -144,3 +144,17 @@ def test_every_convention_is_what_a_naive_loop_computes(tmp_path: Path, seed: in
                 (f"mAP@{k or 'all'}", name) if name in ("voc", "plain", "hits", "trec") else (name, "voc")
             )
             assert found.value(measure_name, convention) == pytest.approx(expected, abs=1e-12), (k, name)
+
+
+@pytest.mark.parametrize("other", ["1.0", "01", "1.", " 1", "+1"])
+def test_a_number_that_is_written_in_two_ways_is_no_two_classes(tmp_path: Path, other: str) -> None:
+    """As a table with gaps writes it: `1.0` beside `1`."""
+    rows = np.eye(4, dtype=np.float32)
+    labels = np.array(["1", other, "2", "10"])
+    np.savez(
+        tmp_path / "e.npz", query=rows, gallery=rows, query_labels=labels[[0, 0, 2, 3]], gallery_labels=labels
+    )
+    with pytest.raises(
+        DataError, match=r"classes spelt in several ways: .*1.* and .*1.*Write each in one way"
+    ):
+        read_user_embeddings(tmp_path / "e.npz")

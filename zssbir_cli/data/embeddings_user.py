@@ -172,12 +172,18 @@ def _numbered(
     return q, g, tuple(str(name) for name in names)
 
 
+_NUMBER = re.compile(r"\s*\+?0*(\d+)(\.0*)?\s*")
 _NO_LABEL = re.compile(r"\s*(-\d+(\.0*)?)?\s*")
 
 
 def _same_spelling(path: Path, query: list[str], gallery: list[str]) -> None:
-    """A class must be spelt alike everywhere: another case or Unicode form would make it two."""
-    apart = [side_by_side(g) for g in same_class(n for n in query + gallery if not _NO_LABEL.fullmatch(n))]
+    """A class must be spelt alike everywhere: another case, Unicode form or way to write a number would make it two."""
+    names = {n for n in query + gallery if not _NO_LABEL.fullmatch(n)}
+    numbers: dict[str, list[str]] = {}
+    for name in names:
+        if found := _NUMBER.fullmatch(name):
+            numbers.setdefault(found[1], []).append(name)
+    apart = [side_by_side(g) for g in (*same_class(names), *(g for g in numbers.values() if len(g) > 1))]
     if apart:
         more = f"; and {len(apart) - 5} more" if len(apart) > 5 else ""
         raise DataError(

@@ -1,8 +1,9 @@
 """A gallery as a LanceDB table: in a folder or an object store, for what one file or one machine cannot hold.
 
 Its address ends with `.lance`: `photos.lance`, `s3://bucket/photos.lance`. Columns: `source` text, `vector` float16 or
-float32 [D] and `checksum` uint64, as in the embeddings file that it is a copy of; the facts of that file are JSON under
-`zssbir` in the metadata of the schema. One process writes at a time; any number read.
+float32 [D], `checksum` uint64 and `content` (16 bytes of the photo's sha256, or null), as in the embeddings file that it is
+a copy of; the facts of that file are JSON under `zssbir` in the metadata of the schema. One process writes at a time; any
+number read: the version that is tagged `whole`, so nobody searches half a table.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from zssbir_cli.arrays import Float32, Ints
-from zssbir_cli.data.embeddings import EmbeddingInfo, Embeddings
+from zssbir_cli.data.embeddings import CONTENT_BYTES, EmbeddingInfo, Embeddings, FileStamps
 from zssbir_cli.data.hdf5 import differing_rows
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import printable, reason
@@ -36,6 +37,8 @@ KEEP_VERSIONS = timedelta(hours=1)
 """So long readers can finish on a version that has been replaced."""
 MOST_TIES = 65_536
 _FACTS = b"zssbir"
+WHOLE = "whole"
+"""Tag of the last version that was written to its end, which is the one that is searched."""
 
 
 def is_remote(address: str) -> bool:
@@ -79,7 +82,7 @@ def write_table(
         known = _known(table)
         wanted = {source for g in galleries for source in g.sources}
         fresh = [
-            np.array([i for i, s in enumerate(g.sources) if known.get(s) != int(g.checksum[i])], np.int64)
+            np.array([i for i, s in enumerate(g.sources) if known.get(s) != _mark(g, i)], np.int64)
             for g in galleries
         ]
         gone = [s for s in known if s not in wanted]
@@ -99,9 +102,13 @@ def write_table(
         if index and table.count_rows() >= INDEX_ROWS and not table.list_indices():
             progress(f"indexing {address}", 0, 1)
             table.create_index("vector", config=_index(table.count_rows(), width))
-        if total or gone:
-            table.optimize(cleanup_older_than=KEEP_VERSIONS)  # new rows go into the index, too
         now, indexed = int(table.count_rows()), bool(table.list_indices())
+        if now == len(wanted):
+            _tag(table)
+            if total or gone:
+                table.optimize()  # new rows go into the index, too
+                _tag(table)
+                table.optimize(cleanup_older_than=KEEP_VERSIONS)  # a version with a tag cannot go
     except (DataError, UsageError):
         raise
     except Exception as error:  # LanceDB raises RuntimeError, ValueError, OSError and its own
@@ -117,9 +124,19 @@ def _schema(info: EmbeddingInfo, width: int, *, half: bool) -> Any:
     import pyarrow as pa
 
     fields = [("source", pa.string()), ("vector", pa.list_(pa.float16() if half else pa.float32(), width))]
-    return pa.schema(
-        [*fields, ("checksum", pa.uint64())], metadata={_FACTS: json.dumps(asdict(info)).encode()}
-    )
+    fields += [("checksum", pa.uint64()), ("content", pa.binary(CONTENT_BYTES))]
+    return pa.schema(fields, metadata={_FACTS: json.dumps(asdict(info)).encode()})
+
+
+def _tag(table: Any) -> None:
+    """Make the table as it is now the one that is searched."""
+    (table.tags.update if WHOLE in table.tags.list() else table.tags.create)(WHOLE, table.version)
+
+
+def _mark(gallery: Embeddings, i: int) -> tuple[int, bytes | None]:
+    """By what a row is known to be the same: its checksum, and the content of its photo."""
+    stamps = gallery.stamps
+    return int(gallery.checksum[i]), None if stamps is None else stamps.content[i].tobytes()
 
 
 def _opened(address: str, schema: Any) -> Any:
@@ -138,11 +155,12 @@ def _opened(address: str, schema: Any) -> Any:
     return connection.create_table(name, schema=schema, mode="overwrite")
 
 
-def _known(table: Any) -> dict[str, int]:
-    """The checksum of each photo's row."""
-    found: dict[str, int] = {}
-    for batch in table.search().select(["source", "checksum"]).to_batches():
-        found |= zip(batch["source"].to_pylist(), batch["checksum"].to_pylist(), strict=True)
+def _known(table: Any) -> dict[str, tuple[int, bytes | None]]:
+    """The mark of each photo's row."""
+    found: dict[str, tuple[int, bytes | None]] = {}
+    for batch in table.search().select(["source", "checksum", "content"]).to_batches():
+        names, sums, contents = (batch[key].to_pylist() for key in ("source", "checksum", "content"))
+        found |= zip(names, zip(sums, contents, strict=True), strict=True)
     return found
 
 
@@ -167,7 +185,11 @@ def _blocks(gallery: Embeddings, rows: Ints, schema: Any) -> Iterator[Any]:
                     f"{gallery.path}: the name {name!r} is not UTF-8, which a table needs; rename the photo"
                 )
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        yield pa.table({"source": names, "vector": column, "checksum": gallery.checksum[part]}, schema=schema)
+        content = [_mark(gallery, i)[1] for i in part.tolist()]
+        yield pa.table(
+            {"source": names, "vector": column, "checksum": gallery.checksum[part], "content": content},
+            schema=schema,
+        )
 
 
 def _index(rows: int, width: int) -> Any:
@@ -201,13 +223,17 @@ class GalleryTable:
             raise DataError(
                 f"{self.address}: no index for --approximate; make one with `zssbir embed --index` (from {INDEX_ROWS:,} photos on)"
             )
-        found: dict[str, tuple[int, Any]] = {}
+        found: dict[str, tuple[int, Any, bytes | None]] = {}
         try:
             for query in queries:
                 for block in self._near(query, k, approximate):
                     numbers = block["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-                    vectors, sums = numbers.reshape(-1, width), block["checksum"].to_pylist()
-                    found |= zip(block["source"].to_pylist(), zip(sums, vectors, strict=True), strict=True)
+                    names, sums, contents = (
+                        block[key].to_pylist() for key in ("source", "checksum", "content")
+                    )
+                    found |= zip(
+                        names, zip(sums, numbers.reshape(-1, width), contents, strict=True), strict=True
+                    )
         except Exception as error:
             raise DataError(f"{self.address}: cannot be searched ({reason(error)})") from None
         names = sorted(found)
@@ -219,7 +245,10 @@ class GalleryTable:
             )
         kind = np.full(len(names), int(Modality.PHOTO), np.uint8)
         label = np.full(len(names), -1, np.int32)
-        return Embeddings(rows, checksum, label, kind, tuple(names), self.info, path=Path(self.address))
+        stamps = _stamps([found[n][2] for n in names])
+        return Embeddings(
+            rows, checksum, label, kind, tuple(names), self.info, stamps, path=Path(self.address)
+        )
 
     def _near(self, query: Float32, k: int, approximate: bool) -> list[Any]:
         """Rows around a query, so many that none within the error of a float32 score of the k-th is missing."""
@@ -227,7 +256,7 @@ class GalleryTable:
         asked = (
             self._table.search(query)
             .distance_type("cosine")
-            .select(["source", "checksum", "vector", "_distance"])
+            .select(["source", "checksum", "content", "vector", "_distance"])
         )
         if approximate:
             return [asked.nprobes(PROBES).refine_factor(REFINE).limit(k).to_arrow()]
@@ -243,8 +272,20 @@ class GalleryTable:
             limit *= 4
 
 
+def _stamps(contents: Sequence[bytes | None]) -> FileStamps | None:
+    """What is known of the photos' files: their content alone; None where that is not known of each."""
+    if not all(contents):
+        return None
+    none = np.zeros(len(contents), np.int64)
+    content = np.frombuffer(b"".join(c for c in contents if c), np.uint8).reshape(-1, CONTENT_BYTES)
+    return FileStamps(none, none, none, content)
+
+
 def open_table(address: str) -> GalleryTable:
-    """Open a table for search. Errors: UsageError (extra missing), DataError (not there, of another program)."""
+    """Open a table for search: as it was when it was last written to its end.
+
+    Errors: UsageError (extra missing), DataError (not there, never finished, of another program).
+    """
     missing = DataError(
         f"{address}: no such table; write it with `zssbir embed --photos DIR --out {address}`"
     )
@@ -253,9 +294,17 @@ def open_table(address: str) -> GalleryTable:
     connection, name = _connection(address)
     try:
         table = connection.open_table(name)
+        _ = (table.schema.metadata or {})[_FACTS]
+        if WHOLE not in table.tags.list():
+            raise DataError(
+                f"{address}: it was never written to its end; run the same `zssbir embed` command again"
+            )
+        table.checkout(WHOLE)
         facts = json.loads((table.schema.metadata or {})[_FACTS])
         info = EmbeddingInfo(**{**facts, "classes": tuple(facts["classes"])})
         return GalleryTable(address, info, int(table.count_rows()), bool(table.list_indices()), table)
+    except DataError:
+        raise
     except KeyError:
         raise DataError(f"{address}: a table of another program (`zssbir embed` writes them)") from None
     except Exception as error:

@@ -31,7 +31,14 @@ from zssbir_cli.data.square import resize_photo
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.kept import rows_in_order
-from zssbir_cli.embedding.listing import PhotoListing, Update, file_content, list_photos, what_to_embed
+from zssbir_cli.embedding.listing import (
+    PhotoListing,
+    Update,
+    content_tag,
+    file_content,
+    list_photos,
+    what_to_embed,
+)
 from zssbir_cli.embedding.weights import embeddings_file
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import photo_of
@@ -139,7 +146,7 @@ def _survey(
 def _unfit(embedder: Embedder, old: Embeddings, half: bool) -> str:
     """Why the rows of a file cannot be kept; "" when they can."""
     info, weights = old.info, embedder.weights
-    if old.stamps is None:
+    if old.stamps is None or info.data_identity:
         return "does not follow a folder"
     if info.checkpoint != weights.sha256:
         return f"made with other weights ({info.model or info.run or info.checkpoint[:12]})"
@@ -169,9 +176,7 @@ class PhotoFiles(Dataset[Tensor]):
         path = self.root / self.names[i]
         try:
             raw = path.read_bytes()
-            self.content[i] = torch.tensor(
-                list(hashlib.sha256(raw).digest()[:CONTENT_BYTES]), dtype=torch.uint8
-            )
+            self.content[i] = torch.frombuffer(bytearray(content_tag(raw)), dtype=torch.uint8)
             return resize_photo(photo_of(raw, path, self.size), self.size)
         except (DataError, OSError):
             self.failed[i] = 1

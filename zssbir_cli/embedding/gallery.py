@@ -58,8 +58,8 @@ class Gallery:
 
     @property
     def of_files(self) -> bool:
-        """Whether its photos are files as found, and not the images of a prepared set."""
-        return not self.stored.info.data_identity
+        """Whether its photos are files, or members of tars, as found, and not the images of a prepared set."""
+        return not self.stored.info.part
 
     @cached_property
     def rows(self) -> range:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from zssbir_cli.data.embeddings import (
     EmbeddingInfo,
     Embeddings,
+    FileStamps,
     Rows,
     check_target,
     read_embeddings,
@@ -58,9 +59,18 @@ def join_galleries(
         names,
         info,
         dtype=np.float16 if half else np.float32,
+        stamps=_stamps(opened),
         skipped=[lost for part in opened for lost in part.skipped],
     )
     return len(names)
+
+
+def _stamps(parts: Sequence[Embeddings]) -> FileStamps | None:
+    """What is known of the photos' files, where all parts know it."""
+    known = [part.stamps for part in parts if part.stamps is not None]
+    if len(known) < len(parts):
+        return None
+    return FileStamps(*(np.concatenate([getattr(s, f.name) for s in known]) for f in fields(FileStamps)))
 
 
 def _common(parts: Sequence[Embeddings], out: Path) -> EmbeddingInfo:

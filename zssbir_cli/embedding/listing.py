@@ -3,8 +3,9 @@
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from zssbir_cli.arrays import Ints
 from zssbir_cli.data.embeddings import CONTENT_BYTES, Embeddings, FileStamps, Skipped
 from zssbir_cli.errors import DataError
 from zssbir_cli.inputs.folder import pictures_below
+from zssbir_cli.preparation.archives import read_member
 
 UNSURE_NS = 2_000_000_000
 """A file that changed so shortly before it was listed may change again without another time stamp."""
@@ -80,12 +82,20 @@ def stamps_of(found: FileStamps | Sequence[Skipped]) -> Ints:
     return np.array([(s.size, s.mtime_ns, s.ctime_ns) for s in found], np.int64).reshape(-1, 3)
 
 
+def content_tag(raw: bytes) -> bytes:
+    """By what a file's bytes are known again: the first 16 of their sha256."""
+    return sha256(raw).digest()[:CONTENT_BYTES]
+
+
 def file_content(path: Path) -> bytes:
-    """The first 16 bytes of a file's sha256; b"" when it cannot be read."""
+    """The same of a file, or of a member of a tar (`shard.tar/cat.jpg`); b"" when it cannot be read."""
     try:
         with path.open("rb") as file:
             return file_digest(file, "sha256").digest()[:CONTENT_BYTES]
     except OSError:
+        with suppress(DataError):
+            raw = read_member(path)
+            return b"" if raw is None else content_tag(raw)
         return b""
 
 

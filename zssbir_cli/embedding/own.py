@@ -8,8 +8,8 @@ from typing import Any
 
 from zssbir_cli.data.manifest import Manifest
 from zssbir_cli.data.prepared import PreparedSet
-from zssbir_cli.embedding.weights import RunWeights, Weights
-from zssbir_cli.engine.provenance import Learnt
+from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
+from zssbir_cli.engine.provenance import Learnt, among
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.runs import read_record
 from zssbir_cli.errors import DataError, UsageError, ZssbirError
@@ -18,15 +18,15 @@ from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import Role
 
 
-def learnt_from(manifest: Manifest) -> Learnt:
-    """What a run that is trained on a prepared set keeps of it."""
+def learnt_from(manifest: Manifest, start: tuple[str, ...] = ()) -> Learnt:
+    """What a run that is trained on a prepared set keeps of it. `start`: see `Learnt.start`."""
 
     def names(role: Role) -> tuple[str, ...]:
         return tuple(c.name for c in manifest.classes_of(role))
 
     return Learnt(
         name=manifest.name, identity=manifest.identity, split=manifest.split, seen=names(Role.SEEN),
-        val=names(Role.VAL), unseen=names(Role.UNSEEN), leaks=leak_lines(manifest),
+        val=names(Role.VAL), unseen=names(Role.UNSEEN), leaks=leak_lines(manifest), start=start,
     )  # fmt: skip
 
 
@@ -69,16 +69,18 @@ class KnownData:
 
     @cached_property
     def used(self) -> frozenset[int]:
-        """Labels of another set's classes that the run was trained on or selected by; empty for its own set.
+        """Labels of another set's classes that the weights were trained on or selected by; of the run's own set, of the
+        unseen classes that its start was.
 
         Raises DataError when the run is too old to know its classes and its data set cannot be found.
         """
-        if self.own or self.weights is None:
-            return frozenset()
-        learnt = (
-            self.learnt if self.learnt.knows_classes else _recovered(self.weights, self.learnt, self.prepared)
-        )
-        used = set(learnt.used(self.prepared.classes))
+        learnt, classes = self.learnt, self.prepared.classes
+        if self.own:
+            used = set(among((c.name for c in self.prepared.manifest.classes_of(Role.UNSEEN)), learnt.start))
+        else:
+            if self.weights is not None and not learnt.knows_classes:
+                learnt = _recovered(self.weights, learnt, self.prepared)
+            used = set(learnt.used(classes))
         return frozenset(i for i, name in enumerate(self.prepared.classes) if name in used)
 
 
@@ -100,13 +102,13 @@ def _recovered(weights: RunWeights, learnt: Learnt, other: PreparedSet) -> Learn
 def remark(data: KnownData) -> str:
     """What users should know when a data set is not the one a run was trained on, else an empty text: which it
     is, and which of its classes the run has seen."""
-    if not data.note:
-        return ""
     try:
         known = [data.prepared.classes[i] for i in sorted(data.used)]
     except DataError:
         return f"{data.note}; which of its classes the run was trained on is not known"
-    return data.note + (f"; the run was trained on or selected by {listed(known, 5)}" if known else "")
+    whose = "the weights that it began with were" if data.own or data.weights is None else "the run was"
+    told = f"{whose} trained on or selected by {listed(known, 5)}" if known else ""
+    return "; ".join(filter(None, (data.note, told)))
 
 
 def _keep_classes(run: Path, prepared: PreparedSet) -> Learnt:
@@ -123,9 +125,10 @@ def data_of(weights: Weights, data: Path | None = None) -> KnownData:
     Raises DataError when there is no prepared set, UsageError when a tower is given none.
     """
     if not isinstance(weights, RunWeights):
+        assert isinstance(weights, TowerWeights)
         if data is None:
             raise UsageError("a frozen model has no data set of its own; name one with --data DIR")
-        return KnownData(PreparedSet.open(data))
+        return KnownData(PreparedSet.open(data), Learnt(start=weights.spec.learnt))
     learnt = weights.checkpoint.learnt
     if not learnt.knows_classes:
         with suppress(TypeError, ValueError, AttributeError):

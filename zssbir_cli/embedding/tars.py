@@ -11,10 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from zssbir_cli.data.embeddings import Embeddings, Rows, Skipped, read_embeddings, write_embeddings
+from zssbir_cli.data.embeddings import (
+    CONTENT_BYTES,
+    Embeddings,
+    FileStamps,
+    Rows,
+    Skipped,
+    read_embeddings,
+    write_embeddings,
+)
 from zssbir_cli.data.square import resize_photo
 from zssbir_cli.data.stage import Stage, blocks_of
 from zssbir_cli.embedding.embedder import Embedder
+from zssbir_cli.embedding.listing import content_tag
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import file_sha256, reason
 from zssbir_cli.inputs.folder import photo_of
@@ -127,6 +136,9 @@ def embed_shards(
 class _Shard:
     """One shard and its embeddings file."""
 
+    KEPT = ("rows", "failed", "content")
+    """Arrays of a finished batch."""
+
     def __init__(self, embedder: Embedder, shard: Path, path: Path, half: bool) -> None:
         self.embedder, self.shard, self.path = embedder, shard, path
         self.dtype: type[np.float16] | type[np.float32] = np.float16 if half else np.float32
@@ -160,23 +172,24 @@ class _Shard:
             self.path, key | {"precision": self.embedder.precision.name, "batch": self.embedder.batch}
         )
         total, batches = len(self.names), blocks_of(len(self.names), self.embedder.batch)
-        todo = [b for b in batches if stage.rows(b, "rows", "failed") is None]
+        todo = [b for b in batches if stage.rows(b, *self.KEPT) is None]
         done = total - sum(map(len, todo))
         progress(label, done, total)
         for batch, rows in zip(todo, self.embedder.batches(self.images, Modality.PHOTO, todo), strict=True):
-            stage.put_rows(batch, rows=rows.cpu().numpy(), failed=self.images.failed[list(batch)].numpy())
+            failed, content = (x[list(batch)].numpy() for x in (self.images.failed, self.images.content))
+            stage.put_rows(batch, rows=rows.cpu().numpy(), failed=failed, content=content)
             done += len(batch)
             progress(label, done, total)
         try:
-            self._write([(b["rows"], b["failed"]) for b in stage.all_rows(batches, "rows", "failed")])
+            self._write(list(stage.all_rows(batches, *self.KEPT)))
         except DataError:
             if self.fresh() is None:  # unless another process has just written the same
                 raise
         stage.remove()
         return read_embeddings(self.path, check_rows=False)
 
-    def _write(self, whole: "Sequence[tuple[Rows, np.ndarray]]") -> None:
-        good = [np.isfinite(rows).all(1) & rows.any(1) & (failed == 0) for rows, failed in whole]
+    def _write(self, whole: Sequence[Mapping[str, Rows]]) -> None:
+        good = [np.isfinite(b["rows"]).all(1) & b["rows"].any(1) & (b["failed"] == 0) for b in whole]
         keep = np.concatenate(good)
         if not keep.any():
             raise DataError(f"{self.shard}: none of its {len(keep):,} pictures can be read")
@@ -184,10 +197,12 @@ class _Shard:
         info = self.embedder.info(
             data_name=self.shard.stem, data_identity=self.sha256, data_root=str(self.shard.parent.resolve())
         )
+        content = np.concatenate([b["content"] for b in whole])[kept]
+        never = np.zeros(len(kept), np.int64)
         write_embeddings(
-            self.path, (rows[mask] for (rows, _), mask in zip(whole, good, strict=True) if mask.any()),
+            self.path, (b["rows"][mask] for b, mask in zip(whole, good, strict=True) if mask.any()),
             np.full(len(kept), -1), np.full(len(kept), int(Modality.PHOTO)), [self.names[i] for i in kept], info,
-            dtype=self.dtype, skipped=[self._skipped(int(i)) for i in np.flatnonzero(~keep)],
+            dtype=self.dtype, stamps=FileStamps(self.images.sizes[kept], never, never, content), skipped=[self._skipped(int(i)) for i in np.flatnonzero(~keep)],
         )  # fmt: skip
 
     def _skipped(self, i: int) -> Skipped:
@@ -197,19 +212,21 @@ class _Shard:
 class TarPhotos(Dataset[Tensor]):
     """Pictures of a tar file as uint8 [3, size, size], by where their bytes lie. Picklable.
 
-    `failed` uint8 [N] is shared with the loading processes; an unreadable picture becomes a grey square. A file that
-    cannot be read any more is a DataError.
+    `failed` uint8 [N] and `content` uint8 [N, 16] (sha256 of the bytes that were read, cut) are shared with the loading
+    processes; an unreadable picture becomes a grey square. A file that cannot be read any more is a DataError.
     """
 
     def __init__(self, path: Path, offsets: np.ndarray, sizes: np.ndarray, size: int) -> None:
         self.path, self.offsets, self.sizes, self.size = path, offsets, sizes, size
         self.failed = torch.zeros(len(offsets), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        self.content = torch.zeros(len(offsets), CONTENT_BYTES, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def __getitem__(self, i: int) -> Tensor:
         raw = self._read(i)
+        self.content[i] = torch.frombuffer(bytearray(content_tag(raw)), dtype=torch.uint8)
         try:
             return resize_photo(photo_of(raw, self.path, self.size), self.size)
         except DataError:

@@ -38,14 +38,20 @@ def load_run(run: Path, device: torch.device, which: str = "best") -> "tuple[Rec
     """The recipe of a run and its method in eval mode, with the weights of a checkpoint (`find_checkpoint`).
 
     `CheckpointInfo.which` says which one was taken, `note` what the user should know of that. Raises
-    CheckpointError when there is no such checkpoint or it is damaged.
+    CheckpointError when there is no such checkpoint, it is damaged, or training replaces it meanwhile.
     """
     recipe, info = open_checkpoint(run, which)
     method = build_method(recipe, load_weights=False)
     own = method.retrieval_state()
     weights = {k: v for k, v in checkpoint.read_weights(info.path).items() if k in own}
+    if checkpoint.inspect(info.path, verify=False).sha256 != info.sha256:
+        raise _replaced(info)
     checkpoint.load_into(method, weights, info.path, needed=set(own))
     return recipe, method.to(device).eval(), info
+
+
+def _replaced(info: CheckpointInfo) -> CheckpointError:
+    return CheckpointError(f"{info.path}: training has replaced these weights; run the same command again")
 
 
 def open_checkpoint(run: Path, which: str = "best", *, verify: bool = True) -> tuple[Recipe, CheckpointInfo]:
@@ -171,9 +177,7 @@ class RunWeights(Weights):
         """The trained method. CheckpointError when training has replaced the checkpoint's weights since."""
         _, method, found = load_run(self.home, device, self.asked)
         if found.sha256 != self.sha256:
-            raise CheckpointError(
-                f"{found.path}: training has replaced these weights; run the same command again"
-            )
+            raise _replaced(found)
         return for_embedding(method, device)
 
 

@@ -1,5 +1,6 @@
 """A run as one file for a colleague: a zip with weights, recipe, classes and reports, without the optimizer's state."""
 
+import hashlib
 import re
 import secrets
 import shutil
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from zssbir_cli.engine.meta import meta_text, read_meta
+from zssbir_cli.engine.meta import EXPORTED, meta_text, read_meta
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import PARTIAL, STALE_SECONDS, cache_folder, file_sha256, reason, replacing
 from zssbir_cli.names import file_part
@@ -29,17 +30,28 @@ ALLOWED = re.compile(
 
 
 def pack_run(run: Path, checkpoint: Path, out: Path) -> Path:
-    """Write a run with one checkpoint (as its best) into the file `out`. Errors: UsageError, CheckpointError."""
+    """Write a run with one checkpoint (in the place of its best) into the file `out`.
+
+    Errors: UsageError; CheckpointError: it is damaged, is replaced meanwhile, or `out` cannot be written.
+    """
     if out.suffix.lower() != SUFFIX:
         raise UsageError(f"--out {out}: a run is exported as a {SUFFIX} file")
     try:
         meta = read_meta(checkpoint / META)
         meta["sha256"] = {MODEL: meta["sha256"][MODEL]}  # without the state that resuming needs
+        if checkpoint.name != PurePosixPath(BEST).name:
+            meta.setdefault(EXPORTED, checkpoint.name)
         with replacing(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bundle:
             bundle.writestr(f"{BEST}/{META}", meta_text(meta))
             bundle.write(checkpoint / MODEL, f"{BEST}/{MODEL}", zipfile.ZIP_STORED)  # weights do not shrink
             for name, file in _extras(run):
                 bundle.write(file, name)
+            bundle.close()
+            with zipfile.ZipFile(partial) as packed, packed.open(f"{BEST}/{MODEL}") as weights:
+                if hashlib.file_digest(weights, "sha256").hexdigest() != meta["sha256"][MODEL]:  # type: ignore[arg-type]
+                    raise ValueError(
+                        f"{MODEL} is damaged, or training has just replaced it: run the same command again"
+                    )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{run}: cannot be exported to {out} ({reason(error)})") from error
     return out

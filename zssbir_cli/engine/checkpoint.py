@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zssbir_cli import files
-from zssbir_cli.engine.meta import meta_text, read_meta
+from zssbir_cli.engine.meta import EXPORTED, meta_text, read_meta
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.errors import CheckpointError
 from zssbir_cli.methods.base import Method
-from zssbir_cli.models.weights import misfit, read_safetensors
+from zssbir_cli.models.weights import OWN, misfit, read_safetensors
 
 FORMAT_VERSION = 1
 MODEL, STATE, META = "model.safetensors", "state.pt", "meta.json"
@@ -46,13 +46,15 @@ class CheckpointInfo:
     """The data set: identity, classes by role, leaks."""
     metrics: Mapping[str, float]
     precision: str
+    exported: str = ""
+    """Which checkpoint it was before `zssbir export` packed it as a run's `best`, where it was another one."""
     note: str = ""
     """Set when this is not the checkpoint that was asked for."""
 
     @property
     def which(self) -> str:
         """`best`, `last`, `epoch-0004`, ..."""
-        return self.path.name
+        return self.exported or self.path.name
 
 
 def previous(path: Path) -> Path:
@@ -78,8 +80,9 @@ def save(
         _remove(partial)
         partial.mkdir(parents=True)
         # one key: safetensors writes several in random order, and equal weights must be equal bytes
-        about = json.dumps({"format": "pt", "step": facts["step"]})
-        save_file(_storable(weights), partial / MODEL, metadata={"zssbir": about})
+        known = Learnt.read(facts.get("data", {})).known
+        about = json.dumps({"format": "pt", "step": facts["step"], "classes": known})
+        save_file(_storable(weights), partial / MODEL, metadata={OWN: about})
         parts = [MODEL]
         if state is not None:
             torch.save(dict(state), partial / STATE)
@@ -173,6 +176,7 @@ def _info(path: Path, meta: Mapping[str, Any]) -> CheckpointInfo:
         learnt=Learnt.read(meta["data"]),
         metrics=dict(meta["metrics"]),
         precision=str(meta["precision"]),
+        exported=str(meta.get(EXPORTED, "")),
     )
 
 

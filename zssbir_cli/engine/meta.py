@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 SEAL = "seal"
+EXPORTED = "exported"
+"""Key of the name that a checkpoint had, where `zssbir export` packed another one than the best."""
 BLANK = "0" * 64
 """Stands where the seal goes while it is computed."""
 

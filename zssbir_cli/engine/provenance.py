@@ -22,6 +22,8 @@ class Learnt:
     val: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    """Classes that the weights it began with were trained on or selected by: those of another run (`model.weights`)."""
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Learnt":
@@ -29,23 +31,35 @@ class Learnt:
         roles = dict(data.get("classes") or {})
         seen, val, unseen = (tuple(map(str, roles.get(role, ()))) for role in ("seen", "val", "unseen"))
         name, identity, split = (str(data.get(key) or "") for key in ("name", "identity", "split"))
-        return cls(name, identity, split, seen, val, unseen, tuple(map(str, data.get("leaks") or ())))
+        leaks, start = (tuple(map(str, data.get(key) or ())) for key in ("leaks", "start"))
+        return cls(name, identity, split, seen, val, unseen, leaks, start)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for meta.json and run.json."""
         classes = {role: list(getattr(self, role)) for role in ("seen", "val", "unseen")}
         about = {"name": self.name, "split": self.split, "identity": self.identity}
-        return {**about, "classes": classes, "leaks": list(self.leaks)}
+        start = {"start": list(self.start)} if self.start else {}
+        return {**about, "classes": classes, "leaks": list(self.leaks), **start}
 
     @property
     def knows_classes(self) -> bool:
         """Whether the run says which classes it was trained on."""
         return bool(self.seen)
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All classes that the weights were trained on or selected by, those of their start among them."""
+        return tuple(dict.fromkeys((*self.seen, *self.val, *self.start)))
+
     def used(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` that the run was trained on or selected by, by their keys (`names.class_key`)."""
-        keys = {class_key(name) for name in (*self.seen, *self.val)}
-        return [name for name in names if class_key(name) in keys]
+        """Those of `names` that are `known`, by their keys (`names.class_key`)."""
+        return among(names, self.known)
+
+
+def among(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those of `names` that have the key of one of `known`."""
+    keys = set(map(class_key, known))
+    return [name for name in names if class_key(name) in keys]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zssbir_cli.engine.meta import read_meta
+from zssbir_cli.engine.meta import EXPORTED, read_meta
 from zssbir_cli.errors import CheckpointError, UsageError
 from zssbir_cli.files import is_locked, reason
 from zssbir_cli.names import suggestion
@@ -167,6 +167,8 @@ def find_checkpoint(run: Path, which: str = "best") -> CheckpointChoice:
         which = f"epoch-{int(number):04d}"
     if _is_there(folder / which):
         return CheckpointChoice(folder / which)
+    if which != "best" and which == kept_as(run, "best"):
+        return CheckpointChoice(folder / "best")
     before = folder / f"{which}.previous"
     if _is_there(before):
         return CheckpointChoice(
@@ -182,6 +184,14 @@ def find_checkpoint(run: Path, which: str = "best") -> CheckpointChoice:
     return CheckpointChoice(
         last.path, f"{run.name} has no `best` yet (stopped before a validation): {last.which} is used"
     )
+
+
+def kept_as(run: Path, which: str) -> str:
+    """The name of a run's checkpoint in results: `which`, but for a run that was exported with another one than its best
+    the name that it had."""
+    with suppress(OSError, ValueError, TypeError):
+        return str(json.loads((run / "checkpoints" / which / META).read_text("utf-8")).get(EXPORTED, which))
+    return which
 
 
 def _is_there(folder: Path) -> bool:
@@ -224,8 +234,10 @@ def is_finished(run: Path, record: Mapping[str, Any] | None) -> bool:
 def is_outdated(run: Path, result: Mapping[str, Any]) -> bool:
     """Whether training has replaced the weights that a result in the run's eval/ was measured with."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        meta = json.loads((run / "checkpoints" / str(result["which"]) / META).read_text("utf-8"))
-        return bool(meta["sha256"]["model.safetensors"] != result["checkpoint"])
+        which = str(result["which"])
+        meta = json.loads((run / "checkpoints" / which / META).read_text("utf-8"))
+        replaced = bool(meta["sha256"]["model.safetensors"] != result["checkpoint"])
+        return replaced and meta.get(EXPORTED, which) == which
     return False
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from zssbir_cli.engine.runs import is_outdated
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.bootstrap import Difference, paired_difference
 from zssbir_cli.evaluation.saved import queries_file
@@ -38,6 +39,9 @@ def compare_results(a: Path, b: Path) -> Compared:
             f"{a} and {b} do not have the same queries: evaluate both on the same data set and split"
         )
     facts = [_facts(x) for x in (left, right)]
+    named = [f["query_classes"] for f in facts if "query_classes" in f]
+    if len(named) == 2 and named[0] != named[1]:
+        raise DataError(f"{a} and {b} are of other classes: evaluate both on the same data set and split")
     differ = {
         key: f"{key} differs: {facts[0].get(key)} and {facts[1].get(key)}"
         for key in (*DECIDING, *TOLD)
@@ -45,7 +49,15 @@ def compare_results(a: Path, b: Path) -> Compared:
     }
     if any(key in differ for key in DECIDING):
         raise DataError(f"{a} and {b} cannot be compared: {'; '.join(differ.values())}")
-    notes = tuple(differ.values())
+    notes = list(differ.values())
+    photos = [f["photos"] for f in facts if "photos" in f]
+    if len(photos) == 2 and photos[0] != photos[1]:
+        notes.append("the photos of the galleries are not the same (their classes, names or content)")
+    notes += [
+        f"{file}: training has replaced the weights of this result since; evaluate again"
+        for file, about in zip((a, b), facts, strict=True)
+        if file.parent.name == "eval" and is_outdated(file.parent.parent, about)
+    ]
     rows = []
     names = right["names"].tolist()
     for i, name in enumerate(left["names"].tolist()):
@@ -60,7 +72,7 @@ def compare_results(a: Path, b: Path) -> Compared:
         f"{f.get('model') or f.get('recipe', '')} {f.get('checkpoint', '')[:8]} {f.get('embeddings', '')}".strip()
         for f in facts
     ]
-    return Compared(labels[0], labels[1], len(left["labels"]), tuple(rows), notes)
+    return Compared(labels[0], labels[1], len(left["labels"]), tuple(rows), tuple(notes))
 
 
 def _facts(stored: dict[str, np.ndarray]) -> dict[str, Any]:

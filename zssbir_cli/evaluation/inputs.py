@@ -159,10 +159,13 @@ def _restricted(
         return found
     if used:
         names, _ = _taking_part(prepared, task, [c for c in pool if c in used])
+        where = f"evaluate on the set it was trained on ({data.learnt.name}, identity {data.learnt.identity})"
+        what, instead = weights.label, where
+        if data.own or data.weights is None:
+            what, instead = f"the start of {what}", "train from other weights, or evaluate on other classes"
         raise DataError(
-            f"--split {task.name}: no class of {prepared.root} remains: {weights.label} was trained on or selected by "
-            f"{', '.join(sorted(names))}; evaluate on the set it was trained on ({data.learnt.name}, identity "
-            f"{data.learnt.identity})"
+            f"--split {task.name}: no class of {prepared.root} remains: {what} was trained on or selected by "
+            f"{', '.join(sorted(names))}; {instead}"
         )
     raise DataError(f"--split {task.name}: no sketches or no photos of these classes")
 
@@ -171,7 +174,8 @@ def _notes(weights: Weights, data: KnownData, task: Task, excluded: Sequence[str
     notes = [weights.note, data.note, *task.notes]
     if excluded:
         names = ", ".join(excluded)
-        notes.append(f"{len(excluded)} classes that the run was trained or selected on are excluded: {names}")
+        whose = "the run" if data.weights and not data.own else "the start of these weights"
+        notes.append(f"{len(excluded)} classes that {whose} was trained or selected on are excluded: {names}")
     if task.name.startswith("gzs") and not data.own:
         notes.append("the seen classes are those of this data set; these weights were not trained on them")
     if task.name.startswith("gzs") and (val := data.prepared.manifest.classes_of(Role.VAL)):

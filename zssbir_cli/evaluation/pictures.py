@@ -65,17 +65,16 @@ def _image_of(gallery: Embeddings, row: int) -> Tensor | None:
 
 
 def file_as_embedded(gallery: Embeddings, row: int) -> Path | None:
-    """The file of a photo; None when that of a folder's photo is not there any more, or not the one that was embedded:
-    told by size and times, in doubt by its content."""
+    """The file of a photo, or its member of a tar; None when it is not there any more, or not the one that was embedded:
+    told by size and times, in doubt by its content. Files of older versions do not know that of tars."""
     file, stamps = gallery.file_of(row), gallery.stamps
-    if file is None or stamps is None:  # without stamps it may be a member of a tar
+    if file is None or stamps is None:
         return file
-    if not file.is_file():
-        return None
-    found = file.stat()
-    known = stamps.size[row], stamps.mtime_ns[row], stamps.ctime_ns[row]
-    if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == known:
-        return file
+    if file.is_file():
+        found = file.stat()
+        known = stamps.size[row], stamps.mtime_ns[row], stamps.ctime_ns[row]
+        if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == known:
+            return file
     return file if file_content(file) == stamps.content[row].tobytes() else None
 
 

@@ -92,7 +92,7 @@ def write(evaluation: Evaluation, path: Path) -> None:
         names=np.array([f"{m.name} {m.convention}".strip() for m in evaluation.measures]),
         labels=metrics.query_labels,
         sources=np.array(evaluation.inputs.query.sources),
-        facts=np.array(json.dumps(evaluation.inputs.about.as_json() | {"gallery": metrics.gallery})),
+        facts=np.array(json.dumps(evaluation.inputs.about.as_json() | _of_images(evaluation))),
     )
     try:
         write_bytes(queries_file(path), block.getbuffer())
@@ -101,6 +101,25 @@ def write(evaluation: Evaluation, path: Path) -> None:
         raise DataError(
             f"{path}: cannot be written ({reason(error)}); choose another folder with --out (finished embeddings are kept)"
         ) from error
+
+
+def _of_images(evaluation: Evaluation) -> dict[str, Any]:
+    """What two results on the same queries and photos have in common: classes of the queries; number and digest of the
+    photos, by class and name, those from elsewhere by content where it is known."""
+    inputs = evaluation.inputs
+    names = inputs.classes
+
+    def of(label: int) -> str:
+        return names[label] if 0 <= label < len(names) else str(label)
+
+    gallery = inputs.gallery
+    sources = gallery.sources or ("",) * len(gallery.labels)
+    lines = [f"{of(c)}\0{source}" for c, source in zip(gallery.labels.tolist(), sources, strict=True)]
+    if (extra := inputs.extra) and extra.stored.stamps:
+        lines += [row.tobytes().hex() for row in extra.stored.stamps.content[extra.index]]
+    digest = hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    classes = [of(c) for c in np.unique(inputs.query.labels).tolist()]
+    return {"gallery": evaluation.metrics.gallery, "query_classes": classes, "photos": digest}
 
 
 def markdown(evaluation: Evaluation) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zssbir_cli.engine.runs import find_run
+from zssbir_cli.engine.runs import find_run, kept_as
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import file_part, suggestion
 
@@ -28,7 +28,8 @@ def find_result(name: str, split: str, runs: Path = Path("runs")) -> Path:
         beside = [p.name for p in path.parent.glob("*.json")]
         raise UsageError(f"--compare {name}: no such file{suggestion(path.name, beside)}")
     chosen = find_run(name, runs)
-    tail = "" if chosen.which == "best" else f"-{file_part(chosen.which)}"
+    which = kept_as(chosen.path, chosen.which)
+    tail = "" if which == "best" else f"-{file_part(which)}"
     found = chosen.path / "eval" / f"{split}{tail}.json"
     if not found.is_file():
         raise DataError(f"{found}: no such result; run `zssbir eval --split {split} --run {name}` first")

@@ -15,7 +15,7 @@ from zssbir_cli.files import file_sha256
 from zssbir_cli.models.known import TOWERS, WEIGHT_FILES, Tower, unknown_model
 from zssbir_cli.models.pretrained import check_backbone, is_cached, timm_file, weights_config
 from zssbir_cli.models.timm_records import find_backbone
-from zssbir_cli.models.weights import read_state
+from zssbir_cli.models.weights import learnt_before, read_state
 from zssbir_cli.recipe.loader import find_recipe, load_recipe
 from zssbir_cli.recipe.schema import DataConfig, ModelConfig, Recipe
 from zssbir_cli.types import Modality
@@ -36,6 +36,8 @@ class TowerSpec:
     """For weights that are random (a recipe's start)."""
     note: str = ""
     """What the user should know of how the name was understood."""
+    learnt: tuple[str, ...] = ()
+    """Classes that the weights were trained on or selected by, where they are of a run of this program."""
 
     @property
     def preprocessing(self) -> str:
@@ -91,8 +93,10 @@ def find_tower(name: str) -> TowerSpec:
         return start_of(load_recipe(path), path)
     backbone, equals, file = name.partition("=")
     if equals and not Path(name).is_file():
+        _refuse_runs(Path(file))
         return _of_file(Path(file), backbone)
     if Path(name).suffix.lower() in WEIGHT_FILES:
+        _refuse_runs(Path(name))
         return _of_file(Path(name), _backbone_in(Path(name)))
     architecture = name.partition(".")[0]
     if find_backbone(architecture) is None:
@@ -166,11 +170,18 @@ def _backbone_in(file: Path) -> str:
     ]
     if names:
         return max(names, key=len)
-    run = file.absolute().parents[2] if file.absolute().parent.parent.name == "checkpoints" else None
-    advice = f"; for this run write --run {run}" if run else ""
     raise UsageError(
-        f"--model {file}: its name does not begin with that of a timm model; write --model BACKBONE={file}{advice}"
+        f"--model {file}: its name does not begin with that of a timm model; write --model BACKBONE={file}"
     )
+
+
+def _refuse_runs(file: Path) -> None:
+    """Refuse the weight file of a run: as a tower it would lose its projection, its preprocessing and its name."""
+    file = file.expanduser().absolute()
+    if learnt_before(file) is not None:
+        at_home = file.parent.parent.name == "checkpoints"
+        run = str(file.parents[2]) if at_home else "with the folder of its run"
+        raise UsageError(f"--model {file}: weights of a run of this program; write --run {run}")
 
 
 def start_of(recipe: Recipe, path: Path) -> TowerSpec:
@@ -179,10 +190,13 @@ def start_of(recipe: Recipe, path: Path) -> TowerSpec:
     default = {"mean": found.mean, "std": found.std} if found else {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     own = {key: value for key in ("mean", "std") if (value := getattr(recipe.model, key))}
     model = recipe.model.model_copy(update={**default, **own, "projection": 0, "tune": "none"})
+    learnt: tuple[str, ...] = ()
     if model.weights not in ("pretrained", "none"):
-        model = model.model_copy(update={"weights": str(Path(model.weights).expanduser().absolute())})
+        file = Path(model.weights).expanduser().absolute()
+        model, learnt = model.model_copy(update={"weights": str(file)}), learnt_before(file) or ()
     note = f"{path.name}: its weights are random" if model.weights == "none" else ""
     spec = TowerSpec(
-        str(path.absolute()), f"the start of {path.name} ({model.backbone})", model, recipe.data, note=note
-    )
+        str(path.absolute()), f"the start of {path.name} ({model.backbone})", model, recipe.data, note=note,
+        learnt=learnt,
+    )  # fmt: skip
     return replace(spec, seed=recipe.train.seed)

@@ -1,12 +1,14 @@
 """Loading weight files into modules. Nothing is ever silently random."""
 
 import argparse
+import json
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ CONTAINERS = (
 HEADS = ("head.", "fc.", "classifier.", "head_dist.", "fc_norm.")
 DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 """Buffers that some versions of a model store and others compute."""
+OWN = "zssbir"
+"""Key of the metadata of the .safetensors files of runs: JSON, with the `classes` that the weights learnt from."""
 log = logging.getLogger("zssbir")
 
 
@@ -59,6 +63,32 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except UnicodeEncodeError:  # the library opens no path that is not UTF-8
         return load(path.read_bytes())
     return load_file(path)
+
+
+def learnt_before(path: Path) -> tuple[str, ...] | None:
+    """The classes that a weight file was trained on or selected by, where it is of a run; None for any other file.
+
+    Raises `CheckpointError` when it is of a run that an older version made, and neither it nor a meta.json beside it
+    names them.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            own = (file.metadata() or {}).get(OWN)
+    except (OSError, SafetensorError):
+        return None  # another kind of file; reading it later says what is wrong
+    if own is None:
+        return None
+    try:
+        about = json.loads(own)
+        if "classes" not in about:
+            roles = json.loads((path.parent / "meta.json").read_bytes())["data"]["classes"]
+            about["classes"] = [*roles["seen"], *roles["val"]]
+        return tuple(map(str, about["classes"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{path}: weights of a run that an older zssbir trained; on which classes is not known, so that nothing could "
+            "be called unseen; take those of a run that knows them"
+        ) from None
 
 
 def _why(path: Path, error: Exception) -> str:

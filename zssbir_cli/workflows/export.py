@@ -187,5 +187,5 @@ def _about(weights: Weights, files: dict[str, str], dim: int) -> dict[str, Any]:
             "resize": f"to {size} x {size}, bilinear with antialiasing",
             "stretch": "the 90th percentile of the ink's darkness becomes black",
         },
-        "trained_on": {key: known[key] for key in ("name", "identity", "seen", "val") if key in known},
+        "trained_on": {key: known[key] for key in ("name", "identity", "seen", "val", "start") if known.get(key)},
     }  # fmt: skip

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zssbir_cli.engine.changes import FREE_KEYS, changes
-from zssbir_cli.engine.runs import find_run, is_outdated, run_folders
+from zssbir_cli.engine.provenance import Learnt
+from zssbir_cli.engine.runs import find_run, is_outdated, read_record, run_folders
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.files import csv_text, reason
 from zssbir_cli.names import listed
@@ -59,12 +60,13 @@ class _Result:
     run: Path
     recipe: Mapping[str, Any]
     result: Mapping[str, Any]
+    learnt: Learnt
 
     @property
     def key(self) -> str:
         """What two runs of one row have in common: all that decides what is learnt, but the seed."""
         learnt = [(c.key, c.new) for c in changes({}, self.recipe) if c.key not in (*FREE_KEYS, SEED)]
-        return json.dumps([learnt, self.about], sort_keys=True)
+        return json.dumps([learnt, self.learnt.identity, self.learnt.start, self.about], sort_keys=True)
 
     @property
     def about(self) -> list[Any]:
@@ -158,8 +160,9 @@ def _read(run: Path, file: Path) -> _Result:
     try:
         result = json.loads(file.read_text("utf-8"))
         _ = [(m["name"], m["convention"], float(m["value"])) for m in result["measures"]]
-        return _Result(run, load_recipe(run / "recipe.yaml").model_dump(mode="json"), result)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        learnt = Learnt.read((read_record(run) or {}).get("data") or {})
+        return _Result(run, load_recipe(run / "recipe.yaml").model_dump(mode="json"), result, learnt)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: not a result of `zssbir eval` ({reason(error)})") from error
 
 
@@ -168,7 +171,10 @@ def _name(one: _Result, others: Sequence[_Result]) -> str:
     name = str(one.recipe["name"])
     first = next(o for o in others if o.recipe["name"] == name)
     differ = [c for c in changes(first.recipe, one.recipe) if c.key not in (*FREE_KEYS, SEED)]
-    return f"{name} ({', '.join(f'{c.key}={c.new}' for c in differ[:3])})" if differ else name
+    told = [f"{c.key}={c.new}" for c in differ[:3]]
+    if one.learnt.identity != first.learnt.identity:
+        told.append(f"trained on {one.learnt.name} {one.learnt.identity[:8]}")
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def _notes(

@@ -1,5 +1,6 @@
 """What a run needs, from its recipe: the data set, the method, its training data and its validation."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,25 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import Precision
 from zssbir_cli.compute.seeds import seed_all
 from zssbir_cli.data.prepared import PreparedSet
 from zssbir_cli.embedding.embedder import embed_all
 from zssbir_cli.embedding.own import learnt_from
 from zssbir_cli.engine.job import Job, Validate
-from zssbir_cli.engine.provenance import Learnt
+from zssbir_cli.engine.provenance import Learnt, among
 from zssbir_cli.engine.runs import read_record
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.methods.base import Embed, Method
 from zssbir_cli.methods.table import build_method, build_train_data
 from zssbir_cli.models.encoder import Encoder
+from zssbir_cli.models.weights import learnt_before
+from zssbir_cli.names import listed
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.retrieval.metrics import evaluate
 from zssbir_cli.types import Modality, Part, Role
 from zssbir_cli.workflows.recipes import check_data
 
 EMBED_BATCH = 128
+log = logging.getLogger("zssbir")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Setup:
     recipe: Recipe
     prepared: PreparedSet
     precision: Precision
+    start: tuple[str, ...] = ()
+    """Classes that its start was trained on or selected by (`Learnt.start`)."""
 
     @classmethod
     def build(cls, recipe: Recipe, device: torch.device, resumed: Path | None = None) -> "Setup":
@@ -45,7 +52,10 @@ class Setup:
         asked = recipe.train.precision
         if resumed is not None and asked == "auto":
             asked = (read_record(resumed) or {}).get("precision", asked)
-        return cls(recipe, open_data(recipe), Precision.choose(asked, device))
+        prepared = open_data(recipe)
+        return cls(
+            recipe, prepared, Precision.choose(asked, device), start_classes(recipe, prepared, resumed)
+        )
 
     def resolved(self, method: Method) -> "Setup":
         """The same with the mean and std that the method's encoder uses, so that the run keeps them."""
@@ -59,7 +69,7 @@ class Setup:
     @property
     def learnt(self) -> Learnt:
         """What the run learns from, for its checkpoints."""
-        return learnt_from(self.prepared.manifest)
+        return learnt_from(self.prepared.manifest, self.start)
 
     def features(self, part: Part, modality: Modality, embed: Embed, most: int | None = None) -> Tensor:
         """`embed` of the images of a part (or `most`), un-augmented: float32 [N, D], complete on every rank."""
@@ -103,6 +113,23 @@ def open_data(recipe: Recipe) -> PreparedSet:
             f"{prepared.root}`); to train, prepare the pictures with --unseen N"
         )
     return prepared
+
+
+def start_classes(recipe: Recipe, prepared: PreparedSet, resumed: Path | None) -> tuple[str, ...]:
+    """The classes that the weights a run begins with learnt from, where they are those of another run; a warning names
+    those that are unseen in the data set. Raises CheckpointError when they are not known."""
+    found: tuple[str, ...] = ()
+    if recipe.model.weights not in ("pretrained", "none"):
+        found = learnt_before(Path(recipe.model.weights).expanduser()) or ()
+    if resumed is not None:  # the file may be another one now
+        found += Learnt.read((read_record(resumed) or {}).get("data") or {}).start
+    unseen = among((c.name for c in prepared.manifest.classes_of(Role.UNSEEN)), found)
+    if unseen and distributed.is_main():
+        log.warning(
+            "%s was trained on or selected by %s, which are unseen in %s: they are left out of every result",
+            recipe.model.weights, listed(unseen), prepared.root,
+        )  # fmt: skip
+    return tuple(dict.fromkeys(found))
 
 
 def validator(setup: Setup) -> Validate | None:
