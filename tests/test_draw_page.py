@@ -1,5 +1,6 @@
 """The drawing page in a real browser: strokes, results, undo, upload, keyboard, phone width; no foreign requests."""
 
+import re
 import shutil
 import socket
 import threading
@@ -140,6 +141,7 @@ def test_a_photo_is_shown_large_and_leads_to_others(watched: Watched) -> None:
     assert page.locator("#viewer-name").inner_text() == name
     expect(page.locator("#viewer-image")).to_have_js_property("complete", True)
     assert page.locator("#viewer-image").evaluate("e => e.naturalWidth") > 0
+    assert re.search("&v=[0-9a-f]{12}", page.locator("#viewer-image").get_attribute("src"))
     assert page.locator("#viewer-mask").is_hidden()
     page.click("#viewer-like")
     expect(page.locator(f"#hits .name[title='{name}']")).to_have_count(0)

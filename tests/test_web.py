@@ -96,7 +96,7 @@ def test_a_photo_as_query_finds_itself(client: TestClient) -> None:
 
 def test_a_least_score_is_kept_and_said(client: TestClient) -> None:
     answer = client.post("/search?min_score=1.0", files={"image": star()}).json()
-    assert answer == {"hits": [], "note": "nothing above 1"}
+    assert (answer["hits"], answer["note"]) == ([], "nothing above 1")
 
 
 def test_photos_are_bounded_cached_and_only_the_gallerys(client: TestClient, live: LiveGallery) -> None:
@@ -284,8 +284,11 @@ def test_a_renewed_gallery_is_used_without_a_restart(
     assert path is not None
     before = live.stored
     with TestClient(build_app(live)) as client:
+        v = client.post("/search", files={"image": star()}).json()["version"]
+        assert "max-age" in client.get(f"/photo/0?v={v}").headers["cache-control"]
         os.utime(path)
-        assert client.post("/search", files={"image": star()}).status_code == 200
+        assert client.post("/search", files={"image": star()}).json()["version"] != v
+        assert client.get(f"/photo/0?v={v}").headers["cache-control"] == "private, no-cache"
     assert live.stored is not before
     assert live.problem == ""
 

@@ -1,6 +1,7 @@
 """A gallery that stays open: queries are embedded and searched in batches by one thread of its own."""
 
 import asyncio
+import hashlib
 import queue
 import sys
 import threading
@@ -66,8 +67,8 @@ class LiveGallery:
         self.reads_text = gallery.embedder.weights.text_is_here
         """Whether words can be searched for: the weights have a text side, and it is on this machine."""
         self._stamp, self._checked = _stamp(gallery.stored.path), time.monotonic()
-        self.version = 0
-        """Counts up when a renewed file is opened."""
+        self.version = _version(self._stamp)
+        """Of the file that is searched: another one whenever a renewed file is opened, in this process or a later one."""
         self.problem = ""
         """Why a renewed file is not used ("" when all is well)."""
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(LONGEST_QUEUE)
@@ -169,7 +170,7 @@ class LiveGallery:
                 raise DataError("made with other weights or another preprocessing; restart to use it")
             # takes time: the old gallery and its masks serve meanwhile
             self.opened, self.problem = self.opened.renewed(found), ""
-            self.version += 1
+            self.version = _version(stamp)
         except Exception as error:  # the old one serves on
             self.problem = reason(error)
             print(f"{self.problem}; the gallery serves on as it was", file=sys.stderr, flush=True)
@@ -188,6 +189,10 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return (status.st_mtime_ns, status.st_size, status.st_ino) if status else None
+
+
+def _version(stamp: tuple[int, int, int] | None) -> str:
+    return hashlib.sha256(repr(stamp).encode()).hexdigest()[:12]
 
 
 def _tell(waiting: _Waiting, result: "list[Hit] | Exception") -> None:

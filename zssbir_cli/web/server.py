@@ -106,7 +106,7 @@ class _Server:
                   k: {type: integer, minimum: 1, maximum: 1000}
                   min_score: {type: number}
         responses:
-          200: {description: "hits: rank, score (cosine), id, source, class, mask (true where there is one); note: why there are none."}
+          200: {description: "hits: rank, score (cosine), id, source, class, mask (true where there is one); version: of the gallery; note: why there are none."}
           400: {description: Malformed request.}
           401: {description: The token is missing or wrong.}
           408: {description: The request took too long.}
@@ -125,7 +125,8 @@ class _Server:
         ]
         if self.gallery.opened.masks:
             rows = [row | {"mask": True} for row in rows]
-        return _json({"hits": rows, **({"note": note} if note else {})})
+        version = self.gallery.version  # taken last: never older than the hits
+        return _json({"hits": rows, "version": version, **({"note": note} if note else {})})
 
     async def photo(self, request: Request) -> Response:
         """
@@ -133,6 +134,7 @@ class _Server:
         parameters:
           - {name: id, in: path, required: true, schema: {type: integer}}
           - {name: size, in: query, schema: {type: integer, minimum: 16, maximum: 2048, default: 512}}
+          - {name: v, in: query, schema: {type: string}, description: "The version in the answer; the picture may then be cached."}
         responses:
           200: {description: The picture., content: {image/jpeg: {}}}
           404: {description: "No such photo, or its file is not there any more."}
@@ -145,6 +147,7 @@ class _Server:
         parameters:
           - {name: id, in: path, required: true, schema: {type: integer}}
           - {name: size, in: query, schema: {type: integer, minimum: 16, maximum: 2048, default: 512}}
+          - {name: v, in: query, schema: {type: string}, description: "The version in the answer; the picture may then be cached."}
         responses:
           200: {description: The picture., content: {image/jpeg: {}}}
           404: {description: "No such photo, its file is not there any more, or no masks are stored."}
@@ -164,12 +167,15 @@ class _Server:
         if data is None:
             raise HTTPException(404, f"the file of photo {number} is gone or cannot be read")
         tag = '"' + hashlib.sha256(data).hexdigest()[:20] + '"'
-        headers = HEADERS | {"ETag": tag, "Cache-Control": "private, max-age=60"}
+        current = request.query_params.get("v") == self.gallery.version
+        headers = HEADERS | {
+            "ETag": tag, "Cache-Control": f"private, {'max-age=3600' if current else 'no-cache'}",
+        }  # fmt: skip
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type="image/jpeg", headers=headers)
 
-    def _make_picture(self, version: int, id_: int, size: int, masked: bool) -> bytes | None:
+    def _make_picture(self, version: str, id_: int, size: int, masked: bool) -> bytes | None:
         opened = self.gallery.opened
         number = opened.number(id_)
         if number is None or (masked and opened.masks is None):  # renewed a moment ago

@@ -147,7 +147,7 @@ async function ask(make) {
     const found = await answer.json();
     if (!answer.ok) say(found.detail || `The server answered ${answer.status}.`, true);
     else if (make !== drawing || done.length) {
-      show(found.hits);
+      show(found.hits.map((hit) => ({ ...hit, version: found.version })));
       say(found.hits.length ? `${found.hits.length} photos; the best is ${label(found.hits[0])}.` : found.note || "Nothing found.");
     }
   } catch {
@@ -167,7 +167,7 @@ function say(text, error = false) {
 }
 
 const label = (hit) => hit.class ? `${hit.class} (${hit.source})` : hit.source;
-const photo = (hit, size, what = "") => `/photo/${hit.id}${what}?size=${size}` + (token ? `&token=${encodeURIComponent(token)}` : "");
+const photo = (hit, size, what = "") => `/photo/${hit.id}${what}?size=${size}&v=${hit.version}` + (token ? `&token=${encodeURIComponent(token)}` : "");
 
 function show(hits) {
   $("hits").replaceChildren(...hits.map((hit) => {
