@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from zssbir_cli.compute.threads import SPINS
+
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
 FAULTS = """
 import resource, sys
@@ -63,3 +65,19 @@ def test_a_limit_of_addresses_is_said_before_pytorch_aborts() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "UsageError: `ulimit -v` allows 3.0 GB of addresses, and loading PyTorch takes 3.3" in done.stderr
     assert done.returncode == 1  # not -6: std::bad_alloc
+
+
+@pytest.mark.parametrize(
+    ("chosen", "spins"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_that_wait_for_each_other_sleep_soon(chosen: dict[str, str], spins: str) -> None:
+    """As OpenMP itself says when PyTorch loads it."""
+    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-m", "zssbir_cli", "doctor", "--json"], capture_output=True, text=True, check=False,
+        env={**env, **chosen, "OMP_DISPLAY_ENV": "verbose"},
+    )  # fmt: skip
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("PyTorch has another OpenMP runtime than GNU's here")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr

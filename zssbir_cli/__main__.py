@@ -14,8 +14,10 @@ def main() -> None:
     argv = [a for a in sys.argv[1:] if a != "--debug"]
     try:
         from zssbir_cli.compute.memory import keep_freed_memory
+        from zssbir_cli.compute.threads import sleep_when_waiting
 
         keep_freed_memory()
+        sleep_when_waiting()
         from zssbir_cli.cli import streams
         from zssbir_cli.cli.app import run
 

@@ -1,0 +1,18 @@
+"""Threads that wait for each other sleep soon, so that other programs on the machine do not make a pass several times slower."""
+
+import os
+
+SPINS = "1000"
+"""Rounds for which GNU's OpenMP runtime waits before it sleeps, some 20 to 50 microseconds; what it takes by itself where it has
+more threads than processors. Its default is 300,000."""
+_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+
+def sleep_when_waiting() -> None:
+    """Let PyTorch's threads sleep soon when one of them has to wait for the others; to be called before PyTorch is loaded.
+
+    While another program has a thread's core, the others would otherwise spin for milliseconds in each operation and keep the
+    cores from whoever could go on. Environment variables of the user's, `GOMP_SPINCOUNT` and `OMP_WAIT_POLICY`, are left alone.
+    """
+    if not any(name in os.environ for name in _CHOICES):
+        os.environ["GOMP_SPINCOUNT"] = SPINS
