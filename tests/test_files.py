@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from zssbir_cli.files import (
     Lock,
     Locked,
+    is_locked,
     printable,
     reason,
     remedy,
@@ -127,6 +129,25 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
             with pytest.raises(Locked):
                 Lock(path, "x").__enter__()
     assert path.exists()
+
+
+@POSIX
+def test_who_only_looks_whether_it_is_locked_keeps_nobody_out(tmp_path: Path) -> None:
+    """It takes the lock for a moment."""
+    import fcntl
+
+    path = tmp_path / ".lock"
+    assert not is_locked(path)
+    with path.open("wb") as glance:
+        fcntl.flock(glance, fcntl.LOCK_EX)
+        assert is_locked(path)
+        end = threading.Timer(0.05, fcntl.flock, (glance, fcntl.LOCK_UN))
+        end.start()
+        with Lock(path, "x") as lock:
+            assert lock.held
+            assert is_locked(path)
+        end.join()
+    assert not is_locked(path)
 
 
 def test_a_file_system_without_locks_is_worked_on_all_the_same(

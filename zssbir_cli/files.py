@@ -175,6 +175,10 @@ def remedy(error: BaseException) -> str:
     return "allow writing there" if refused else "make room"
 
 
+GLANCES = (0.02, 0.08, 0.2)
+"""Seconds between tries for a lock, which `is_locked` may hold for a moment."""
+
+
 class Locked(DataError):
     """Another process holds the lock."""
 
@@ -194,14 +198,18 @@ class Lock:
     def __enter__(self) -> "Lock":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab+")
-        try:
-            self.held = _take(self._file.fileno())
-        except BlockingIOError:
-            holder = self._holder()
-            self._file.close()
-            raise Locked(
-                f"{self.path.parent} is in use by another process ({holder}); wait for it, or stop it"
-            ) from None
+        for pause in (*GLANCES, 0.0):
+            try:
+                self.held = _take(self._file.fileno())
+                break
+            except BlockingIOError:
+                if not pause:
+                    holder = self._holder()
+                    self._file.close()
+                    raise Locked(
+                        f"{self.path.parent} is in use by another process ({holder}); wait for it, or stop it"
+                    ) from None
+                time.sleep(pause)
         self._file.truncate(0)
         self._file.write(f"{self.doing}, pid {os.getpid()} on {socket.gethostname()}".encode())
         self._file.flush()
@@ -220,7 +228,8 @@ class Lock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the `Lock` of that file; False where that cannot be told."""
+    """Whether a process holds the `Lock` of that file; False where that cannot be told. It is taken for that moment, which
+    `Lock` waits for."""
     try:
         with path.open("rb+") as file:
             _take(file.fileno())
