@@ -16,6 +16,8 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from draw_helpers import Watched, playwright
+
     from zssbir_cli.web.live import LiveGallery
 
 
@@ -103,6 +105,39 @@ def masked(tmp_path: Path) -> "Iterator[LiveGallery]":
     live = LiveGallery(masked_gallery(tmp_path))
     yield live
     live.close()
+
+
+@pytest.fixture
+def address(live: "LiveGallery") -> Iterator[str]:
+    """A running server of the drawing page."""
+    from draw_helpers import serving
+
+    with serving(live) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[playwright.Browser]":
+    """Headless Chromium."""
+    from draw_helpers import ARGUMENTS, CHROMIUM, playwright
+
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def watched(browser: "playwright.Browser", address: str) -> "Iterator[Watched]":
+    """The drawing page, on which nothing may go wrong."""
+    from draw_helpers import Watched
+
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    found = Watched(context.new_page(), address)
+    yield found
+    context.close()
+    assert not found.problems
+    assert not found.hosts
 
 
 TINY_CLIP = {

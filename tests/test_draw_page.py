@@ -1,106 +1,14 @@
 """The drawing page in a real browser: strokes, results, undo, upload, keyboard, phone width; no foreign requests."""
 
 import re
-import shutil
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from draw_helpers import Watched, expect, needs_chromium, playwright, serving
 
-pytest.importorskip("starlette")
-uvicorn = pytest.importorskip("uvicorn")
-playwright = pytest.importorskip("playwright.sync_api")
-expect = playwright.expect
-expect.set_options(timeout=30_000)
+from zssbir_cli.web.live import LiveGallery
 
-from zssbir_cli.web.live import LiveGallery  # noqa: E402
-from zssbir_cli.web.server import build_app  # noqa: E402
-
-CHROMIUM = next(
-    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"
-)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--no-first-run"]  # fmt: skip
-
-
-@pytest.fixture
-def address(live: LiveGallery) -> Iterator[str]:
-    """A running server."""
-    with serving(live) as address:
-        yield address
-
-
-@contextmanager
-def serving(live: LiveGallery) -> Iterator[str]:
-    """The address of a server that runs meanwhile."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(build_app(live, k=6), log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
-
-
-class Watched:
-    """A page, with what went wrong on it and whom it asked."""
-
-    def __init__(self, page: "playwright.Page", address: str) -> None:
-        self.page, self.problems, self.hosts = page, list[str](), set[str]()
-        page.on("console", lambda m: self.problems.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda e: self.problems.append(str(e)))
-        page.on(
-            "request",
-            lambda r: None if r.url.startswith((address, "blob:", "data:")) else self.hosts.add(r.url),
-        )
-        page.goto(address)
-
-    def hits(self) -> list[str]:
-        return self.page.locator("#hits .name").all_text_contents()
-
-    def wait_for_hits(self, count: int) -> None:
-        expect(self.page.locator("#hits li")).to_have_count(count, timeout=20_000)
-        expect(self.page.locator("#hits")).to_have_attribute("aria-busy", "false", timeout=30_000)
-
-    def stroke(self, *points: tuple[float, float]) -> None:
-        """Draw a line through points in shares of the paper."""
-        box = self.page.locator("#canvas").bounding_box()
-        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-        self.page.mouse.move(*at[0])
-        self.page.mouse.down()
-        for place in at[1:]:
-            self.page.mouse.move(*place, steps=5)
-        self.page.mouse.up()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def watched(browser: "playwright.Browser", address: str) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    found = Watched(context.new_page(), address)
-    yield found
-    context.close()
-    assert not found.problems
-    assert not found.hosts
+pytestmark = needs_chromium
 
 
 def test_draw_undo_redo_clear(watched: Watched) -> None:
@@ -118,6 +26,10 @@ def test_draw_undo_redo_clear(watched: Watched) -> None:
     page.click("#clear")
     watched.wait_for_hits(0)
     assert page.locator("#hint").is_visible()
+    page.click("#undo")  # the clearing
+    expect(page.locator("#hits .name")).to_have_text(square)
+    page.click("#undo")
+    watched.wait_for_hits(0)
     assert page.locator("#undo").is_disabled()
 
 

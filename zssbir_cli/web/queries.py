@@ -27,6 +27,8 @@ MAX_SECONDS = 30
 MAX_K = 1000
 MAX_POINTS = 100_000
 MAX_TEXT = 1000
+PICTURES = "image", "photo", "strokes", "like"
+FIELDS = (*PICTURES, "text", "k", "min_score", "token")
 PAPER, MARGIN, LINE = 512, 24, 6
 """Side of the sheet that strokes are drawn on, its margin, and the width of a line, pixels."""
 
@@ -45,18 +47,30 @@ async def read_query(request: Request, gallery: LiveGallery, default_k: int) -> 
     except ClientDisconnect:
         raise HTTPException(400, "the connection was closed before the request was complete") from None
     fields = {**request.query_params, **fields}
-    k = _whole(fields.get("k", default_k), "k", 1, MAX_K)
+    given = _given(fields)
+    k = whole(fields.get("k", default_k), "k", 1, MAX_K)
     least = _score(fields.get("min_score"))
     text = _text(fields.get("text"), gallery)
-    if fields.get("like") is not None:
-        like = _whole(fields["like"], "like", 0, gallery.opened.free - 1)
+    if given == "like":
+        like = whole(fields["like"], "like", 0, gallery.opened.free - 1)
         if gallery.opened.number(like) is None:
             raise HTTPException(404, f"photo {like} is not in the gallery any more")
         return Query(like=like, text=text, k=k), least
-    if text and not any(fields.get(name) for name in ("image", "photo", "strokes")):
+    if text and not given:
         return Query(text=text, k=k), least
-    image, modality = await asyncio.to_thread(_image, fields, gallery)
+    image, modality = await asyncio.to_thread(_image, given, fields.get(given), gallery)
     return Query(image, modality, text=text, k=k), least
+
+
+def _given(fields: Mapping[str, Any]) -> str:
+    """Which picture to search with; "" for none. What would be passed over is refused. Raises HTTPException."""
+    unknown = [name for name in fields if name not in FIELDS]
+    if unknown:
+        raise HTTPException(400, f"unknown field {unknown[0][:40]!r}; there are {', '.join(FIELDS)}")
+    given = [name for name in PICTURES if fields.get(name) not in (None, "", b"")]
+    if len(given) > 1:
+        raise HTTPException(400, f"give one of {' and '.join(given)}, not several")
+    return given[0] if given else ""
 
 
 def _text(value: Any, gallery: LiveGallery) -> str:
@@ -112,17 +126,17 @@ def _replay(body: bytes) -> Any:
     return receive
 
 
-def _image(fields: Mapping[str, Any], gallery: LiveGallery) -> tuple[Tensor, Modality]:
-    """The network input that the fields hold: `image` (a drawing), `photo`, or `strokes`."""
+def _image(given: str, value: Any, gallery: LiveGallery) -> tuple[Tensor, Modality]:
+    """The network input of a field: `image` (a drawing), `photo`, or `strokes`."""
     try:
-        if fields.get("photo"):
+        if given == "photo":
             size = gallery.size if gallery.of_files else None
-            pixels = _pixels(photo(_sent(fields["photo"]), size))
+            pixels = _pixels(photo(_sent(value), size))
             return resize_photo(pixels.permute(2, 0, 1), gallery.size), Modality.PHOTO
-        if fields.get("image"):
-            sketch = _pixels(drawing(_sent(fields["image"])))[None]
-        elif fields.get("strokes") is not None:
-            sketch = decode_sketch(np.frombuffer(_drawn(fields["strokes"]), np.uint8))
+        if given == "image":
+            sketch = _pixels(drawing(_sent(value)))[None]
+        elif given == "strokes":
+            sketch = decode_sketch(np.frombuffer(_drawn(value), np.uint8))
         else:
             raise HTTPException(422, "give one of image, photo, strokes, like or text")
     except DataError as error:
@@ -144,13 +158,17 @@ def _pixels(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> Tensor:
 
 def _drawn(strokes: Any) -> bytes:
     """Strokes, a list of lists of [x, y] or [x, y, pressure] in any unit, drawn to fill the sheet; PNG bytes."""
-    try:
-        lines = [np.array([p[:2] for p in line], np.float64).reshape(-1, 2) for line in strokes if line]
-    except (TypeError, ValueError, LookupError, OverflowError):
-        raise HTTPException(422, "strokes must be lists of points [x, y]") from None
-    points = np.concatenate(lines) if lines else np.empty((0, 2))
-    if len(points) > MAX_POINTS or len(lines) > MAX_POINTS:
+    if not isinstance(strokes, list) or not all(isinstance(line, list) for line in strokes):
+        raise HTTPException(422, "strokes must be lists of points [x, y]")
+    if len(strokes) > MAX_POINTS or sum(map(len, strokes)) > MAX_POINTS:
         raise HTTPException(413, f"more than {MAX_POINTS:,} points")
+    if not all(_is_point(p) for line in strokes for p in line):
+        raise HTTPException(422, "strokes must be lists of points [x, y]")
+    try:
+        lines = [np.array([p[:2] for p in line], np.float64) for line in strokes if line]
+    except OverflowError:
+        raise HTTPException(422, "strokes contain invalid numbers") from None
+    points = np.concatenate(lines) if lines else np.empty((0, 2))
     if not len(points) or not np.isfinite(points).all() or np.abs(points).max() > 1e9:
         raise HTTPException(
             422, "the drawing is blank" if not len(points) else "strokes contain invalid numbers"
@@ -159,12 +177,22 @@ def _drawn(strokes: Any) -> bytes:
     sheet = np.full((PAPER, PAPER), 255, np.uint8)
     for line in lines:
         placed = MARGIN + (line - low) * ((PAPER - 2 * MARGIN) / extent)
-        fixed = np.rint(placed * 16).astype(np.int32).reshape(-1, 1, 2)
+        fixed = np.rint(placed * 16).astype(np.int32).reshape(-1, 1, 2).repeat(2 if len(line) == 1 else 1, 0)
         cv2.polylines(sheet, [fixed], False, (0,), LINE, cv2.LINE_AA, 4)
     return cv2.imencode(".png", sheet)[1].tobytes()
 
 
-def _whole(value: Any, name: str, least: int, most: int) -> int:
+def _is_point(value: Any) -> bool:
+    """Whether a JSON value is [x, y] or [x, y, pressure]."""
+    return (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and all(type(number) in (int, float) for number in value)
+    )
+
+
+def whole(value: Any, name: str, least: int, most: int) -> int:
+    """A whole number of a request from `least` to `most`. Raises HTTPException."""
     try:
         if isinstance(value, (bool, bytes)) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError
@@ -180,9 +208,9 @@ def _score(value: Any) -> float | None:
     if value is None or value == "":
         return None
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number):
+    if not -1 <= number <= 1:
         raise HTTPException(400, "min_score must be a number from -1 to 1")
     return number

@@ -1,52 +1,50 @@
 """The HTTP server behind `zssbir draw`: the drawing page and the same search as an API."""
 
+import asyncio
 import hashlib
+import os
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.schemas import SchemaGenerator
 from starlette.staticfiles import StaticFiles
 
-from zssbir_cli import __version__
 from zssbir_cli.errors import DataError, ZssbirError
 from zssbir_cli.evaluation.pictures import jpeg_of_gallery
+from zssbir_cli.web.description import described
+from zssbir_cli.web.guard import HEADERS, LocalOnly
 from zssbir_cli.web.live import Busy, LiveGallery
-from zssbir_cli.web.queries import MAX_K, read_query
+from zssbir_cli.web.queries import MAX_BODY, MAX_K, read_query, whole
 
-KEPT_PICTURES = 2048
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-SCHEMAS = SchemaGenerator(
-    {"openapi": "3.0.3", "info": {"title": "zssbir draw: search photos by drawing", "version": __version__}}
-)
+KEPT_PICTURES, KEPT_SIZE = 2048, 512
+"""How many pictures are kept in memory, and of which size at most, pixels: about 100 MB."""
+DECODERS = min(4, os.cpu_count() or 1)
+"""How many photos are read at once; each may take 300 MB meanwhile."""
 
 
 def build_app(
     gallery: LiveGallery, *, token: str = "", page: bool = True, hosts: list[str] | None = None, k: int = 24
 ) -> Starlette:
     """The application. `token`: what every request but /healthz must carry ("" = none); `hosts`: names by which
-    it may be addressed (None = any); `k`: photos per answer unless asked otherwise."""
+    it is called when only this machine may use it (None = any, and from anywhere); `k`: photos per answer unless asked otherwise."""
     server = _Server(gallery, token, k)
     routes: list[BaseRoute] = [
         Route("/healthz", server.health),
         Route("/search", server.search, methods=["POST"]),
-        Route("/photo/{id:int}", server.photo),
-        Route("/photo/{id:int}/mask", server.mask),
-        Route("/openapi.json", _openapi, include_in_schema=False),
+        Route("/photo/{id}", server.photo),
+        Route("/photo/{id}/mask", server.mask),
+        Route("/openapi.json", server.openapi, include_in_schema=False),
     ]
     if page:
         static = str(files("zssbir_cli.web") / "static")
@@ -54,7 +52,7 @@ def build_app(
             Route("/", server.page, include_in_schema=False),
             Mount("/static", StaticFiles(directory=static)),
         ]
-    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)] if hosts else []
+    middleware = [Middleware(LocalOnly, hosts=hosts)] if hosts else []
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
         HTTPException: _refused,
         ZssbirError: _failed,
@@ -68,12 +66,19 @@ class _Server:
 
     def __init__(self, gallery: LiveGallery, token: str, k: int) -> None:
         self.gallery, self.token, self.k = gallery, token, k
-        self._picture = lru_cache(KEPT_PICTURES)(self._make_picture)
+        self._schemas = described(bool(token))
+        self._kept_picture = lru_cache(KEPT_PICTURES)(self._picture)
+        self._decoding = asyncio.Semaphore(DECODERS)
 
     async def health(self, request: Request) -> Response:
         """
         summary: Whether the server is ready.
-        responses: {200: {description: Number of photos, and why a renewed gallery file is not used, if so.}}
+        responses:
+          200:
+            description: Number of photos, and why a renewed gallery file is not used, if so.
+            content: {application/json: {schema: {$ref: "#/components/schemas/Health"}}}
+          default: {$ref: "#/components/responses/Refused"}
+        security: []
         """
         body = {"status": "ok", "photos": self.gallery.photos}
         if self.gallery.problem:
@@ -83,6 +88,9 @@ class _Server:
     async def search(self, request: Request) -> Response:
         """
         summary: Photos nearest to a drawing, to a photo, to a photo of the gallery, or to words.
+        parameters:
+          - {name: k, in: query, schema: {type: integer, minimum: 1, maximum: 1000}}
+          - {name: min_score, in: query, schema: {type: number, minimum: -1, maximum: 1}}
         requestBody:
           required: true
           content:
@@ -95,24 +103,26 @@ class _Server:
                   like: {type: integer, description: "The id of a photo of the gallery."}
                   text: {type: string, description: "Words, alone or added to the picture."}
                   k: {type: integer, minimum: 1, maximum: 1000}
-                  min_score: {type: number, description: "Least cosine of a hit."}
+                  min_score: {type: number, minimum: -1, maximum: 1, description: "Least cosine of a hit."}
+                additionalProperties: false
             application/json:
               schema:
                 type: object
                 properties:
-                  strokes: {type: array, items: {type: array, items: {type: array, items: {type: number}}}}
+                  strokes:
+                    type: array
+                    description: Lines of points [x, y] in any unit, y downwards.
+                    items: {type: array, items: {type: array, items: {type: number}, minItems: 2, maxItems: 3}}
                   like: {type: integer}
                   text: {type: string, description: "Words, alone or added to the picture."}
                   k: {type: integer, minimum: 1, maximum: 1000}
-                  min_score: {type: number}
+                  min_score: {type: number, minimum: -1, maximum: 1}
+                additionalProperties: false
         responses:
-          200: {description: "hits: rank, score (cosine), id, source, class, mask (true where there is one); version: of the gallery; note: why there are none."}
-          400: {description: Malformed request.}
-          401: {description: The token is missing or wrong.}
-          408: {description: The request took too long.}
-          413: {description: Too large.}
-          422: {description: "No picture, a blank one, or one that cannot be read."}
-          503: {description: Too many requests are waiting.}
+          200:
+            description: The photos, best first.
+            content: {application/json: {schema: {$ref: "#/components/schemas/Found"}}}
+          default: {$ref: "#/components/responses/Refused"}
         """
         self._check(request)
         query, least = await read_query(request, self.gallery, self.k)
@@ -137,7 +147,9 @@ class _Server:
           - {name: v, in: query, schema: {type: string}, description: "The version in the answer; the picture may then be cached."}
         responses:
           200: {description: The picture., content: {image/jpeg: {}}}
-          404: {description: "No such photo, or its file is not there any more."}
+          304: {description: The client has it.}
+          404: {description: "No such photo, or its file is not there any more.", content: {application/json: {schema: {$ref: "#/components/schemas/Refused"}}}}
+          default: {$ref: "#/components/responses/Refused"}
         """
         return await self._jpeg(request)
 
@@ -150,22 +162,22 @@ class _Server:
           - {name: v, in: query, schema: {type: string}, description: "The version in the answer; the picture may then be cached."}
         responses:
           200: {description: The picture., content: {image/jpeg: {}}}
-          404: {description: "No such photo, its file is not there any more, or no masks are stored."}
+          304: {description: The client has it.}
+          404: {description: "No such photo, its file is not there any more, or no masks are stored.", content: {application/json: {schema: {$ref: "#/components/schemas/Refused"}}}}
+          default: {$ref: "#/components/responses/Refused"}
         """
         return await self._jpeg(request, masked=True)
 
     async def _jpeg(self, request: Request, *, masked: bool = False) -> Response:
         self._check(request)
-        number, size = int(request.path_params["id"]), request.query_params.get("size", "512")
-        if not size.isdigit() or not 16 <= int(size) <= 2048:
-            raise HTTPException(400, "size must be 16 to 2048")
-        if self.gallery.opened.number(number) is None:
-            raise HTTPException(404, f"there is no photo {number}")
-        if masked and self.gallery.opened.masks is None:
-            raise HTTPException(404, "no masks stored for these photos")
-        data = await run_in_threadpool(self._picture, self.gallery.version, number, int(size), masked)
-        if data is None:
-            raise HTTPException(404, f"the file of photo {number} is gone or cannot be read")
+        name = request.path_params["id"]
+        if not re.fullmatch("[0-9]{1,18}", name):
+            raise HTTPException(404, "there is no such photo")
+        number = int(name)
+        size = whole(request.query_params.get("size", "512"), "size", 16, 2048)
+        picture = self._kept_picture if size <= KEPT_SIZE else self._picture
+        async with self._decoding:
+            data = await run_in_threadpool(picture, self.gallery.version, number, size, masked)
         tag = '"' + hashlib.sha256(data).hexdigest()[:20] + '"'
         current = request.query_params.get("v") == self.gallery.version
         headers = HEADERS | {
@@ -175,13 +187,22 @@ class _Server:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type="image/jpeg", headers=headers)
 
-    def _make_picture(self, version: str, id_: int, size: int, masked: bool) -> bytes | None:
+    def _picture(self, version: str, id_: int, size: int, masked: bool) -> bytes:
+        """Raises HTTPException, so that only pictures are kept: a photo that is away may be back later."""
         opened = self.gallery.opened
         number = opened.number(id_)
-        if number is None or (masked and opened.masks is None):  # renewed a moment ago
-            return None
+        if number is None:
+            raise HTTPException(404, f"there is no photo {id_}")
+        if masked and opened.masks is None:
+            raise HTTPException(404, "no masks stored for these photos")
         keep = opened.masks.keep(number) if masked and opened.masks else None
-        return jpeg_of_gallery(opened.gallery.stored, opened.gallery.rows.start + number, size, keep)
+        data = jpeg_of_gallery(opened.gallery.stored, opened.gallery.rows.start + number, size, keep)
+        if data is None:
+            raise HTTPException(404, f"the file of photo {id_} is gone or cannot be read")
+        return data
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(self._schemas.get_schema(routes=request.app.routes))
 
     async def page(self, request: Request) -> Response:
         self._check(request)
@@ -189,7 +210,9 @@ class _Server:
         text = _template().render(
             name=info.data_name or "the gallery",
             photos=self.gallery.photos,
-            model=info.recipe or info.method,
+            model=info.recipe or Path(info.model.partition("=")[0]).name or info.method,
+            words=self.gallery.reads_text,
+            most=MAX_BODY - 4096,
             token=self.token,
             k=min(self.k, MAX_K),
         )
@@ -215,10 +238,6 @@ def _template() -> Any:
 
 def _json(value: object, status: int = 200) -> JSONResponse:
     return JSONResponse(value, status, headers=HEADERS)
-
-
-async def _openapi(request: Request) -> Response:
-    return _json(SCHEMAS.get_schema(routes=request.app.routes))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

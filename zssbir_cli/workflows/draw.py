@@ -1,6 +1,8 @@
 """`zssbir draw`: a page to draw on, and the same search as an HTTP API, over a gallery that stays open."""
 
+import errno
 import ipaddress
+import re
 import secrets
 import socket
 from dataclasses import dataclass
@@ -38,14 +40,21 @@ class Server:
         """Answer requests until Ctrl-C or SIGTERM."""
         import uvicorn
 
+        from zssbir_cli.web.guard import PromptProtocol
+
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, timeout_keep_alive=15, server_header=False
-        )
+            self._app, http=PromptProtocol, ws="none", log_config=None, access_log=False, timeout_keep_alive=15,
+            server_header=False,
+        )  # fmt: skip
         try:
             uvicorn.Server(config).run(sockets=[self._listener])
         finally:
-            self._live.close()
-            self._listener.close()
+            self.close()
+
+    def close(self) -> None:
+        """Stop listening and let the gallery go."""
+        self._live.close()
+        self._listener.close()
 
 
 def open_server(
@@ -80,6 +89,8 @@ def open_server(
         raise UsageError(
             f"zssbir draw needs the web extra ({reason(error)}): python -m pip install '.[web]'"
         ) from None
+    if not re.fullmatch(r"[A-Za-z0-9._~-]*", token):
+        raise UsageError("--token: letters, digits and . _ ~ - only, since it is part of an address")
     local = is_loopback(host)
     token = token or ("" if local else secrets.token_urlsafe(16))
     listener = _listen(host, port)
@@ -93,9 +104,10 @@ def open_server(
     except BaseException:
         listener.close()
         raise
-    names = [host, "localhost", "127.0.0.1", "[::1]"] if local else None
+    names = [host, "localhost", "127.0.0.1", "::1"] if local else None
     app = build_app(live, token=token, page=page, hosts=names, k=k)
-    shown = f"[{host}]" if ":" in host else host
+    shown = _reached_at(host)
+    shown = f"[{shown}]" if ":" in shown else shown
     address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
     notes = [opened.embedder.weights.label, f"{opened.folder}" if opened.folder else "", opened.note]
     return Server(address, live.photos, "; ".join(n for n in notes if n), app, live, listener)
@@ -119,6 +131,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _reached_at(host: str) -> str:
+    """The name under which others reach a server that listens at `host`: this machine's address where that is any."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    far = ("192.0.2.1", 9) if host == "0.0.0.0" else ("2001:db8::1", 9)
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(far)  # sends nothing: it asks which address would be used
+            return str(probe.getsockname()[0])
+    except OSError:  # no network
+        return "localhost"
+
+
+def _is_about_the_host(error: Exception) -> bool:
+    return isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+
+
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket. UsageError naming what is in the way."""
     try:
@@ -130,7 +159,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(512)
     except (OSError, OverflowError) as error:
+        other = "another host" if _is_about_the_host(error) else "another port, or --port 0"
         raise UsageError(
-            f"--host {host} --port {port}: cannot listen there ({reason(error)}); choose another port, or --port 0"
+            f"--host {host} --port {port}: cannot listen there ({reason(error)}); choose {other}"
         ) from None
     return listener
