@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases import cases
 from engine_helpers import make_run, same_weights, toy_fit, toy_method
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zssbir_cli.engine import checkpoint
@@ -113,6 +113,7 @@ def test_any_changed_byte_of_the_facts_is_noticed(tmp_path):
         ).map(json.dumps),
     )
 )
+@example(text="[" * 100_000)
 def test_any_meta_json_gives_an_answer_or_a_checkpoint_error(tmp_path, text):
     path = tmp_path / "c"
     write(path)
@@ -136,6 +137,9 @@ def test_meta_json_with_a_changed_value_is_refused_and_one_without_a_seal_must_f
         meta.write_text(json.dumps(facts | {key: None}))
         with pytest.raises(CheckpointError, match=r"meta\.json is damaged"):
             checkpoint.inspect(tmp_path / "c")
+    meta.write_text(json.dumps(facts | {"step": float("inf")}))
+    with pytest.raises(CheckpointError, match=r"meta\.json is damaged \(OverflowError"):
+        checkpoint.inspect(tmp_path / "c")
 
 
 def test_a_newer_format_is_refused_as_such(tmp_path):

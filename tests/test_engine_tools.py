@@ -22,9 +22,10 @@ from zssbir_cli.engine.report import Silent, TensorBoardHooks
 from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.engine.step import Stepper
-from zssbir_cli.errors import Interrupted, UsageError
+from zssbir_cli.errors import DataError, Interrupted, UsageError
 from zssbir_cli.recipe.loader import dump_recipe, find_recipe, load_recipe
 from zssbir_cli.recipe.schema import OptimConfig, TrainConfig
+from zssbir_cli.workflows.paper_table import paper_table
 from zssbir_cli.workflows.runs import compare_runs, list_runs
 
 CPU = torch.device("cpu")
@@ -141,6 +142,29 @@ def test_a_damaged_run_does_not_hide_the_others(tmp_path, two_runs):
     for row in ({"step": "x"}, {"step": 0, "loss": "low"}, {"step": 0, "val/mAP@all": [1]}):
         two_runs[1].metrics_file.write_text(json.dumps(row) + "\n")
         assert [r.state for r in list_runs(tmp_path)] == ["unreadable", "unreadable"]
+
+
+DEEP = "[" * 100_000
+
+
+def test_numbers_beyond_all_bounds_and_endless_nesting_are_damage(tmp_path, two_runs):
+    a, b = two_runs
+    (a.path / "eval" / "zs.json").write_text(DEEP)
+    for text in ('{"measures": [{"name": "mAP@all", "convention": "voc", "value": %s}]}' % 10**400, "[]"):
+        (a.path / "eval" / "x.json").write_text(text)
+        assert list_runs(tmp_path)[0].results == {}
+    b.metrics_file.write_text('{"step": Infinity}\n')
+    assert [r.state for r in list_runs(tmp_path)] == ["finished", "unreadable"]
+    b.metrics_file.write_text('{"step": 3}\n' + DEEP)
+    assert list_runs(tmp_path)[1].state == "stopped"
+    (b.path / "run.json").write_text(DEEP)
+    assert list_runs(tmp_path)[1].state == "unreadable"
+    with pytest.raises(DataError, match=r"zs\.json: not a result of `zssbir eval` \(nested too deeply\)"):
+        paper_table([], tmp_path)
+    huge = '{"measures": [{"name": "", "convention": "", "value": %s}]}' % 10**400
+    (a.path / "eval" / "x.json").write_text(huge)
+    with pytest.raises(DataError, match=r"x\.json: not a result of"):
+        paper_table([], tmp_path, result="x")
 
 
 def test_comparison_names_what_differs(tmp_path, two_runs):

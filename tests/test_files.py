@@ -15,6 +15,7 @@ from zssbir_cli.files import (
     Lock,
     Locked,
     is_locked,
+    parsed,
     printable,
     reason,
     remedy,
@@ -168,6 +169,13 @@ def test_an_error_is_one_line_and_never_empty() -> None:
     assert reason(ValueError("a\n b")) == "a b"
     assert reason(MemoryError()) == "MemoryError"
     assert len(reason(ValueError("x" * 999))) == 160
+
+
+def test_json_that_is_nested_too_deeply_is_a_value_error() -> None:
+    assert parsed('{"a": [1]}') == {"a": [1]}
+    for text in ("[" * 100_000, b'{"a":' * 100_000, b"\xff", ""):
+        with pytest.raises(ValueError):
+            parsed(text)
 
 
 def test_an_old_leftover_goes_even_if_its_number_is_in_use(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from retrieval_helpers import make_run
 
 import zssbir_cli as zssbir
+from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
 from zssbir_cli.data.manifest import read_manifest
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.compare import compare_results
 from zssbir_cli.types import Role
 from zssbir_cli.workflows.search import write_result
+from zssbir_cli.workflows.search_pages import changed_photos
 
 
 @pytest.fixture
@@ -80,6 +83,46 @@ def test_embeddings_of_other_weights_are_refused(run: Path, tiny_recipe: Path, t
     zssbir.embed(run, photos="more", out="own.h5", device="cpu")
     found = zssbir.evaluate(run, device="cpu", gallery_extra="own.h5", report=False, k=[5])
     assert found.as_json()["extra_photos"] == 4
+
+
+def test_embeddings_that_say_little_or_nothing_sensible(run: Path, tiny_demo: Path) -> None:
+    """Files of another program that keeps to our format: each ends in a result or in one line that names it."""
+    copies(tiny_demo.with_name("demo-pictures"), ["cup"], Path("more"))
+    place = zssbir.embed(run, photos="more", out="more.h5", device="cpu").files[0]
+    own = read_embeddings(place)
+    rows, label, kind = np.array(own.embedding), np.array(own.label), np.array(own.modality)
+
+    def extra(
+        rows: np.ndarray = rows, label: np.ndarray = label, kind: np.ndarray = kind, **info: str
+    ) -> int:
+        write_embeddings(place, rows, label, kind, own.sources, replace(own.info, **info))
+        found = zssbir.evaluate(run, device="cpu", gallery_extra=place, report=False, baselines=False, k=[5])
+        return int(found.as_json()["extra_photos"])
+
+    assert extra() == extra(label=label + 8) == 4  # of classes that the file does not name
+    with pytest.raises(DataError, match=r"more\.h5: holds no photos"):
+        extra(kind=np.zeros_like(kind))
+    with pytest.raises(DataError, match=r"--gallery-extra more\.h5: 3 dimensions, not the 96 of"):
+        extra(rows=rows[:, :3])
+    for made in ("no JSON", "[" * 100_000, "7", "{}"):
+        with pytest.raises(DataError, match=r"more\.h5: made with a different "):
+            extra(made=made)
+    made = json.dumps({**json.loads(own.info.made), "versions": None})
+    assert extra(made=made) == 4
+
+
+def test_photos_whose_names_no_file_can_have_are_gone(run: Path, tiny_demo: Path) -> None:
+    copies(tiny_demo.with_name("demo-pictures"), ["cup"], Path("more"))
+    place = zssbir.embed(run, photos="more", out="more.h5", device="cpu").files[0]
+    own = read_embeddings(place)
+    for name in ("x" * 5000, "a/b"):
+        names = [name, *own.sources[1:]]
+        write_embeddings(
+            place, np.array(own.embedding), own.label, own.modality, names, own.info, stamps=own.stamps
+        )
+        found = zssbir.search("more", place, device="cpu")
+        assert changed_photos(found) == [name]
+        write_result(found, Path("page.html"))
 
 
 def test_a_set_of_unseen_classes_is_for_evaluation_only(

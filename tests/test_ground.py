@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from cases import cases
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 from prepare_helpers import encode
 
@@ -13,6 +16,7 @@ from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.square import square_sketch
 from zssbir_cli.preparation.clean import CleanOptions, clean
 from zssbir_cli.preparation.clean import drawing as pixels_of
+from zssbir_cli.preparation.colour import drawing_of
 from zssbir_cli.preparation.ground import on_white
 from zssbir_cli.types import Modality
 
@@ -313,3 +317,29 @@ def test_sets_of_older_versions_are_inverted_when_they_are_read() -> None:
     raw = np.frombuffer(encode(Image.fromarray(255 - drawing()), "PNG"), np.uint8)
     assert np.array_equal(decode_sketch(raw, on_white=False)[0].numpy(), drawing())
     assert np.array_equal(decode_sketch(raw)[0].numpy(), 255 - drawing())
+
+
+SIDES = st.sampled_from([1, 2, 3, 5, 15, 23, 24, 25, 32, 96, 97, 128, 300, 2048])
+
+
+@cases(150)
+@given(SIDES, SIDES, st.integers(0, 255), st.integers(0, 255), st.integers(0, 1 << 30))
+@example(32, 2048, 250, 20, 0)
+@example(31, 3, 10, 240, 9)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_drawings_of_any_shape(height: int, width: int, level: int, ink: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    page = np.full((height, min(width, 100_000 // height)), level, np.uint8)
+    for _ in range(int(rng.integers(4))):
+        top, left = int(rng.integers(height)), int(rng.integers(page.shape[1]))
+        page[top : top + int(rng.integers(1, 40)), left : left + int(rng.integers(1, 40))] = ink
+    if seed % 3 == 0:
+        page = np.clip(noise(page, 20), 0, 255).astype(np.uint8)
+    assert on_white(page)[0].shape == page.shape
+    assert drawing_of(np.dstack([page, 255 - page, np.full_like(page, 255)]))[0].shape == page.shape
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_dark_drawing_of_nine_pixels_has_no_inside() -> None:
+    page = np.array([[60, 100, 100], [60, 100, 100], [0, 0, 0]], np.uint8)
+    assert on_white(page)[0].shape == (3, 3)

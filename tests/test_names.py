@@ -3,6 +3,7 @@
 import unicodedata
 
 import pytest
+from cases import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,11 +78,13 @@ def test_a_suggestion_overlooks_accents_and_how_umlauts_are_typed(typed: str, me
     assert suggestion(typed, ["hammer", meant, "radar"]) == f"; did you mean {meant!r}?"
 
 
+@cases(100)
 @given(st.text(max_size=40))
 def test_any_name_has_a_key_that_does_not_depend_on_its_unicode_form(name: str) -> None:
     assert class_key(name) == class_key(unicodedata.normalize("NFD", name)) == class_key(class_key(name))
 
 
+@cases(100)
 @given(st.text(st.characters(codec=None), max_size=300))
 def test_any_name_becomes_one_part_of_a_path(name: str) -> None:
     part = file_part(name)
@@ -91,6 +94,7 @@ def test_any_name_becomes_one_part_of_a_path(name: str) -> None:
     assert file_part(name) == part
 
 
+@cases(100)
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_two_names_are_two_parts(one: str, other: str) -> None:
     same = unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)

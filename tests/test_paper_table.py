@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from cases import cases
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -140,6 +141,7 @@ def test_all_forms_hold_the_same_numbers(runs: Path) -> None:
     assert latex.count("\n% ") + latex.startswith("% ") == len(table.notes)
 
 
+@cases(100)
 @given(st.text(alphabet=st.characters(codec="ascii", exclude_categories=["C"])))
 def test_no_name_breaks_latex(name: str) -> None:
     bare = re.sub(r"\\text\w+\{\}|\\[&%$#_{}]", "", name.translate(LATEX))

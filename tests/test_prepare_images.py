@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from cases import cases
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, features
 from prepare_helpers import encode, make_folder, photo, sketch
@@ -260,6 +260,7 @@ SEEDS += [encode(ramp(), "JPEG", progressive=True), encode(ramp("RGBA"), "PNG"),
     sketchy=st.booleans(),
     options=st.sampled_from([CleanOptions(), CleanOptions(16)]),
 )
+@example(seed=encode(ramp("P"), "GIF"), cut=0, edits=[(1279, 32)], sketchy=True, options=CleanOptions())
 def test_damaged_files_never_crash_and_what_is_kept_decodes(
     seed: bytes, cut: int, edits: list[tuple[int, int]], sketchy: bool, options: CleanOptions
 ) -> None:

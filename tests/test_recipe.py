@@ -1,12 +1,11 @@
 """Recipes: every shipped one parses; every mistake is one line with file, line and key."""
 
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 from cases import cases
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zssbir_cli.errors import DataError, UsageError
@@ -183,9 +182,14 @@ def test_a_value_of_another_type_is_no_value(override: str, wanted: str) -> None
 
 @cases(300)
 @given(st.one_of(st.text(max_size=200), st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=8), lambda s: st.lists(s, max_size=3) | st.dictionaries(st.sampled_from(["name", "method", "optim", "lr", "x"]), s, max_size=4), max_leaves=12).map(yaml.safe_dump)))  # fmt: skip
+@example("name: \x15")
 def test_any_text_gives_a_recipe_or_a_clear_error(text: str) -> None:
-    with suppress(UsageError):  # anything else is a bug
+    said = ""
+    try:
         assert parse_recipe(text, "r.yaml").name
+    except UsageError as error:  # anything else is a bug
+        said = str(error)
+    assert "\n" not in said
 
 
 def test_every_key_is_explained_in_the_reference() -> None:

@@ -211,6 +211,8 @@ def test_a_run_that_has_only_last_says_so(place: Path) -> None:
     assert any("no `best` yet" in n for n in found["notes"])
     with pytest.raises(CheckpointError, match="epoch-0007 does not exist; give --checkpoint last"):
         find_checkpoint(run, "epoch-7")
+    with pytest.raises(CheckpointError, match="epoch-² does not exist"):
+        find_checkpoint(run, "epoch-²")
 
 
 def test_the_checkpoints_recipe_counts_not_an_edited_file(place: Path) -> None:

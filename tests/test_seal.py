@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from cases import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def test_a_sealed_file_is_still_hdf5(sealed: tuple[Path, bytes, tuple[int, int]]
         assert file["names"][1] == b"bb"
 
 
+@cases(100)
 @given(place=st.integers(0), flip=st.integers(1, 255))
 def test_every_changed_byte_outside_the_bulk_is_noticed(
     sealed: tuple[Path, bytes, tuple[int, int]], place: int, flip: int

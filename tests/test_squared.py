@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases import cases
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -149,6 +150,7 @@ def test_damaged_images_are_left_out(tmp_path: Path) -> None:
         assert result.note
 
 
+@cases(100)
 @given(
     seed=st.integers(0, 1 << 30),
     height=st.integers(1, 70),

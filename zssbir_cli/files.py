@@ -96,6 +96,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def parsed(text: str | bytes) -> Any:
+    """What a JSON text holds, as plain values. Raises ValueError, also where it is nested deeper than Python reads."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Rows as CSV with line feeds."""
     out = io.StringIO()

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from damage import TEXTS, damaged, name
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
@@ -35,22 +36,6 @@ from zssbir_cli.workflows.prepare import prepare
 
 SLOW = 20.0
 """Seconds after which a case counts as one that hangs."""
-TEXTS = (
-    "true",
-    "nan",
-    "-1",
-    "1e400",
-    "[]",
-    "{}",
-    "null",
-    '"',
-    "\x00",
-    "\u0301",
-    "..",
-    "/etc/passwd",
-    "9" * 40,
-    "\udce9",
-)
 Case = Callable[[random.Random], object]
 
 
@@ -60,31 +45,6 @@ def picture(kind: str) -> bytes:
     out = io.BytesIO()
     image.convert("RGB" if kind != "PNG" else "L").save(out, kind)
     return out.getvalue()
-
-
-def damaged(raw: bytes, rng: random.Random) -> bytes:
-    """The bytes cut, flipped, with a hole, or with something in them that does not belong there."""
-    data, at = bytearray(raw), rng.randrange(max(1, len(raw)))
-    match rng.randrange(5):
-        case 0:
-            del data[at:]
-        case 1 | 2:
-            for _ in range(rng.choice((1, 1, 4, 30))):
-                data[rng.randrange(len(data))] = rng.randrange(256)
-        case 3:
-            del data[at : at + rng.randrange(1, 200)]
-        case _:
-            data[at:at] = rng.choice(TEXTS).encode("utf-8", "surrogateescape") or rng.randbytes(8)
-    return bytes(data)
-
-
-def name(rng: random.Random) -> str:
-    """Any characters that a file system takes."""
-    text = "".join(
-        chr(rng.choice((rng.randrange(1, 128), rng.randrange(128, 0xD800), 0x1F600)))
-        for _ in range(rng.randrange(1, 12))
-    )
-    return text.replace("/", "").replace("\n", "") or "a"
 
 
 def cases(root: Path) -> dict[str, Case]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import json
 import shutil
 import ssl
 import time
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from zssbir_cli.files import file_sha256, write_json
+from zssbir_cli.files import file_sha256, parsed, write_json
 from zssbir_cli.progress import Say
 
 TIMEOUT_S = 30
@@ -84,7 +83,7 @@ def download(address: str, drive: str, target: Path, sha256: str, say: Say) -> P
 
 def _recorded(record: Path, address: str) -> str:
     try:
-        facts = json.loads(record.read_text("utf-8"))
+        facts = parsed(record.read_bytes())
         return str(facts["sha256"]) if facts["address"] == address else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
@@ -185,7 +184,7 @@ def _facts(address: str, reply: Any, have: int, tag: Path) -> _Reply:
     etag = reply.headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else reply.headers.get("Last-Modified", "")
     length = reply.headers.get("Content-Length")
-    size = int(length) if length and length.isdigit() else None
+    size = int(length) if length and length.isdecimal() else None
     if reply.status == 206:
         start, total = _content_range(reply.headers.get("Content-Range", ""), size)
         if start != have:
@@ -200,7 +199,7 @@ def _content_range(text: str, size: int | None) -> tuple[int, int | None]:
     try:
         span, _, total = text.removeprefix("bytes ").partition("/")
         start = int(span.partition("-")[0])
-        return start, int(total) if total.isdigit() else start + size if size is not None else None
+        return start, int(total) if total.isdecimal() else start + size if size is not None else None
     except ValueError:
         raise ConnectionError(f"the server answered with a bad Content-Range {text[:60]!r}") from None
 

@@ -74,7 +74,7 @@ def _words(cell: str) -> list[str]:
 
 
 def _limited() -> bool:
-    return sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
 
 
 def _text(value: object) -> str:

@@ -26,7 +26,7 @@ def choose_device(name: str = "auto") -> torch.device:
     kind, _, index = name.partition(":")
     if kind == "cpu" and not index:
         return torch.device("cpu")
-    if kind != "cuda" or not (index.isdigit() or not index):
+    if kind != "cuda" or not (index.isdecimal() or not index):
         raise UsageError(f"--device {name}: use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
         raise UsageError(

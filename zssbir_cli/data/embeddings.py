@@ -260,7 +260,7 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
         raise DataError(f"{path}: damaged, its fields differ in length")
     if _digest(arrays, names, facts, lost.decode()) != file.attrs["sha256"]:
         raise DataError(f"{path}: damaged or altered, its sha256 differs")
-    classes = tuple(str(c) for c in json.loads(facts.pop("classes") or "[]"))
+    classes = tuple(str(c) for c in files.parsed(facts.pop("classes") or "[]"))
     info = EmbeddingInfo(classes=classes, size=int(facts.pop("size") or 0), **facts)
     return Embeddings(
         embedding=_mapped(path, data),
@@ -270,7 +270,7 @@ def _read(path: Path, file: h5py.File) -> Embeddings:
         sources=tuple(name.decode("utf-8", "surrogateescape") for name in names),
         info=info,
         stamps=FileStamps(**{name: arrays[name] for name in optional}) if optional else None,  # type: ignore[arg-type]
-        skipped=tuple(Skipped(**s) for s in json.loads(lost)),
+        skipped=tuple(Skipped(**s) for s in files.parsed(lost)),
         path=path,
     )
 

@@ -170,7 +170,7 @@ def read_scores(path: Path, *, data: str, count: int) -> Scores:
         end = (at or 0) + 2 * int(np.prod(shape))
         if dataset.dtype != np.float16 or len(shape) != 3 or at is None or end > path.stat().st_size:
             raise DataError(f"{path} is damaged: its scores are not contiguous float16 maps")
-        facts = {str(k): str(v) for k, v in json.loads(text).items()}
+        facts = {str(k): str(v) for k, v in files.parsed(text).items()}
         found = Scores(path, int(at), (shape[0], shape[1], shape[2]), facts)
         sums = np.asarray(file["checksum"][()], np.uint64)
         proved = len(sums) == len(found) and _digest(sums, made_for, text) == str(file.attrs["sha256"])

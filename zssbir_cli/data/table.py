@@ -21,7 +21,7 @@ from zssbir_cli.arrays import Float32, Ints
 from zssbir_cli.data.embeddings import CONTENT_BYTES, EmbeddingInfo, Embeddings, FileStamps
 from zssbir_cli.data.hdf5 import differing_rows
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.files import printable, reason
+from zssbir_cli.files import parsed, printable, reason
 from zssbir_cli.names import TABLE_SUFFIX
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
@@ -300,7 +300,7 @@ def open_table(address: str) -> GalleryTable:
                 f"{address}: it was never written to its end; run the same `zssbir embed` command again"
             )
         table.checkout(WHOLE)
-        facts = json.loads((table.schema.metadata or {})[_FACTS])
+        facts = parsed((table.schema.metadata or {})[_FACTS])
         info = EmbeddingInfo(**{**facts, "classes": tuple(facts["classes"])})
         return GalleryTable(address, info, int(table.count_rows()), bool(table.list_indices()), table)
     except DataError:

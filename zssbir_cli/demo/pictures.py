@@ -2,7 +2,6 @@
 `prepare` takes like anyone's."""
 
 import contextlib
-import json
 import multiprocessing
 import signal
 from collections.abc import Iterator
@@ -109,7 +108,7 @@ def _claim(folder: Path, roles: dict[str, Role], look: Look) -> None:
     record = {"version": __version__, **asdict(look), **names}
     path = folder / RECORD
     try:
-        same = json.loads(path.read_text("utf-8")) == record
+        same = files.parsed(path.read_bytes()) == record
     except FileNotFoundError:
         files.write_json(path, record)
         return

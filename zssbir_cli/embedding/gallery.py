@@ -1,9 +1,9 @@
 """What `search` looks through: an embeddings file, a folder of photos or a prepared set, with the weights for it."""
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from zssbir_cli.embedding.parts import embed_part
 from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights, choose_weights
 from zssbir_cli.engine.runs import find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
-from zssbir_cli.files import printable
+from zssbir_cli.files import parsed, printable
 from zssbir_cli.models.towers import find_tower
 from zssbir_cli.names import table_address
 from zssbir_cli.progress import Progress, silent
@@ -168,15 +168,25 @@ def _differing(stored: Embeddings, embedder: Embedder, path: Path) -> str:
     """A note when other library versions made the file. DataError when the preprocessing was another."""
     if stored.info.made in ("", embedder.made):
         return ""
-    theirs, ours = json.loads(stored.info.made), json.loads(embedder.made)
+    theirs, ours = _facts(stored.info.made), _facts(embedder.made)
     other = [key for key in ours if key != "versions" and ours[key] != theirs.get(key)]
     if other:
         raise DataError(
             f"{path}: made with a different {', '.join(other)} than these weights use now; embed the photos again with "
             "`zssbir embed --photos`"
         )
-    names = sorted(n for n in ours["versions"] if ours["versions"][n] != theirs["versions"].get(n))
+    now, then = ours["versions"], theirs.get("versions")
+    names = sorted(n for n in now if not isinstance(then, dict) or now[n] != then.get(n))
     return f"{path} was made with another version of {', '.join(names)}; scores may differ slightly"
+
+
+def _facts(made: str) -> dict[str, Any]:
+    """What an embeddings file says of how it was made; nothing where that is no JSON object."""
+    try:
+        found = parsed(made)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _weights_of(
@@ -198,7 +208,7 @@ def _weights_of(
     candidate = home if run is None and home.is_dir() else find_run(run, runs).path
     for meta in sorted((candidate / "checkpoints").glob("*/meta.json")):
         try:
-            found = json.loads(meta.read_text("utf-8"))["sha256"]["model.safetensors"]
+            found = parsed(meta.read_bytes())["sha256"]["model.safetensors"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{meta}: damaged ({error})") from error
         if found == info.checkpoint:

@@ -201,13 +201,13 @@ def _problem(path: Path, verify: bool) -> str | None:
     if not (path / META).is_file():
         return f"no checkpoint ({META} is missing)"
     try:
-        found = json.loads((path / META).read_bytes())["format_version"]
+        found = files.parsed((path / META).read_bytes())["format_version"]
         if found != FORMAT_VERSION:
             return f"{META}: format version {found} is unknown to this zssbir, which writes {FORMAT_VERSION}"
         meta = read_meta(path / META)
         _info(path, meta)
         sums: dict[str, str] = dict(meta["sha256"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         return f"{META} is damaged ({type(error).__name__}: {error})"
     for name, expected in sums.items():
         file = path / name

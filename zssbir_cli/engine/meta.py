@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zssbir_cli.files import parsed
+
 SEAL = "seal"
 EXPORTED = "exported"
 """Key of the name that a checkpoint had, where `zssbir export` packed another one than the best."""
@@ -26,7 +28,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     Raises OSError, and ValueError when it is no JSON object, or not as it was written, to the byte.
     """
     text = path.read_bytes().decode("utf-8")
-    found = json.loads(text)
+    found = parsed(text)
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     seal = found.pop(SEAL, None)

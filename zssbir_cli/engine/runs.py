@@ -1,7 +1,6 @@
 """Which run, and which of its checkpoints: the one place that turns what a user names into folders; what their text
 files hold. Imports no torch."""
 
-import json
 import os
 import secrets
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 from zssbir_cli.engine.meta import EXPORTED, read_meta
 from zssbir_cli.errors import CheckpointError, UsageError
-from zssbir_cli.files import is_locked, reason
+from zssbir_cli.files import is_locked, parsed, reason
 from zssbir_cli.names import suggestion
 
 META = "meta.json"
@@ -163,7 +162,7 @@ def find_checkpoint(run: Path, which: str = "best") -> CheckpointChoice:
     """
     folder = run / "checkpoints"
     number = which.removeprefix("epoch-")
-    if which.startswith("epoch-") and number.isdigit():
+    if which.startswith("epoch-") and number.isdecimal():
         which = f"epoch-{int(number):04d}"
     if _is_there(folder / which):
         return CheckpointChoice(folder / which)
@@ -189,8 +188,8 @@ def find_checkpoint(run: Path, which: str = "best") -> CheckpointChoice:
 def kept_as(run: Path, which: str) -> str:
     """The name of a run's checkpoint in results: `which`, but for a run that was exported with another one than its best
     the name that it had."""
-    with suppress(OSError, ValueError, TypeError):
-        return str(json.loads((run / "checkpoints" / which / META).read_text("utf-8")).get(EXPORTED, which))
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        return str(parsed((run / "checkpoints" / which / META).read_bytes()).get(EXPORTED, which))
     return which
 
 
@@ -202,7 +201,7 @@ def _had_best(folder: Path) -> bool:
     """Whether the last checkpoint says that a `best` was written before it."""
     for name in ("last", "last.previous"):
         with suppress(OSError, ValueError, AttributeError):
-            meta = json.loads((folder / name / META).read_text("utf-8"))
+            meta = parsed((folder / name / META).read_bytes())
             return bool(meta.get("metrics")) or meta.get("best_step", -1) >= 0
     return False
 
@@ -228,14 +227,17 @@ def is_finished(run: Path, record: Mapping[str, Any] | None) -> bool:
     ended, saved = (record or {}).get("finished"), resume_point(run)
     if not ended:
         return False
-    return saved is None or int(saved["step"]) >= int(ended["steps"])
+    try:
+        return saved is None or int(saved["step"]) >= int(ended["steps"])
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return False
 
 
 def is_outdated(run: Path, result: Mapping[str, Any]) -> bool:
     """Whether training has replaced the weights that a result in the run's eval/ was measured with."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         which = str(result["which"])
-        meta = json.loads((run / "checkpoints" / which / META).read_text("utf-8"))
+        meta = parsed((run / "checkpoints" / which / META).read_bytes())
         replaced = bool(meta["sha256"]["model.safetensors"] != result["checkpoint"])
         return replaced and meta.get(EXPORTED, which) == which
     return False
@@ -244,7 +246,7 @@ def is_outdated(run: Path, result: Mapping[str, Any]) -> bool:
 def read_record(run: Path) -> dict[str, Any] | None:
     """What a run's run.json holds; None when it is missing or damaged."""
     try:
-        found = json.loads((run / "run.json").read_text("utf-8"))
+        found = parsed((run / "run.json").read_bytes())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -267,7 +269,7 @@ def rows_of(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
     """The rows of a metrics.jsonl up to its first damaged line."""
     for line in lines:
         try:
-            row = json.loads(line)
+            row = parsed(line)
         except ValueError:
             return
         if not isinstance(row, dict):

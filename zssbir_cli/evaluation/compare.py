@@ -1,6 +1,5 @@
 """The paired comparison of two saved results."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from zssbir_cli.engine.runs import is_outdated
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.bootstrap import Difference, paired_difference
 from zssbir_cli.evaluation.saved import queries_file
-from zssbir_cli.files import reason
+from zssbir_cli.files import parsed, reason
 
 DECIDING = ("identity", "protocol", "gallery", "extra")
 """Facts in which two results must agree."""
@@ -77,7 +76,7 @@ def compare_results(a: Path, b: Path) -> Compared:
 
 def _facts(stored: dict[str, np.ndarray]) -> dict[str, Any]:
     """What a result is about; older ones wrote numbers and booleans as texts."""
-    facts: dict[str, Any] = json.loads(str(stored["facts"]))
+    facts: dict[str, Any] = parsed(str(stored["facts"]))
     seed, subset = facts.get("seed"), facts.get("subset")
     return facts | {"seed": int(seed or 0), "subset": subset in (True, "yes")}
 

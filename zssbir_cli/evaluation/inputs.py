@@ -21,7 +21,7 @@ from zssbir_cli.evaluation.measure import Distractors, Inputs, Side
 from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
 from zssbir_cli.names import class_key, counted, listed, named_classes, table_address
 from zssbir_cli.progress import Progress, silent
-from zssbir_cli.types import ROLE_OF_PART, Modality, Part, Role
+from zssbir_cli.types import ROLE_OF_PART, Part, Role
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,12 @@ def _embedded(
         searched = [prepared.classes[c] for c in np.unique(query.labels)]
         extra = find_distractors(options.extra, embedder, searched, progress)
         labels = np.concatenate([gallery.labels, np.full(len(extra.index), -1, np.int64)])
-        rows = np.concatenate([gallery.rows, extra.stored.embedding[extra.index]])
+        more = extra.stored.embedding[extra.index]
+        if more.shape[1] != gallery.rows.shape[1]:
+            raise DataError(
+                f"--gallery-extra {options.extra}: {more.shape[1]} dimensions, not the {gallery.rows.shape[1]} of these weights"
+            )
+        rows = np.concatenate([gallery.rows, more])
         sources = (extra.stored.sources[row] for row in extra.index.tolist())
         gallery = Side(rows, labels, (*gallery.sources, *sources), gallery.pictures)
     return query, gallery, extra, " and ".join(sorted(precisions))
@@ -215,7 +220,7 @@ def find_distractors(
     stored = opened.stored
     if stored.info.checkpoint != embedder.weights.sha256:
         raise DataError(f"--gallery-extra {place}: made with other weights than {embedder.weights.label}")
-    index = stored.rows_of(Modality.PHOTO)
+    index = np.array(opened.rows)
     shown = [_class_of(stored, i) for i in index.tolist()]
     wanted = {class_key(name): name for name in classes}
     relevant = np.array([key in wanted for key in shown])
@@ -237,5 +242,6 @@ def find_distractors(
 def _class_of(stored: Embeddings, row: int) -> str:
     """The key of the class that a photo is known to show: by its label, else by its folder's name; "" if neither."""
     label = int(stored.label[row])
-    name = stored.info.classes[label] if label >= 0 else PurePosixPath(stored.sources[row]).parent.name
+    known = 0 <= label < len(stored.info.classes)
+    name = stored.info.classes[label] if known else PurePosixPath(stored.sources[row]).parent.name
     return class_key(name) if name else ""

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def _image_of(gallery: Embeddings, row: int) -> Tensor | None:
             if images is not None:
                 return load_image(images, row - int(gallery.rows_of(modality)[0]))
         return read_photo(file) if (file := file_as_embedded(gallery, row)) else None
-    except (DataError, OSError, IndexError):
+    except (DataError, OSError, IndexError, ValueError):
         return None
 
 
@@ -70,7 +71,7 @@ def file_as_embedded(gallery: Embeddings, row: int) -> Path | None:
     file, stamps = gallery.file_of(row), gallery.stamps
     if file is None or stamps is None:
         return file
-    if file.is_file():
+    with suppress(OSError):  # not there, in a tar, or a name that no file can have here
         found = file.stat()
         known = stamps.size[row], stamps.mtime_ns[row], stamps.ctime_ns[row]
         if (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == known:

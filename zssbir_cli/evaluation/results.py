@@ -13,7 +13,7 @@ from zssbir_cli import __version__
 from zssbir_cli.errors import DataError
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, comparable, context, groups_of, table_of
 from zssbir_cli.evaluation.saved import queries_file
-from zssbir_cli.files import reason, write_bytes, write_json
+from zssbir_cli.files import parsed, reason, write_bytes, write_json
 from zssbir_cli.names import file_part
 
 FORMAT_VERSION = 1
@@ -174,7 +174,7 @@ def _key(evaluation: Evaluation) -> dict[str, Any]:
 def _is_of(path: Path, key: dict[str, Any]) -> bool:
     """Whether nothing is lost by writing a result of `key` to `path` (older results know fewer keys)."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = parsed(path.read_bytes())
         return all(found[name] == value for name, value in key.items() if name in found and name != "seed")
     except (OSError, ValueError, TypeError):
         return True

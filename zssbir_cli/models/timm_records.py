@@ -1,6 +1,5 @@
 """What timm says of a backbone by name, without importing timm again: that takes longer than importing PyTorch."""
 
-import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -46,7 +45,7 @@ def _file() -> Path:
 
 def _kept() -> dict[str, Backbone]:
     try:
-        found = json.loads(_file().read_text("utf-8"))
+        found = files.parsed(_file().read_bytes())
         return {name: _read(record) for name, record in found.items()}
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return {}

@@ -1,7 +1,6 @@
 """Loading weight files into modules. Nothing is ever silently random."""
 
 import argparse
-import json
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -13,7 +12,7 @@ from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from zssbir_cli.errors import CheckpointError
-from zssbir_cli.files import reason
+from zssbir_cli.files import parsed, reason
 
 PREFIXES = ("module.", "backbone.", "encoder.", "model.", "student.", "teacher.")
 CONTAINERS = (
@@ -79,9 +78,9 @@ def learnt_before(path: Path) -> tuple[str, ...] | None:
     if own is None:
         return None
     try:
-        about = json.loads(own)
+        about = parsed(own)
         if "classes" not in about:
-            roles = json.loads((path.parent / "meta.json").read_bytes())["data"]["classes"]
+            roles = parsed((path.parent / "meta.json").read_bytes())["data"]["classes"]
             about["classes"] = [*roles["seen"], *roles["val"]]
         return tuple(map(str, about["classes"]))
     except (OSError, ValueError, KeyError, TypeError):

@@ -63,7 +63,8 @@ def _is_coloured(rgb: UInt8) -> bool:
 def _channel(rgb: UInt8) -> int | None:
     """0, 1 or 2 where that channel separates strokes and paper much better than luminance, else None."""
     scale = SMALL / max(rgb.shape)
-    small = rgb if scale >= 1 else cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    small = rgb if scale >= 1 else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     views = np.dstack([small, cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)])
     wide = (min(views.shape[:2]) // 3) | 1
     apart = np.dstack([cv2.absdiff(v, cv2.medianBlur(v, wide)) for v in cv2.split(views)]).astype(np.float32)

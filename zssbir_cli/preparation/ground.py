@@ -153,7 +153,7 @@ def _is_framed(grey: UInt8, around: UInt8 | None) -> bool:
     if not (box.top and box.left and box.bottom < height and box.right < width):
         return False
     inside = grey[box.top : box.bottom, box.left : box.right]
-    return float(np.median(inside)) > 127 and int(inside.min()) < 127
+    return inside.size > 0 and float(np.median(inside)) > 127 and int(inside.min()) < 127
 
 
 def _holds_strokes(grey: UInt8, around: UInt8) -> bool:

@@ -1,6 +1,5 @@
 """Progress of an unfinished `prepare`: a small record per finished shard, so that a killed run continues."""
 
-import json
 import re
 import shutil
 from collections.abc import Collection
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zssbir_cli import __version__
 from zssbir_cli.data.manifest import MANIFEST_NAME, SHARD_PATTERN, ShardInfo
 from zssbir_cli.errors import DataError
-from zssbir_cli.files import file_sha256, finished_name, write_json, write_text
+from zssbir_cli.files import file_sha256, finished_name, parsed, write_json, write_text
 from zssbir_cli.preparation.leaks import Note
 
 WORK = ".work"
@@ -58,7 +57,7 @@ class Journal:
     def is_of(self, key: str, state: str) -> bool:
         """Whether what lies here was left by a run with the same plan on the same files, by the same version."""
         try:
-            found: object = json.loads((self.work / "plan.json").read_text("utf-8"))
+            found: object = parsed((self.work / "plan.json").read_bytes())
         except (OSError, ValueError):
             return False
         return found == _facts(key, state)

@@ -114,9 +114,9 @@ def _drawn(text: str, given: str, total: int) -> Unseen:
         number = float(text)
     except ValueError:
         raise UsageError(f"--unseen {readable(given)}: n= takes a number, a fraction or all") from None
-    if text.isdigit() and 1 <= number <= total - 2:
+    if text.isdecimal() and 1 <= number <= total - 2:
         return Unseen(draw=int(number))
-    if not text.isdigit() and 0 < number < 1:
+    if not text.isdecimal() and 0 < number < 1:
         draw = max(1, round(number * total))
         if draw <= total - 2:
             return Unseen(draw=draw)

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from zssbir_cli.errors import UsageError
+from zssbir_cli.files import reason
 from zssbir_cli.names import did_you_mean, nearest, readable
 from zssbir_cli.recipe.explain import explain
 from zssbir_cli.recipe.schema import Recipe
@@ -122,7 +123,9 @@ def _parse_yaml(text: str, source: str) -> tuple[dict[str, Any], Lines]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
-        raise UsageError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        raise UsageError(
+            f"{where}: not valid YAML: {getattr(error, 'problem', None) or reason(error)}"
+        ) from error
     if not isinstance(content, dict):
         raise UsageError(f"{source}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     return content, lines
@@ -162,7 +165,7 @@ def read_change(override: str) -> tuple[tuple[str, ...], Any]:
         raise UsageError(f"--set {override!r}: write section.key=value, e.g. --set optim.lr=1e-4")
     try:
         return path, yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         if readable(value) != value:
             raise UsageError(
                 f"--set {readable(override)}: a recipe is UTF-8 text and cannot hold this name; rename the file or give a link"

@@ -1,8 +1,8 @@
 """From an HTTP request to a query: multipart fields or JSON, bounded in bytes, pixels and time."""
 
 import asyncio
-import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from zssbir_cli.data.images import decode_sketch
 from zssbir_cli.data.square import ink_box, resize_photo, square_sketch
 from zssbir_cli.errors import DataError
+from zssbir_cli.files import parsed
 from zssbir_cli.preparation.clean import drawing, photo
 from zssbir_cli.types import Modality
 from zssbir_cli.web.live import LiveGallery, Query
@@ -92,8 +93,8 @@ async def _fields(request: Request) -> dict[str, Any]:
     body = await _body(request)
     if kind == "application/json":
         try:
-            value = json.loads(body)
-        except (ValueError, RecursionError):
+            value = parsed(body)
+        except ValueError:
             raise HTTPException(400, "the body is not valid JSON") from None
         if not isinstance(value, dict):
             raise HTTPException(400, "the JSON must be an object")
@@ -108,8 +109,8 @@ async def _fields(request: Request) -> dict[str, Any]:
 
 
 async def _body(request: Request) -> bytes:
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > MAX_BODY:
+    length = request.headers.get("content-length", "")
+    if re.fullmatch("[0-9]{1,18}", length) and int(length) > MAX_BODY:
         raise HTTPException(413, f"larger than {MAX_BODY >> 20} MiB")
     body = bytearray()
     async for part in request.stream():

@@ -11,7 +11,7 @@ from zssbir_cli.engine.changes import FREE_KEYS, changes
 from zssbir_cli.engine.provenance import Learnt
 from zssbir_cli.engine.runs import find_run, is_outdated, read_record, run_folders
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.files import csv_text, reason
+from zssbir_cli.files import csv_text, parsed, reason
 from zssbir_cli.names import listed
 from zssbir_cli.recipe.loader import load_recipe
 from zssbir_cli.workflows.runs import check_folder
@@ -158,11 +158,11 @@ def _baselines(found: Sequence[_Result], measures: Sequence[str], convention: st
 
 def _read(run: Path, file: Path) -> _Result:
     try:
-        result = json.loads(file.read_text("utf-8"))
+        result = parsed(file.read_bytes())
         _ = [(m["name"], m["convention"], float(m["value"])) for m in result["measures"]]
         learnt = Learnt.read((read_record(run) or {}).get("data") or {})
         return _Result(run, load_recipe(run / "recipe.yaml").model_dump(mode="json"), result, learnt)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{file}: not a result of `zssbir eval` ({reason(error)})") from error
 
 

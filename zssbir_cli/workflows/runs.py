@@ -1,6 +1,5 @@
 """`zssbir runs`: what each run folder says about itself, and what differs between two of them."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from zssbir_cli.engine.runs import (
     run_folders,
 )
 from zssbir_cli.errors import UsageError
+from zssbir_cli.files import parsed
 from zssbir_cli.recipe.loader import load_recipe
 
 VAL, LOSS = "val/mAP@all", "loss"
@@ -99,7 +99,7 @@ def summary(path: Path) -> RunSummary:
             state=state,
             outdated=outdated,
         )
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, UsageError):
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, UsageError):
         return RunSummary(path, "?", "?", "?", 0, 0.0, None, None, {}, "unreadable")
 
 
@@ -133,11 +133,11 @@ def _results(path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
     outdated = []
     for file in sorted((path / "eval").glob("*.json")):
         try:
-            result = json.loads(file.read_text("utf-8"))
+            result = parsed(file.read_bytes())
             values = [
                 m["value"] for m in result["measures"] if (m["name"], m["convention"]) == ("mAP@all", "voc")
             ]
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, OverflowError):
             continue
         if values:
             found[file.stem] = float(values[0])
