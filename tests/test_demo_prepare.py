@@ -149,9 +149,9 @@ def test_the_second_of_two_says_who_is_at_work(tmp_path: Path) -> None:
 
 
 def test_other_contents_of_the_folders_are_refused(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="other options"):
+    with pytest.raises(DataError, match="files or options"):
         demo_set(tiny, seed=5)
-    with pytest.raises(DataError, match="other options"):
+    with pytest.raises(DataError, match="files or options"):
         demo_set(tiny, seed=3, photos=3)
     for name in ("set", "set-pictures"):
         place = tmp_path / name

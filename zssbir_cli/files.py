@@ -158,6 +158,25 @@ def existing_parent(path: Path) -> Path:
     return next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path())
 
 
+def check_writable(path: Path, advice: str = "", *, folder: bool = False) -> None:
+    """Refuse a file, or a folder, that can be seen not to be writable, before what goes into it is computed; `advice` ends
+    the message. Makes nothing. Raises DataError."""
+    try:
+        path = path.expanduser()
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        place = there if folder or there != path else path.absolute().parent
+        if there.is_dir() != (folder or there != path):
+            problem = os.strerror(errno.EISDIR if there.is_dir() else errno.ENOTDIR)
+        elif os.access(place, os.W_OK | os.X_OK):
+            return
+        else:
+            read_only = hasattr(os, "statvfs") and os.statvfs(place).f_flag & os.ST_RDONLY
+            problem = os.strerror(errno.EROFS if read_only else errno.EACCES)
+    except (OSError, RuntimeError, StopIteration) as error:
+        problem = reason(error)
+    raise DataError(f"{path}: cannot be written ({problem}){advice}")
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, hexadecimal. Raises DataError."""
     try:

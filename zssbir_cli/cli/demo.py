@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Path = option(Path("zssbir-demo"), "DIR", "Folder for everything the demo makes.", "--out", "-o"),
+    out: Path = option(
+        Path("zssbir-demo"),
+        "DIR",
+        "Folder for everything the demo makes.",
+        "--out",
+        "-o",
+        callback=options.writable_folder,
+    ),
     seed: options.Seed = 0,
     device: options.Device = "auto",
     set_: options.Set = None,

@@ -8,6 +8,7 @@ import typer
 from zssbir_cli.cli import options
 from zssbir_cli.cli.options import flag, option
 from zssbir_cli.errors import UsageError
+from zssbir_cli.files import check_writable
 from zssbir_cli.names import counted, table_address
 from zssbir_cli.types import Part
 
@@ -77,6 +78,8 @@ def embed(
         options.needs_data(model, data)
     elif not sharded:
         options.exists(images, "--photos")
+    if out is not None and not table_address(out):
+        check_writable(out, folder=sharded)
     with loading("embed", "the weights") as progress:
         from zssbir_cli.compute import distributed
         from zssbir_cli.workflows.embed import embed as run_embed
@@ -113,6 +116,8 @@ def _join(out: Path, parts: list[Path], index: bool) -> None:
 
     for part in parts:
         options.exists(part)
+    if not table_address(out):
+        check_writable(out)
     with shown("embed: joining") as progress:
         from zssbir_cli.embedding.join import join_galleries
 

@@ -53,8 +53,8 @@ def evaluate(
     seed: int = option(0, "N", "Seed of the images that a protocol or --per-class draws.", min=0),
     k: list[int] = option([100, 200], "N", "Cut-off of mAP@k, P@k and recall@k (repeatable).", "-k", min=1),
     report: bool = flag("Write the HTML page, Markdown and figures.", "--report/--no-report", default=True),
-    out: Path | None = option(
-        None, "PATH", "Folder of the result.  [default: that of the run, or RUNS/frozen/...]", "--out", "-o"
+    out: Path | None = options.out(
+        "Folder of the result.  [default: that of the run, or RUNS/frozen/...]", folder=True
     ),
     export: str = option(
         "",

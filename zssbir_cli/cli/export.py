@@ -20,7 +20,7 @@ def export(
         "onnx: the encoder and its preprocessing; run: one file that every --run takes.",
         "--format",
     ),
-    out: Path | None = option(None, "FILE", "The file to write.  [default: the run's name]", "--out", "-o"),
+    out: Path | None = options.out("The file to write.  [default: the run's name]"),
     runs: options.Runs = Path("runs"),
 ) -> None:
     """Write a run for use elsewhere: its encoder as ONNX, or all that a colleague needs as one file.

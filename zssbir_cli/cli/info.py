@@ -16,7 +16,9 @@ def info(
         metavar="DIR", autocompletion=complete.data_sets, help="Folder of a prepared data set."
     ),
     as_json: options.Json = False,
-    sheet: Path | None = option(None, "FILE.png", "Also draw a contact sheet: a row of images per class."),
+    sheet: Path | None = option(
+        None, "FILE.png", "Also draw a contact sheet: a row of images per class.", callback=options.writable
+    ),
     classes: bool = flag("Also list every class with its counts.", "--list-classes"),
 ) -> None:
     """Show what a prepared data set contains.

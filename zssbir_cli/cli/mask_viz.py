@@ -27,12 +27,8 @@ def mask_viz(
         None, "0-0.99", "Share of patches to mask.  [default: the recipe's]", "--mask-ratio", min=0, max=0.99
     ),
     count: int = option(8, "N", "Photos to show.", min=1, max=200),
-    out: Path | None = option(
-        None,
-        "PATH",
-        "Folder for masks.png and masks.html.  [default: the run's, otherwise mask-viz]",
-        "--out",
-        "-o",
+    out: Path | None = options.out(
+        "Folder for masks.png and masks.html.  [default: the run's, otherwise mask-viz]", folder=True
     ),
     device: options.Device = "auto",
     runs: options.Runs = Path("runs"),

@@ -9,6 +9,7 @@ import typer
 
 from zssbir_cli.cli import complete
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.files import check_writable
 from zssbir_cli.names import suggestion, table_address
 
 PHOTOS = "An embeddings file, a folder of photos, or a prepared data set; for search also a LanceDB table (.lance)."
@@ -52,6 +53,20 @@ def _not_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
     return value
 
 
+def writable(value: Path | None) -> Path | None:
+    """Refuse a file that cannot be written, before it is computed. Errors: DataError."""
+    if value is not None:
+        check_writable(value)
+    return value
+
+
+def writable_folder(value: Path | None) -> Path | None:
+    """As `writable`, of a folder."""
+    if value is not None:
+        check_writable(value, folder=True)
+    return value
+
+
 def shared(metavar: str, help: str, *names: str, **more: Any) -> Any:
     """An option for `Annotated`; `names` where they are not that of the parameter. A help with `[default: ...]` says
     itself what happens without the option."""
@@ -63,6 +78,12 @@ def shared(metavar: str, help: str, *names: str, **more: Any) -> Any:
 def option(default: Any, metavar: str, help: str, *names: str, **more: Any) -> Any:
     """An option of one command, as the default of its parameter; the rest as for `shared`."""
     return shared(metavar, help, default, *names, **more)
+
+
+def out(help: str, *, folder: bool = False) -> Any:
+    """`--out`, of a file or a folder: looked at before the work begins."""
+    check = writable_folder if folder else writable
+    return option(None, "DIR" if folder else "FILE", help, "--out", "-o", callback=check)
 
 
 def flag(help: str, *names: str, default: bool = False) -> Any:

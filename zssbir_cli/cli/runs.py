@@ -109,7 +109,9 @@ def table_of_runs(
     measure: list[str] = option(
         [], "NAME", "A column, e.g. mAP@200 (repeatable).  [default: mAP and P at every cut-off]"
     ),
-    out: Path | None = option(None, "FILE", "Write to a file, not to stdout.", "--out", "-o"),
+    out: Path | None = option(
+        None, "FILE", "Write to a file, not to stdout.", "--out", "-o", callback=options.writable
+    ),
     root: OwnRuns = None,
 ) -> None:
     """Show results of runs as a table for a paper; runs that differ only in the seed are one row, mean ± sd.

@@ -22,9 +22,7 @@ def search(
     ),
     gallery: Path = option(..., "PATH", options.PHOTOS, "--photos"),
     k: int = option(20, "N", "Photos per sketch.", "-k", min=1),
-    out: Path | None = option(
-        None, "FILE", "Write pictures with scores (.html, .png), or a list (.json, .csv).", "--out", "-o"
-    ),
+    out: Path | None = options.out("Write pictures with scores (.html, .png), or a list (.json, .csv)."),
     run: options.Run = None,
     model: options.Model = None,
     checkpoint: options.Checkpoint = "best",

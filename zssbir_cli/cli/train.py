@@ -54,11 +54,13 @@ def train(
     """
     _check_modes(context, check=check, profile=profile is not None, resume=resume is not None)
     from zssbir_cli.cli.display import loading
-    from zssbir_cli.workflows.recipes import check_names, choose_recipe
+    from zssbir_cli.workflows.recipes import check_names, check_runs, choose_recipe
 
     loaded = choose_recipe(recipe, data=data, settings=set_ or (), resume=resume, runs=runs)
     if resume is None:  # else a checkpoint brings the weights
         check_names(loaded)
+        if not check and profile is None:
+            check_runs(runs)
     with loading("train", "the data") as display:
         from zssbir_cli.cli.display import TrainHooks, print_profile
         from zssbir_cli.workflows import train as workflow

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,6 +56,30 @@ def check_free(out: Path) -> None:
         )
 
 
+def check_options(out: Path, options: Mapping[str, object], images: int) -> None:
+    """Refuse a folder that holds a set of other options, or of another number of images, before the pictures of a new one
+    are made. Errors: DataError."""
+    if (out / MANIFEST_NAME).exists():
+        manifest = _manifest(out)
+        count = sum(manifest.counts.values()) + manifest.skipped
+        if count != images or any(manifest.options.get(key) != value for key, value in options.items()):
+            raise _other(out, manifest)
+
+
+def _manifest(out: Path) -> Manifest:
+    try:
+        return read_manifest(out)
+    except DataError as error:
+        raise DataError(f"{error}; delete the folder to prepare it again") from None
+
+
+def _other(out: Path, manifest: Manifest) -> DataError:
+    return DataError(
+        f"{readable(str(out))} holds {manifest.name} ({manifest.split}), prepared from other files or options, or by "
+        "another version; choose another folder with --out, or delete it"
+    )
+
+
 def finished_set(
     plan: PreparePlan, out: Path, choices: Choices, say: Say, progress: Progress
 ) -> Manifest | None:
@@ -65,16 +89,9 @@ def finished_set(
     """
     if not (out / MANIFEST_NAME).exists():
         return None
-    where = readable(str(out))
-    try:
-        manifest = read_manifest(out)
-    except DataError as error:
-        raise DataError(f"{error}; delete the folder to prepare it again") from None
+    manifest = _manifest(out)
     if manifest.options.get("plan") != plan.key:
-        raise DataError(
-            f"{where} holds {manifest.name} ({manifest.split}), prepared from other files or options, or by another version; "
-            f"choose another folder with --out, or delete it"
-        )
+        raise _other(out, manifest)
     manifest = _same_files(plan, out, manifest, choices=choices, say=say, progress=progress)
     refused = [leak for leak in manifest.leaks if leak.kind != NEAR]
     if refused and not choices.allow_leak:

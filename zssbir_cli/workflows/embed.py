@@ -17,6 +17,7 @@ from zssbir_cli.embedding.parts import embed_part
 from zssbir_cli.embedding.tars import ShardsResult, embed_shards, shard_files, share_of
 from zssbir_cli.embedding.weights import choose_weights
 from zssbir_cli.errors import UsageError
+from zssbir_cli.files import check_writable
 from zssbir_cli.names import table_address
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import AnyPath, Part
@@ -87,6 +88,8 @@ def embed(
     address = None if out is None else table_address(out)
     if index and address is None:
         raise UsageError("--index is for a table: name one with --out photos.lance")
+    if out is not None and address is None:
+        check_writable(Path(out), folder=sharded)
     chosen = choose_device(device)
     # ranks share the shards out, and work alone
     with nullcontext() if sharded else distributed.session(chosen):

@@ -7,7 +7,7 @@ from typing import Any
 
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings_user import read_user_embeddings
-from zssbir_cli.embedding.weights import TowerWeights, choose_weights
+from zssbir_cli.embedding.weights import RunWeights, TowerWeights, choose_weights
 from zssbir_cli.errors import UsageError
 from zssbir_cli.evaluation import results
 from zssbir_cli.evaluation.baselines import with_chance, with_start
@@ -15,9 +15,11 @@ from zssbir_cli.evaluation.inputs import Options, inputs_of
 from zssbir_cli.evaluation.measure import DEFAULT_K, Evaluation, inputs_of_file, measure
 from zssbir_cli.evaluation.protocols import check_protocol
 from zssbir_cli.evaluation.trec import evaluate_trec, write_trec
+from zssbir_cli.files import check_writable
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import TREC_FORMS, AnyPath
 
+OTHER_FOLDER = "; choose another folder with --out"
 PHOTOS_OF = {"trec": 1000, "trec-all": None}
 """Photos of each query in the run file, by form of export (None: the whole gallery)."""
 
@@ -91,6 +93,8 @@ def evaluate_run(
     check_protocol(split)
     check_export(export)
     weights = choose_weights(run, model, Path(runs), checkpoint)
+    kept = weights.home / "eval" if isinstance(weights, RunWeights) else Path(runs)
+    check_writable(Path(out or kept), OTHER_FOLDER, folder=True)
     here, extra, place = (None if path is None else Path(path) for path in (data, gallery_extra, out))
     options = Options(here, extra, tuple(classes), per_class, seed, device, precision, workers)
     inputs = inputs_of(weights, split, options, progress)
@@ -127,6 +131,8 @@ def evaluate_file(
     if export and out is None:
         raise UsageError(f"--export {export} needs --out FOLDER with --embeddings")
     path, folder = Path(path), None if out is None else Path(out)
+    if folder:
+        check_writable(folder, OTHER_FOLDER, folder=True)
     inputs = inputs_of_file(path, read_user_embeddings(path), classes)
     found = with_chance(measure(inputs, k=k, device=device, progress=progress))
     return _finish(found, device, folder, report, export, progress)
@@ -146,6 +152,8 @@ def evaluate_ranking(
     """
     if run is None:
         raise UsageError("--qrels needs --run FILE too: the ranking in TREC format")
+    if out:
+        check_writable(out, OTHER_FOLDER, folder=True)
     return _finish(evaluate_trec(qrels, Path(run), ties, k), "cpu", out, False, "", silent)
 
 

@@ -20,7 +20,7 @@ from zssbir_cli.embedding.weights import Embeds, RunWeights, Weights, choose_wei
 from zssbir_cli.engine.bundle import pack_run
 from zssbir_cli.engine.runs import find_checkpoint, find_run
 from zssbir_cli.errors import CheckpointError, DataError, UsageError
-from zssbir_cli.files import reason, write_bytes, write_json, writing
+from zssbir_cli.files import check_writable, reason, write_bytes, write_json, writing
 from zssbir_cli.inputs.datasets import EvalImages
 from zssbir_cli.names import file_part
 from zssbir_cli.types import EXPORT_FORMS, AnyPath, Modality, Part
@@ -29,6 +29,7 @@ OPSET = 17
 TRIED = 8
 """Pictures of each modality on which the exported network is compared with the original."""
 LEAST_COSINE = 0.9999
+OTHER_FILE = "; choose another file with --out"
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,15 @@ def export(
             raise UsageError("--format run is for a run: leave out --model")
         chosen = find_run(run, Path(runs), checkpoint)
         target = Path(out or f"{chosen.path.resolve().name}.zip")
+        check_writable(target, OTHER_FILE)
         return Exported((pack_run(chosen.path, find_checkpoint(chosen.path, chosen.which).path, target),))
     if find_spec("onnx") is None or find_spec("onnxruntime") is None:
         raise UsageError("--format onnx needs the onnx extra: python -m pip install '.[onnx]'")
     weights = choose_weights(run, model, Path(runs), checkpoint)
     name = weights.home.resolve().name if isinstance(weights, RunWeights) else file_part(model or "model")
-    return export_onnx(weights, Path(out or f"{name}.onnx"))
+    target = Path(out or f"{name}.onnx")
+    check_writable(target, OTHER_FILE)
+    return export_onnx(weights, target)
 
 
 class _Embedding(nn.Module):

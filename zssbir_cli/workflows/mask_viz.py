@@ -18,6 +18,7 @@ from zssbir_cli.embedding.own import data_of, remark
 from zssbir_cli.embedding.weights import RunWeights
 from zssbir_cli.engine.runs import RunChoice, find_run
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.files import check_writable
 from zssbir_cli.inputs.datasets import load_image
 from zssbir_cli.inputs.folder import picture_files
 from zssbir_cli.methods.puxim.config import PuximConfig, VxlConfig
@@ -92,6 +93,9 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
     """
     device = choose_device(request.device)
     chosen, root, notes = _chosen_run(request), request.data, []
+    run = None if chosen is None else chosen.path
+    out = request.out or (run / "masks" if run is not None else Path("mask-viz"))
+    check_writable(out, "; choose another folder with --out", folder=True)
     config, encoder, size = PuximConfig(), None, 0
     if chosen is not None:
         weights = RunWeights(chosen.path, chosen.which)
@@ -112,8 +116,6 @@ def mask_viz(request: MaskRequest) -> MaskOutcome:
         for shot in shots
         for text in request.texts or (clean_class_name(shot.name, vxl.class_names),)
     ]
-    run = None if chosen is None else chosen.path
-    out = request.out or (run / "masks" if run is not None else Path("mask-viz"))
     if request.images and not request.texts:
         notes.append("text of each photo: its folder's name (another with --text)")
     heading = "; ".join(filter(None, (_heading(view, run, prepared, bool(request.images)), *notes)))

@@ -12,7 +12,7 @@ from zssbir_cli.preparation.archives import open_source
 from zssbir_cli.preparation.build import Prepared, carry_out
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
-from zssbir_cli.preparation.finished import check_free
+from zssbir_cli.preparation.finished import check_free, check_options
 from zssbir_cli.preparation.plan import PreparePlan, check_given_once, default_name, plan_own
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.preparation.roles import read_unseen
@@ -224,9 +224,13 @@ def prepare_demo(
         photos=choices.subset or photos,
         sketches=choices.subset or sketches,
     )
-    draw_pictures(folder, roles, look, workers=choices.workers or available_cores(), progress=progress)
     test, val = ([n for n in CLASSES if roles[n] is role] for role in (Role.UNSEEN, Role.VAL))
     own = replace(choices, unseen=",".join(test), val_classes=len(val))
+    options = {
+        key: value for key, value in own.record().items() if key != "holdout"
+    }  # as the plan settles it
+    check_options(out, options, len(CLASSES) * (look.photos + look.sketches))
+    draw_pictures(folder, roles, look, workers=choices.workers or available_cores(), progress=progress)
     return prepare_own([folder], name=name, out=out, choices=own, val=val, say=say, progress=progress)
 
 

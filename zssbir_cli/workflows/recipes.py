@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from zssbir_cli.benchmarks.splits import source_of
 from zssbir_cli.engine.runs import find_run, has_checkpoint
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.files import check_writable
 from zssbir_cli.methods.puxim.config import PuximConfig
 from zssbir_cli.models.known import check_clip_name, check_timm_name, check_weight_file
 from zssbir_cli.names import listed, suggestion
@@ -61,6 +63,12 @@ def _tell_idle(path: Path) -> None:
         if idle := idle_keys(load_recipe(path)):
             told = "; ".join(f"{key} has no effect without {needs}" for key, needs in idle.items())
             log.warning("%s: %s", path, told)
+
+
+def check_runs(runs: Path) -> None:
+    """Refuse a folder in which no run can be made, on the process that makes it. Errors: DataError."""
+    if os.environ.get("RANK", "0") == "0":
+        check_writable(runs, "; choose another with --runs", folder=True)
 
 
 def check_resumable(resume: AnyPath, runs: Path) -> None:

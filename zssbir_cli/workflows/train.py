@@ -24,7 +24,7 @@ from zssbir_cli.recipe.loader import dump_recipe
 from zssbir_cli.recipe.schema import Recipe
 from zssbir_cli.types import AnyPath
 from zssbir_cli.viz.curves import save_curves
-from zssbir_cli.workflows.recipes import Settings, check_resumable, choose_recipe
+from zssbir_cli.workflows.recipes import Settings, check_resumable, check_runs, choose_recipe
 from zssbir_cli.workflows.setup import Setup, build_job
 
 
@@ -83,6 +83,8 @@ def train(
     runs = Path(runs)
     if resume is not None:
         check_resumable(resume, runs)
+    else:
+        check_runs(runs)
     where = choose_device(device)
     with distributed.session(where), ExitStack() as stack:
         setup = Setup.build(recipe, where, resumed_run(resume, runs))
