@@ -60,6 +60,8 @@ def test_names_with_a_nul_are_refused_and_not_cut(tmp_path: Path, damage: bytes)
 
 
 def test_members_without_a_name_are_refused(tmp_path: Path) -> None:
+    packer = special("", tarfile.DIRTYPE)  # of `tar.add(folder, arcname="")`: the folder itself
+    assert read_all(make_tar(tmp_path / "whole.tar", [packer])) == ""
     tar = make_tar(tmp_path / "a.tar", [("", b"x")])
     packed = make_zip(tmp_path / "a.zip", {**GOOD, "x": b"x"})
     raw = bytearray(packed.read_bytes())

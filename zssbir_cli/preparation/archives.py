@@ -186,6 +186,8 @@ class ZipSource(_Archive):
 
 def _tar_path(archive: Path, member: tarfile.TarInfo) -> str | None:
     """Path of a regular member; None for folders and junk; DataError for anything unsafe."""
+    if member.isdir() and not member.name:  # the folder that was packed
+        return None
     path = member_path(archive, member.name)
     if member.isdir():
         return None
