@@ -194,9 +194,10 @@ def evaluation_of(
     measures = tuple(
         Measure(*key, metrics.get(*key), *both) for key, both in zip(metrics.columns, bounds, strict=True)
     )
-    notes = (*inputs.notes, *metrics.notes, *_cut_notes(asked, metrics), *notes)
+    groups, told = _groups(inputs, metrics)
+    notes = (*inputs.notes, *metrics.notes, *told, *_cut_notes(asked, metrics), *notes)
     inputs = replace(inputs, notes=notes)
-    return Evaluation(inputs, metrics, measures, _groups(inputs, metrics), asked=tuple(asked))
+    return Evaluation(inputs, metrics, measures, groups, asked=tuple(asked))
 
 
 def _cut_notes(asked: Sequence[int], metrics: Metrics) -> list[str]:
@@ -231,11 +232,16 @@ def in_both(a: Rows, b: Rows) -> int:
     return sum(row.tobytes() in there for row in a[kept])
 
 
-def _groups(inputs: Inputs, metrics: Metrics) -> dict[str, dict[str, float]]:
-    """Means over seen and over unseen queries and their harmonic mean, where both take part."""
+def _groups(inputs: Inputs, metrics: Metrics) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Means over seen and over unseen queries and their harmonic mean, where both take part; else what is missing."""
     seen = np.isin(metrics.query_labels, list(inputs.seen)) if inputs.seen else np.zeros(0, bool)
     if not seen.any() or seen.all():
-        return {}
+        return {}, []
+    for of_side, what in ((seen, "seen"), (~seen, "unseen")):
+        if not (of_side & metrics.counted).any():
+            return {}, [
+                f"none of the {what} queries has a relevant photo: there are no means of seen and unseen ones"
+            ]
     sides = metrics.select(seen), metrics.select(~seen)
     out: dict[str, dict[str, float]] = {"seen": {}, "unseen": {}, "harmonic": {}}
     for key in metrics.columns:
@@ -243,7 +249,7 @@ def _groups(inputs: Inputs, metrics: Metrics) -> dict[str, dict[str, float]]:
         harmonic = 2 * a * b / (a + b) if a + b else 0.0
         for group, value in zip(out.values(), (a, b, harmonic), strict=True):
             group[" ".join(key).strip()] = value
-    return out
+    return out, []
 
 
 Cells = list[tuple[str, ...]]
