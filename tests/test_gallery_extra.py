@@ -74,6 +74,35 @@ def test_photos_of_queried_classes_are_left_out(run: Path, tiny_demo: Path) -> N
         zssbir.evaluate(run, device="cpu", gallery_extra="nowhere")
 
 
+def test_a_class_is_known_by_any_folder_around_its_photos(run: Path, tiny_demo: Path) -> None:
+    """A level further down, in another spelling, and where the folder itself is given."""
+    pictures = tiny_demo.with_name("demo-pictures")
+    manifest = read_manifest(tiny_demo)
+    unseen, seen = (manifest.classes_of(role)[0].name for role in (Role.UNSEEN, Role.SEEN))
+    copies(pictures, [unseen], Path("more") / unseen.upper() / "large")
+    copies(pictures, [seen], Path("more") / "others")
+    notes = zssbir.evaluate(run, k=[5], device="cpu", gallery_extra="more", report=False).as_json()["notes"]
+    assert any(n.startswith("4 photos of more left out") and unseen in n for n in notes)
+    with pytest.raises(DataError, match="every photo is of a queried class"):
+        zssbir.evaluate(run, device="cpu", gallery_extra=f"more/{unseen.upper()}")
+
+
+def test_copies_of_the_gallerys_photos_are_no_distractors(run: Path, tiny_demo: Path) -> None:
+    """Without a folder of their class they would be counted as wrong answers."""
+    pictures = tiny_demo.with_name("demo-pictures")
+    manifest = read_manifest(tiny_demo)
+    unseen, seen = (manifest.classes_of(role)[0].name for role in (Role.UNSEEN, Role.SEEN))
+    copies(pictures, [unseen], Path("copies"))
+    copies(pictures, [unseen, seen], Path("both"))
+    found = zssbir.evaluate(run, k=[5], device="cpu", gallery_extra="both", report=False).as_json()
+    assert found["extra_photos"] == 4
+    assert any(
+        n.startswith("4 photos of both left out: copies of photos that the gallery") for n in found["notes"]
+    )
+    with pytest.raises(DataError, match="the gallery holds every photo already"):
+        zssbir.evaluate(run, device="cpu", gallery_extra="copies")
+
+
 def test_embeddings_of_other_weights_are_refused(run: Path, tiny_recipe: Path, tiny_demo: Path) -> None:
     copies(tiny_demo.with_name("demo-pictures"), ["cup"], Path("more"))
     other = make_run(run.parent / "two", tiny_recipe, seed=5)

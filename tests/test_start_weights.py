@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import TINY
 from demo_helpers import draw_split
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zssbir_cli as zssbir
@@ -108,3 +110,19 @@ def test_weights_that_do_not_say_what_they_learnt_from(place: Path) -> None:
     save_file(state, "plain.safetensors")
     assert learnt_before(Path("plain.safetensors")) is None
     assert learnt_before(Path("missing.safetensors")) is None
+
+
+def test_weights_put_into_a_checkpoint_by_hand_are_no_part_of_it(place: Path) -> None:
+    """Not even where the embeddings of those that were there are still kept, and the file's time is an old one."""
+    best = latest_run() / "checkpoints" / "best"
+    file, times = best / "model.safetensors", (best / "model.safetensors").stat()
+    measured()
+    state = load_file(file)
+    with safe_open(file, "pt") as opened:
+        about = opened.metadata()
+    save_file({k: v * 1.5 if v.is_floating_point() else v for k, v in state.items()}, file, metadata=about)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors is damaged \(its sha256 is not the one in meta\.json\)"
+    ):
+        measured()

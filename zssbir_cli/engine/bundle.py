@@ -87,6 +87,7 @@ def unpack_run(bundle: Path) -> Path:
         meta = read_meta(partial / BEST / META)
         if file_sha256(partial / BEST / MODEL) != meta["sha256"][MODEL]:
             raise ValueError(f"{MODEL} is damaged: its sha256 is not the one in {META}")
+        (partial / BEST / META).touch()  # later than the weights: see `checkpoint.inspect`
         if not target.is_dir():  # another process may have been quicker
             partial.rename(target)
     except Exception as error:  # zipfile and its decoders raise almost any type on damaged files

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.data.embeddings import Embeddings
+from zssbir_cli.data.embeddings import Embeddings, Rows
 from zssbir_cli.data.prepared import ImageRows, PreparedSet
 from zssbir_cli.embedding.embedder import Embedder
 from zssbir_cli.embedding.gallery import open_gallery
@@ -17,7 +17,7 @@ from zssbir_cli.embedding.parts import embed_choice, embed_part
 from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
 from zssbir_cli.engine.provenance import Provenance
 from zssbir_cli.errors import DataError, UsageError
-from zssbir_cli.evaluation.measure import Distractors, Inputs, Side
+from zssbir_cli.evaluation.measure import Distractors, Inputs, Side, copied_rows
 from zssbir_cli.evaluation.protocols import Stock, Task, build_task, restrict
 from zssbir_cli.names import class_key, counted, listed, named_classes, table_address
 from zssbir_cli.progress import Progress, silent
@@ -115,14 +115,9 @@ def _embedded(
     query, gallery, extra = side(task.queries), side(task.gallery), None
     if options.extra is not None:
         searched = [prepared.classes[c] for c in np.unique(query.labels)]
-        extra = find_distractors(options.extra, embedder, searched, progress)
+        extra = find_distractors(options.extra, embedder, searched, gallery.rows, progress)
         labels = np.concatenate([gallery.labels, np.full(len(extra.index), -1, np.int64)])
-        more = extra.stored.embedding[extra.index]
-        if more.shape[1] != gallery.rows.shape[1]:
-            raise DataError(
-                f"--gallery-extra {options.extra}: {more.shape[1]} dimensions, not the {gallery.rows.shape[1]} of these weights"
-            )
-        rows = np.concatenate([gallery.rows, more])
+        rows = np.concatenate([gallery.rows, extra.stored.embedding[extra.index]])
         sources = (extra.stored.sources[row] for row in extra.index.tolist())
         gallery = Side(rows, labels, (*gallery.sources, *sources), gallery.pictures)
     return query, gallery, extra, " and ".join(sorted(precisions))
@@ -203,12 +198,13 @@ def _warnings(data: KnownData) -> tuple[str, ...]:
 
 
 def find_distractors(
-    place: Path, embedder: Embedder, classes: Iterable[str], progress: Progress = silent
+    place: Path, embedder: Embedder, classes: Iterable[str], gallery: Rows, progress: Progress = silent
 ) -> Distractors:
     """Photos of a folder, of an embeddings file of the same weights, or of a prepared set's unseen classes.
 
     Photos that are known to show one of the `classes` that are searched for are left out and counted: they would be
-    relevant. Errors: DataError (none left, other weights), UsageError (no such place).
+    relevant. So are copies of what the `gallery` holds [G, D]. Errors: DataError (none left, other weights), UsageError (no
+    such place).
     """
     if not place.exists():
         raise UsageError(f"--gallery-extra {place}: no such file or folder")
@@ -221,14 +217,22 @@ def find_distractors(
     if stored.info.checkpoint != embedder.weights.sha256:
         raise DataError(f"--gallery-extra {place}: made with other weights than {embedder.weights.label}")
     index = np.array(opened.rows)
-    shown = [_class_of(stored, i) for i in index.tolist()]
+    if stored.embedding.shape[1] != gallery.shape[1]:
+        raise DataError(
+            f"--gallery-extra {place}: {stored.embedding.shape[1]} dimensions, not the {gallery.shape[1]} of these weights"
+        )
     wanted = {class_key(name): name for name in classes}
-    relevant = np.array([key in wanted for key in shown])
-    notes = [
-        f"{counted(int((~relevant).sum()), 'photo')} of {place} added to the gallery, relevant to no query"
-    ]
+    shown = [{wanted[key] for key in _class_keys(stored, i) if key in wanted} for i in index.tolist()]
+    relevant = np.array(list(map(bool, shown)))
+    there = copied_rows(stored.embedding[index], gallery) & ~relevant
+    added = ~(relevant | there)
+    notes = [f"{counted(int(added.sum()), 'photo')} of {place} added to the gallery, relevant to no query"]
+    if there.any():
+        notes.append(
+            f"{counted(int(there.sum()), 'photo')} of {place} left out: copies of photos that the gallery holds already"
+        )
     if relevant.any():
-        names = listed(sorted({wanted[key] for key in shown if key in wanted}))
+        names = listed(sorted(set.union(*shown)))
         notes.append(
             f"{counted(int(relevant.sum()), 'photo')} of {place} left out: of classes that are queried ({names})"
         )
@@ -236,12 +240,15 @@ def find_distractors(
         notes.append(f"{counted(len(opened.folder.skipped), 'file')} of {place} cannot be read")
     if relevant.all():
         raise DataError(f"--gallery-extra {place}: every photo is of a queried class")
-    return Distractors(stored, index[~relevant], tuple(notes))
+    if not added.any():
+        raise DataError(f"--gallery-extra {place}: the gallery holds every photo already")
+    return Distractors(stored, index[added], tuple(notes))
 
 
-def _class_of(stored: Embeddings, row: int) -> str:
-    """The key of the class that a photo is known to show: by its label, else by its folder's name; "" if neither."""
+def _class_keys(stored: Embeddings, row: int) -> set[str]:
+    """Keys of the classes that a photo may show: by its label, else by the names of the folders that it lies in."""
     label = int(stored.label[row])
-    known = 0 <= label < len(stored.info.classes)
-    name = stored.info.classes[label] if known else PurePosixPath(stored.sources[row]).parent.name
-    return class_key(name) if name else ""
+    if 0 <= label < len(stored.info.classes):
+        return {class_key(stored.info.classes[label])}
+    folders = PurePosixPath(stored.sources[row]).parent.parts
+    return {class_key(name) for name in (*folders, PurePath(stored.info.data_root).name) if name}

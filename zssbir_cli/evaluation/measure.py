@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zssbir_cli.arrays import Ints
+from zssbir_cli.arrays import Floats, Ints
 from zssbir_cli.compute.precision import choose_device
 from zssbir_cli.data.embeddings import Embeddings, Rows
 from zssbir_cli.data.embeddings_user import Pair
@@ -230,6 +230,29 @@ def in_both(a: Rows, b: Rows) -> int:
     kept = np.isin(a[:, 0], b[:, 0])  # few do by chance
     there = {row.tobytes() for row in b[np.isin(b[:, 0], a[:, 0])]} if kept.any() else set()
     return sum(row.tobytes() in there for row in a[kept])
+
+
+def copied_rows(a: Rows, b: Rows) -> npt.NDArray[np.bool_]:
+    """Which rows of a [N, D] are a row of b [M, D] but for rounding, as the same picture in another batch has: bool [N]."""
+    near = 1e-3 if np.float16 in (a.dtype, b.dtype) else 1e-5
+    line: Floats = np.random.default_rng(0).standard_normal((b.shape[1],))
+    line = line / np.linalg.norm(line)  # what lies together lies together on any line
+
+    def unit(rows: Rows) -> Floats:
+        wide = np.asarray(rows, np.float64)
+        result: Floats = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+        return result
+
+    held, found = unit(b), np.zeros(len(a), np.bool_)
+    held = held[np.argsort(held @ line)]
+    places = held @ line
+    for start in range(0, len(a), 16_384):
+        rows = unit(a[start : start + 16_384])
+        first, last = (np.searchsorted(places, rows @ line + shift) for shift in (-near, near))
+        for i in np.flatnonzero(last > first).tolist():
+            away = held[first[i] : last[i]] - rows[i]
+            found[start + i] = np.square(away).sum(1).min() < near**2
+    return found
 
 
 def _groups(inputs: Inputs, metrics: Metrics) -> tuple[dict[str, dict[str, float]], list[str]]:
