@@ -1,16 +1,19 @@
 """Who may use the server of the drawing page, what it says of itself, and clients that keep it waiting."""
 
+import io
 import re
 import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("starlette")
 pytest.importorskip("multipart")
@@ -147,6 +150,37 @@ def test_large_pictures_are_not_kept_in_memory(live: LiveGallery, monkeypatch: p
         for size in (256, 512, 1024) * 3:
             assert client.get(f"/photo/0?size={size}").status_code == 200
     assert sorted(made) == [256, 512, 1024, 1024, 1024]
+
+
+def test_large_pictures_are_decoded_one_at_a_time(live: LiveGallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise they would take every thread, and a drawing would wait for all of them."""
+    from zssbir_cli.web import queries
+
+    lock, within, most = threading.Lock(), [0], [0]
+    go = threading.Event()
+    photo = queries.photo
+
+    def slow(raw: bytes, size: int | None = None) -> Any:
+        with lock:
+            within[0] += 1
+            most[0] = max(most[0], within[0])
+        go.wait(60)
+        with lock:
+            within[0] -= 1
+        return photo(raw, size)
+
+    monkeypatch.setattr(queries, "photo", slow)
+    out = io.BytesIO()
+    Image.new("L", (4000, 3000), 9).save(out, "PNG")
+    with TestClient(build_app(live)) as client, ThreadPoolExecutor(41) as pool:
+        waiting = [pool.submit(client.post, "/search", files={"photo": out.getvalue()}) for _ in range(40)]
+        while not within[0]:
+            time.sleep(0.01)
+        assert client.post("/search", json={"strokes": [LINE]}).status_code == 200
+        assert not any(w.done() for w in waiting)
+        go.set()
+        assert {w.result().status_code for w in waiting} == {200}
+    assert most[0] == 1
 
 
 def fits(value: Any, schema: dict[str, Any], whole: dict[str, Any]) -> None:

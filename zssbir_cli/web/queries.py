@@ -4,6 +4,7 @@ import asyncio
 import math
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from zssbir_cli.data.square import ink_box, resize_photo, square_sketch
 from zssbir_cli.errors import DataError
 from zssbir_cli.files import parsed
 from zssbir_cli.preparation.clean import drawing, photo
+from zssbir_cli.preparation.opening import FAULTS, opened
 from zssbir_cli.types import Modality
 from zssbir_cli.web.live import LiveGallery, Query
 
@@ -28,14 +30,18 @@ MAX_SECONDS = 30
 MAX_K = 1000
 MAX_POINTS = 100_000
 MAX_TEXT = 1000
+LARGE_BYTES, LARGE_PIXELS = 2 << 20, 8_000_000
+"""Pictures larger than either are decoded one after the other, so that small ones need not wait for them."""
 PICTURES = "image", "photo", "strokes", "like"
 FIELDS = (*PICTURES, "text", "k", "min_score", "token")
 PAPER, MARGIN, LINE = 512, 24, 6
 """Side of the sheet that strokes are drawn on, its margin, and the width of a line, pixels."""
 
 
-async def read_query(request: Request, gallery: LiveGallery, default_k: int) -> tuple[Query, float | None]:
-    """The query of a `POST /search` and its `min_score`.
+async def read_query(
+    request: Request, gallery: LiveGallery, default_k: int, large: asyncio.Semaphore
+) -> tuple[Query, float | None]:
+    """The query of a `POST /search` and its `min_score`. `large`: held while a large picture is decoded.
 
     Raises HTTPException 400 (malformed), 408 (too slow), 413 (too large), 415 (neither multipart nor JSON),
     422 (no picture, or a blank one).
@@ -59,7 +65,9 @@ async def read_query(request: Request, gallery: LiveGallery, default_k: int) -> 
         return Query(like=like, text=text, k=k), least
     if text and not given:
         return Query(text=text, k=k), least
-    image, modality = await asyncio.to_thread(_image, given, fields.get(given), gallery)
+    value = fields.get(given)
+    async with large if _is_large(value) else nullcontext():
+        image, modality = await asyncio.to_thread(_image, given, value, gallery)
     return Query(image, modality, text=text, k=k), least
 
 
@@ -145,6 +153,17 @@ def _image(given: str, value: Any, gallery: LiveGallery) -> tuple[Tensor, Modali
     if ink_box(sketch) is None:
         raise HTTPException(422, "the drawing is blank")
     return square_sketch(sketch, gallery.size, gallery.sketch_crop), Modality.SKETCH
+
+
+def _is_large(value: Any) -> bool:
+    """Whether a picture takes long, and up to a gigabyte, to decode."""
+    if not isinstance(value, bytes) or len(value) > LARGE_BYTES:
+        return isinstance(value, bytes)
+    try:
+        with opened(value, Modality.PHOTO) as (image, _):
+            return image.width * image.height > LARGE_PIXELS
+    except FAULTS:  # told when it is decoded; an SVG is drawn at a bounded size
+        return False
 
 
 def _sent(raw: Any) -> bytes:

@@ -68,7 +68,7 @@ class _Server:
         self.gallery, self.token, self.k = gallery, token, k
         self._schemas = described(bool(token))
         self._kept_picture = lru_cache(KEPT_PICTURES)(self._picture)
-        self._decoding = asyncio.Semaphore(DECODERS)
+        self._decoding, self._large = asyncio.Semaphore(DECODERS), asyncio.Semaphore(1)
 
     async def health(self, request: Request) -> Response:
         """
@@ -125,7 +125,7 @@ class _Server:
           default: {$ref: "#/components/responses/Refused"}
         """
         self._check(request)
-        query, least = await read_query(request, self.gallery, self.k)
+        query, least = await read_query(request, self.gallery, self.k, self._large)
         hits = await self.gallery.find(query)
         kept = [h for h in hits if least is None or h.score >= least]
         note = "" if kept else (f"nothing above {least:g}" if least is not None else "the gallery is empty")
