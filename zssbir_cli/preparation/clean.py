@@ -21,6 +21,7 @@ from zssbir_cli.preparation.ground import STRENGTHENED, on_white, strengthened
 from zssbir_cli.preparation.looks import look_of, look_of_jpeg
 from zssbir_cli.preparation.opening import FAULTS, MAX_PIXELS, opened, why
 from zssbir_cli.preparation.pixels import grey, orientation, rgb
+from zssbir_cli.preparation.profile import CONVERTED, to_srgb
 from zssbir_cli.preparation.sources import MAX_FILE_BYTES
 from zssbir_cli.preparation.whole import Plain, image_end, plain_image
 from zssbir_cli.types import Modality
@@ -103,7 +104,7 @@ def photo(raw: bytes, size: int | None = None) -> UInt8:
     try:
         with opened(raw, Modality.PHOTO) as (image, data):
             target = _target(image.width, image.height, None) if size is None else (size, size)
-            return np.asarray(_resized(rgb(_loaded(image, data, target)), None))
+            return np.asarray(_photo_pixels(image, data, target, None))
     except FAULTS as error:
         raise DataError(why(error, raw)) from None
 
@@ -115,17 +116,25 @@ def _photo(raw: bytes, size: int | None) -> tuple[bytes, str, bytes]:
         return _own_jpeg(raw, known.end, known.width, known.height)
     with opened(raw, Modality.PHOTO) as (image, data):
         target = _target(image.width, image.height, size)
-        if target == image.size and is_plain(image, data):
+        convert = to_srgb(image)
+        if target == image.size and convert is None and is_plain(image, data):
             end = _whole(data)
             if image.format == "JPEG":
                 return _own_jpeg(data, end, *image.size)
             image.load()
             return data[:end], "" if end == len(data) else TAIL_CUT, look_of(image)
-        note = _what_is_odd(image)
-        plain = _resized(rgb(_loaded(image, data, target)), size)
+        note = ", ".join(filter(None, (_what_is_odd(image), CONVERTED if convert else "")))
+        plain = _photo_pixels(image, data, target, size)
     out = io.BytesIO()
     plain.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue(), note, look_of(plain)
+
+
+def _photo_pixels(image: Image.Image, raw: bytes, target: tuple[int, int], size: int | None) -> Image.Image:
+    """An opened photo as 8-bit sRGB, resized as it is stored."""
+    convert = to_srgb(image)
+    pixels = _resized(rgb(_loaded(image, raw, target)), size)
+    return convert(pixels) if convert else pixels
 
 
 def _own_jpeg(raw: bytes, end: int, width: int, height: int) -> tuple[bytes, str, bytes]:
