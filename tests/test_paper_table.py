@@ -112,6 +112,21 @@ def test_copies_outdated_results_and_leaks_are_said(runs: Path) -> None:
     assert two.shown("zs") == "44.0 (outdated)"
 
 
+def test_checkpoints_and_subsets_are_said(runs: Path) -> None:
+    for run, about in (
+        ("r0", {"which": "best"}),
+        ("r1", {"which": "last"}),
+        ("r2", {"which": "best", "subset": True}),
+    ):
+        file = runs / run / "eval" / "zs.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | about))
+    table = paper_table(["r0", "r1", "r2"], runs)
+    assert [r.runs for r in table.rows] == [("r0", "r2"), ("r1",)]
+    assert "checkpoint best of 'r0', 'r2'; last of 'r1'" in table.notes
+    assert "a part of the protocol's classes or images only: 'r2'" in table.notes
+    assert "checkpoint best" in paper_table(["r0"], runs).notes
+
+
 def test_yardsticks_stand_below_once(runs: Path) -> None:
     for run in ("r0", "r1", "r3"):
         file = runs / run / "eval" / "zs.json"

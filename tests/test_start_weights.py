@@ -126,3 +126,14 @@ def test_weights_put_into_a_checkpoint_by_hand_are_no_part_of_it(place: Path) ->
         CheckpointError, match=r"model\.safetensors is damaged \(its sha256 is not the one in meta\.json\)"
     ):
         measured()
+
+
+def test_a_start_that_is_another_file_now_is_no_yardstick(place: Path, second: Path) -> None:
+    fresh = names("data/pics", Role.UNSEEN)[0]
+    found = zssbir.evaluate(run=second, report=False, device="cpu", classes=[fresh]).as_json()
+    assert [b["name"] for b in found["baselines"]] == ["chance", "frozen start"]
+    state = {k: v * 1.5 if v.is_floating_point() else v for k, v in load_file("start.safetensors").items()}
+    save_file(state, "start.safetensors")
+    again = zssbir.evaluate(run=second, report=False, device="cpu", classes=[fresh]).as_json()
+    assert [b["name"] for b in again["baselines"]] == ["chance"]
+    assert any("other weights now than those that the run began with" in note for note in again["notes"])

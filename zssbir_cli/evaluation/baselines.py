@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from zssbir_cli.embedding.weights import RunWeights, TowerWeights, Weights
+from zssbir_cli.engine.runs import read_record
 from zssbir_cli.errors import ZssbirError
 from zssbir_cli.evaluation.bootstrap import paired_difference
 from zssbir_cli.evaluation.inputs import Options, same_images
@@ -49,6 +50,9 @@ def with_start(
         if weights.model.weights == "pretrained" and not is_cached(weights.model.backbone):
             raise _NotHere(f"the pretrained weights of {weights.model.backbone} are not on this machine")
         start = StartWeights(weights)
+        began = (read_record(weights.home) or {}).get("start_sha256")
+        if began and began != start.sha256:
+            raise _NotHere(f"{weights.model.weights}: other weights now than those that the run began with")
         inputs = same_images(found.inputs, start, options, shown)
         other = measure(inputs, k=found.metrics.k, device=options.device, progress=shown)
     except (ZssbirError, OSError) as error:
@@ -62,7 +66,7 @@ def with_start(
 
 
 class _NotHere(ZssbirError):
-    """The start's weights are not on this machine."""
+    """The start's weights are not on this machine (any more)."""
 
 
 def _gain(trained: Metrics, start: Metrics) -> list[str]:

@@ -71,7 +71,17 @@ class _Result:
     @property
     def about(self) -> list[Any]:
         """On what it was measured."""
-        names = ("identity", "protocol", "gallery", "queries", "chosen", "extra")
+        names = (
+            "identity",
+            "protocol",
+            "gallery",
+            "queries",
+            "chosen",
+            "most_per_class",
+            "seed",
+            "extra",
+            "which",
+        )
         return [self.result.get(name) for name in names]
 
     def values(self, convention: str) -> dict[str, float]:
@@ -189,6 +199,13 @@ def _notes(
         notes.append("mean and sample standard deviation over runs that differ only in the seed (n)")
     if len({(r.result.get("identity"), r.result["queries"], r.result["gallery"]) for r in found}) > 1:
         notes.append("the rows are not all from the same data: compare only those that are")
+    used: dict[str, list[str]] = {}
+    for r in found:
+        used.setdefault(str(r.result.get("which") or "?"), []).append(r.run.name)
+    told = [which if len(used) == 1 else f"{which} of {listed(names)}" for which, names in used.items()]
+    notes.append(f"checkpoint {'; '.join(told)}")
+    if part := [r.run.name for r in found if r.result.get("subset")]:
+        notes.append(f"a part of the protocol's classes or images only: {listed(part)}")
     outdated = [r.run.name for r in found if is_outdated(r.run, r.result)]
     leaking = [r.run.name for r in found if r.result.get("leaks")]
     if outdated:

@@ -19,6 +19,7 @@ from zssbir_cli.engine.runlog import RunDir
 from zssbir_cli.engine.runs import find_run, read_metrics
 from zssbir_cli.errors import UsageError, ZssbirError
 from zssbir_cli.files import write_text
+from zssbir_cli.models.towers import start_of
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.recipe.loader import dump_recipe
 from zssbir_cli.recipe.schema import Recipe
@@ -147,7 +148,7 @@ def profile(recipe: Recipe, *, steps: int, device: str = "auto", resumed: Path |
 
 
 def run_record(setup: Setup) -> dict[str, Any]:
-    """What run.json keeps: circumstances, data set, preprocessing, seed and command line."""
+    """What run.json keeps: circumstances, data set, preprocessing, seed, command line and start."""
     return {
         **circumstances(setup.precision.device),
         "precision": setup.precision.name,
@@ -156,4 +157,12 @@ def run_record(setup: Setup) -> dict[str, Any]:
         "data": {"root": str(setup.prepared.root.resolve()), **setup.learnt.as_json()},
         "preprocessing": preprocessing(setup.recipe),
         "command": sys.argv,
+        "start_sha256": start_sha256(setup.recipe),
     }
+
+
+def start_sha256(recipe: Recipe) -> str:
+    """sha256 of the file of weights that a run begins with; "" for random ones (rank 0)."""
+    if recipe.model.weights == "none" or not distributed.is_main():
+        return ""
+    return start_of(recipe, Path("recipe.yaml")).weights_sha256()
