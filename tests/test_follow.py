@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,30 @@ def test_any_changes_leave_what_embedding_from_scratch_does(
         queries = query.expand(3, ours.photos.shape[1])
         found = [[(h.row, h.name) for h in g.nearest(queries, 5)[0]] for g in (ours, theirs)]
         assert found[0] == found[1]
+
+
+def test_a_renamed_folder_keeps_its_rows(
+    tmp_path: Path, photo_gallery: tuple[Path, Path], tiny_recipe: Path
+) -> None:
+    """The gallery of a folder that is there no more serves the same photos elsewhere; that of one that is, or of others, does not."""
+    embedder = Embedder(RunWeights(make_run(tmp_path / "run", tiny_recipe)), CPU)
+    shutil.copytree(photo_gallery[0], tmp_path / "first")
+    first = follow_folder(embedder, tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "second")
+    picture(tmp_path / "second" / "a" / "new.jpg", np.random.default_rng(0))
+    second = follow_folder(embedder, tmp_path / "second")
+    assert (second.new, second.changed, second.kept) == (1, 0, 12)
+    assert (second.path != first.path, first.path.exists()) == (True, True)
+    found = read_embeddings(second.path)
+    assert found.info.data_root == str(tmp_path / "second")
+    before = read_embeddings(first.path)
+    rows = [i for i, name in enumerate(found.sources) if name in before.sources]
+    np.testing.assert_array_equal(np.array(found.embedding)[rows], before.embedding)
+    shutil.copytree(tmp_path / "second", tmp_path / "copy")
+    assert follow_folder(embedder, tmp_path / "copy").kept == 12  # those of `first`, which is gone
+    first.path.unlink()
+    shutil.copytree(tmp_path / "second", tmp_path / "other")
+    assert follow_folder(embedder, tmp_path / "other").new == 13
 
 
 def test_a_file_says_where_its_photos_are_after_the_folder_was_moved(

@@ -118,6 +118,7 @@ def test_prepared_set_shows_its_unseen_photos_with_classes(
     assert all(h.source.startswith(f"photo/{h.name}/") for h in hits)
     workflow.write_result(result, tmp_path / "r.html")
     assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 51
+    assert "lazy" not in (tmp_path / "r.html").read_text()  # a printer gets only what is loaded
 
 
 def test_gallery_of_another_model_is_refused_and_says_why(

@@ -164,7 +164,7 @@ def test_large_pictures_are_decoded_one_at_a_time(live: LiveGallery, monkeypatch
         with lock:
             within[0] += 1
             most[0] = max(most[0], within[0])
-        go.wait(60)
+        go.wait(10)
         with lock:
             within[0] -= 1
         return photo(raw, size)

@@ -30,7 +30,7 @@ from zssbir_cli.data.hdf5 import differing_rows
 from zssbir_cli.data.square import resize_photo
 from zssbir_cli.data.stage import Stage
 from zssbir_cli.embedding.embedder import Embedder
-from zssbir_cli.embedding.kept import rows_in_order
+from zssbir_cli.embedding.kept import of_renamed_folder, rows_in_order
 from zssbir_cli.embedding.listing import (
     PhotoListing,
     Update,
@@ -136,6 +136,9 @@ def _survey(
             old = read_embeddings(path, check_rows=False)
         except DataError as error:
             print(f"{error.args[0].split(';')[0]}: every photo is embedded again", file=sys.stderr)
+    elif not force and path == folder_file(embedder.weights.home, embedder.weights.which, folder):
+        old = of_renamed_folder(path, listing.names)
+        old = None if old is None or _unfit(embedder, old, half) else old
     if old is not None and (reason := _unfit(embedder, old, half)):
         print(f"{path}: {reason}: every photo is embedded again", file=sys.stderr)
         old = None

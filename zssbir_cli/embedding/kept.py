@@ -1,18 +1,39 @@
 """Rows of a gallery that is renewed: those of the older file as they lie there, new ones in between."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from zssbir_cli.arrays import Ints
-from zssbir_cli.data.embeddings import Embeddings, Rows
+from zssbir_cli.data.embeddings import Embeddings, Rows, read_embeddings
 from zssbir_cli.data.hdf5 import Summed, row_sums
+from zssbir_cli.errors import DataError
 
 BLOCK = 4096
 """Rows gathered at a time."""
 TOGETHER = 256
 """So many rows that lie one behind the other in the older file are written from where they lie."""
+
+
+def of_renamed_folder(path: Path, names: Sequence[str]) -> Embeddings | None:
+    """The embeddings of a folder that is not there any more, beside `path`, the file of a folder with the photos `names`.
+
+    They are those of the same folder before it was renamed or moved when they know at least half of the names; of several,
+    those that know most. None when there are none.
+    """
+    wanted = set(names)
+    best, most = None, (len(wanted) + 1) // 2
+    for file in sorted(path.parent.glob(path.name.partition("-folder-")[0] + "-folder-*.h5")):
+        try:
+            old = read_embeddings(file, check_rows=False)
+        except DataError:
+            continue
+        known = len(wanted.intersection(old.sources))
+        if known >= most and not Path(old.info.data_root).is_dir():
+            best, most = old, known
+    return best
 
 
 def rows_in_order(
