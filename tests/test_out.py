@@ -49,7 +49,7 @@ def test_every_command_looks_first(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"taken", "folder", "data"}
 
 
-@pytest.mark.parametrize("options", [{"seed": 7}, {"per_class": 3}, {"val_classes": 2}, {"size": 77}])
+@pytest.mark.parametrize("options", [{"seed": 7}, {"per_class": 3}, {"dedup": True}, {"size": 77}])
 def test_an_older_demo_set_is_refused_before_anything_is_drawn(
     tiny_demo: Path, options: dict[str, int]
 ) -> None:
@@ -83,3 +83,16 @@ def test_permissions_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # the tests may run as root
     with pytest.raises(DataError, match="Permission denied"):
         check_writable(tmp_path / "new" / "file")
+
+
+def test_a_folder_in_use_is_refused_before_the_sources_are_listed(tiny_demo: Path, tmp_path: Path) -> None:
+    """Listing may mean downloading or unpacking."""
+    source, mine = tmp_path / "pictures", tmp_path / "mine"
+    for folder in (source, mine):
+        folder.mkdir()
+    (mine / "letter.txt").touch()
+    told: list[str] = []
+    for out, words in ((mine, "not empty and not a prepared set"), (tiny_demo, "other files or options")):
+        with pytest.raises(DataError, match=words):
+            zssbir.prepare(source, out=out, size=55, say=told.append)
+    assert not told

@@ -56,13 +56,16 @@ def check_free(out: Path) -> None:
         )
 
 
-def check_options(out: Path, options: Mapping[str, object], images: int) -> None:
-    """Refuse a folder that holds a set of other options, or of another number of images, before the pictures of a new one
-    are made. Errors: DataError."""
+def check_options(out: Path, options: Mapping[str, object], images: int | None = None) -> None:
+    """Refuse a folder that is not free, or holds a set of other options or of another number of `images`, before the
+    pictures of a new one are made, downloaded or unpacked. Errors: DataError."""
+    check_free(out)
     if (out / MANIFEST_NAME).exists():
         manifest = _manifest(out)
         count = sum(manifest.counts.values()) + manifest.skipped
-        if count != images or any(manifest.options.get(key) != value for key, value in options.items()):
+        if images not in (None, count) or any(
+            manifest.options.get(key) != value for key, value in options.items()
+        ):
             raise _other(out, manifest)
 
 

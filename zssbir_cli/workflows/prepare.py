@@ -12,7 +12,7 @@ from zssbir_cli.preparation.archives import open_source
 from zssbir_cli.preparation.build import Prepared, carry_out
 from zssbir_cli.preparation.choices import Choices
 from zssbir_cli.preparation.clean import CleanOptions
-from zssbir_cli.preparation.finished import check_free, check_options
+from zssbir_cli.preparation.finished import check_options
 from zssbir_cli.preparation.plan import PreparePlan, check_given_once, default_name, plan_own
 from zssbir_cli.preparation.reading import available_cores
 from zssbir_cli.preparation.roles import read_unseen
@@ -131,9 +131,15 @@ def prepare_own(
             raise DataError(f"{readable(str(path))} does not exist{hint}")
     name = name or default_name(paths[0])
     out = out or Path("data") / name
+    check_options(out, _settled(choices))
     with scanned(paths, say, leave=out) as sources:
         plan = _plan_own(sources, name, choices, val)
         return carry_out(plan, out, choices, say, progress)
+
+
+def _settled(choices: Choices) -> dict[str, object]:
+    """What the manifest will say of the options, but for those that only a plan settles."""
+    return {key: value for key, value in choices.record().items() if key not in ("holdout", "val_classes")}
 
 
 def _plan_own(
@@ -183,6 +189,7 @@ def prepare_benchmark(
     name = name or (dataset if chosen.name == DEFAULT_SPLIT[dataset] else chosen.name)
     listed = read_published(chosen, lists, choices)
     out = out or Path("data") / name
+    check_options(out, _settled(choices))
     with scanned(list(paths) or usual_places(dataset) or fetch(dataset, say), say, leave=out) as sources:
         plan = plan_benchmark(chosen, sources, listed, name, choices)
         return carry_out(plan, out, choices, say, progress)
@@ -213,7 +220,6 @@ def prepare_demo(
     choices.check(name)
     name = name or "demo"
     out = out or Path("data") / name
-    check_free(out)
     folder = pictures or out.with_name(f"{out.name}-pictures")
     unseen = read_unseen(choices.unseen or DEMO_UNSEEN, CLASSES)
     roles = draw_roles(choices.seed, unseen, DEMO_VAL if choices.val_classes is None else choices.val_classes)
@@ -226,10 +232,7 @@ def prepare_demo(
     )
     test, val = ([n for n in CLASSES if roles[n] is role] for role in (Role.UNSEEN, Role.VAL))
     own = replace(choices, unseen=",".join(test), val_classes=len(val))
-    options = {
-        key: value for key, value in own.record().items() if key != "holdout"
-    }  # as the plan settles it
-    check_options(out, options, len(CLASSES) * (look.photos + look.sketches))
+    check_options(out, _settled(own), len(CLASSES) * (look.photos + look.sketches))
     draw_pictures(folder, roles, look, workers=choices.workers or available_cores(), progress=progress)
     return prepare_own([folder], name=name, out=out, choices=own, val=val, say=say, progress=progress)
 
