@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: one thread, no network, tiny prepared data sets."""
 
 import os
+import random
 import shutil
 import signal
 
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +31,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Whatever ran before in this process: pytest-xdist deals files out as processes get free."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +77,6 @@ def tiny_recipe(tmp_path: Path, tiny_demo: Path) -> Path:
 @pytest.fixture(scope="session")
 def photo_gallery(tmp_path_factory: pytest.TempPathFactory, tiny_demo: Path) -> tuple[Path, Path]:
     """A folder of twelve photos, and a run of random weights. Read only."""
-    import numpy as np
     from PIL import Image
     from retrieval_helpers import make_run
 

@@ -1,13 +1,14 @@
 """AMA on two processes is AMA on one: every loss's gradient, the centres, the clusters, the teacher."""
 
 import os
-import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import ama_helpers as helpers
 import pytest
 import torch
 import torch.distributed as dist
+from rank_helpers import meeting_place
 from torch import Tensor, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
@@ -52,8 +53,8 @@ def work(case: str, world: int, rank: int) -> dict[str, Tensor]:
     return out | {k: v.clone() for k, v in method.state_dict().items()}
 
 
-def rank_main(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+def rank_main(rank: int, meet: Mapping[str, str], folder: str) -> None:
+    os.environ |= {**meet, "RANK": str(rank), "WORLD_SIZE": "2"}
     dist.init_process_group("gloo")
     for case in CASES:
         torch.save(work(case, 2, rank), Path(folder) / f"{case}-{rank}.pt")
@@ -63,10 +64,8 @@ def rank_main(rank: int, port: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    multiprocessing.spawn(rank_main, (port, str(folder)), nprocs=2)
+    with meeting_place() as meet:
+        multiprocessing.spawn(rank_main, (meet, str(folder)), nprocs=2)
     return folder
 
 

@@ -1,6 +1,7 @@
 """A folder as a source: links, loops, what is no regular file, hidden folders, and the set that is made in it."""
 
 import os
+import random
 import tracemalloc
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_a_set_is_not_made_on_top_of_its_own_pictures(
 @pytest.mark.parametrize("now", [0, 10, 3_000_000], ids=["empty", "shorter", "longer"])
 def test_a_file_that_has_changed_since_it_was_listed_is_read_whole(tmp_path: Path, now: int) -> None:
     """And takes no more memory than it is long: under `ulimit -v` the largest file that is read may be too much."""
-    file, data = tmp_path / "a.png", os.urandom(now)
+    file, data = tmp_path / "a.png", random.randbytes(now)
     file.write_bytes(bytes(1000))
     source = FolderSource(tmp_path)
     source.scan()

@@ -158,3 +158,14 @@ def test_a_number_that_is_written_in_two_ways_is_no_two_classes(tmp_path: Path, 
         DataError, match=r"classes spelt in several ways: .*1.* and .*1.*Write each in one way"
     ):
         read_user_embeddings(tmp_path / "e.npz")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_rows_beyond_float32_are_refused_without_further_words(tmp_path: Path) -> None:
+    rows, labels = np.array([[1.0, 2.0], [1e300, 1.0]]), np.array(["a", "b"])
+    np.savez(tmp_path / "u.npz", query=rows, gallery=rows, query_labels=labels, gallery_labels=labels)
+    lines = [f"{side},a,{x},{y}" for side in ("query", "gallery") for x, y in rows.tolist()]
+    (tmp_path / "u.csv").write_text("\n".join(["set,label,e0,e1", *lines]))
+    for name in ("u.npz", "u.csv"):
+        with pytest.raises(DataError, match=r"1 of 2 rows of query are zero, not finite or beyond float32"):
+            read_user_embeddings(tmp_path / name)

@@ -64,7 +64,8 @@ def read_user_embeddings(path: Path) -> Pair:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        return readers[path.suffix.lower()](path)
+        with np.errstate(over="ignore"):  # rows beyond float32 are refused by name
+            return readers[path.suffix.lower()](path)
     except DataError:
         raise
     except Exception as error:  # zipfile, h5py and numpy raise almost any type on damaged files
