@@ -78,8 +78,10 @@ def embed(
         options.needs_data(model, data)
     elif not sharded:
         options.exists(images, "--photos")
-    if out is not None and not table_address(out):
-        check_writable(out, folder=sharded)
+    if out is not None and sharded:
+        check_writable(out, folder=True)
+    elif out is not None and not table_address(out):
+        _check_target(out)
     with loading("embed", "the weights") as progress:
         from zssbir_cli.compute import distributed
         from zssbir_cli.workflows.embed import embed as run_embed
@@ -110,6 +112,12 @@ def _say(result: "Embedded") -> None:
     print("\n".join(table_address(file) or str(file) for file in result.files))
 
 
+def _check_target(out: Path) -> None:
+    from zssbir_cli.data.embeddings import check_target
+
+    check_target(out)
+
+
 def _join(out: Path, parts: list[Path], index: bool) -> None:
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
@@ -117,7 +125,7 @@ def _join(out: Path, parts: list[Path], index: bool) -> None:
     for part in parts:
         options.exists(part)
     if not table_address(out):
-        check_writable(out)
+        _check_target(out)
     with shown("embed: joining") as progress:
         from zssbir_cli.embedding.join import join_galleries
 

@@ -129,13 +129,15 @@ class Embeddings:
 
 
 def check_target(out: Path) -> None:
-    """Refuse, before anything is embedded, a place for an embeddings file where something else lies. Errors: UsageError."""
+    """Refuse, before anything is embedded, a place for an embeddings file where something else lies, or nothing
+    can be written. Errors: UsageError, DataError."""
     if out.is_dir():
         raise UsageError(f"{out}: is a folder; name a file for the embeddings, e.g. {out / 'photos.h5'}")
     if out.is_file() and not begins_as_hdf5(out):
         raise UsageError(
             f"{out}: this file is no embeddings file and is not overwritten; name another one, or remove it"
         )
+    files.check_writable(out)
 
 
 def write_embeddings(

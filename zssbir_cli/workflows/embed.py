@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zssbir_cli.compute import distributed
 from zssbir_cli.compute.precision import choose_device
-from zssbir_cli.data.embeddings import read_embeddings
+from zssbir_cli.data.embeddings import check_target, read_embeddings
 from zssbir_cli.data.table import write_table
 from zssbir_cli.embedding.embedder import BATCH, Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
@@ -88,8 +88,10 @@ def embed(
     address = None if out is None else table_address(out)
     if index and address is None:
         raise UsageError("--index is for a table: name one with --out photos.lance")
-    if out is not None and address is None:
-        check_writable(Path(out), folder=sharded)
+    if out is not None and sharded:
+        check_writable(Path(out), folder=True)
+    elif out is not None and address is None:
+        check_target(Path(out))
     chosen = choose_device(device)
     # ranks share the shards out, and work alone
     with nullcontext() if sharded else distributed.session(chosen):
