@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zssbir_cli.data.embeddings import EmbeddingInfo, write_embeddings
 from zssbir_cli.data.embeddings_user import read_user_embeddings
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation.measure import in_both, inputs_of_file, measure
@@ -169,3 +170,19 @@ def test_rows_beyond_float32_are_refused_without_further_words(tmp_path: Path) -
     for name in ("u.npz", "u.csv"):
         with pytest.raises(DataError, match=r"1 of 2 rows of query are zero, not finite or beyond float32"):
             read_user_embeddings(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("whose", "told"),
+    [
+        ({"run": "runs/one"}, "the train part of pics, embedded with runs/one: classes and images that the run was trained on are not"),
+        ({"model": "clip"}, "the train part of pics, embedded with clip"),
+    ],
+)  # fmt: skip
+def test_of_an_own_file_it_is_said_that_nothing_is_left_out(tmp_path: Path, whose: dict, told: str) -> None:
+    info = EmbeddingInfo(classes=("a", "b"), part="train", data_name="pics", data_root="data/pics", **whose)
+    labels, kind = np.arange(12) // 2 % 2, np.arange(12) % 2
+    write_embeddings(tmp_path / "e.h5", ROWS, labels, kind, [str(i) for i in range(12)], info)
+    notes = inputs_of_file(tmp_path / "e.h5", read_user_embeddings(tmp_path / "e.h5")).notes
+    assert notes[0].startswith(told)
+    assert ("zssbir eval --run runs/one --data data/pics" in notes[0]) is ("run" in whose)

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from zssbir_cli.data.embeddings import Rows, read_embeddings
+from zssbir_cli.data.embeddings import EmbeddingInfo, Rows, read_embeddings
 from zssbir_cli.data.hdf5 import try_foreign
 from zssbir_cli.data.seal import check_seal
 from zssbir_cli.errors import DataError, UsageError
@@ -106,8 +106,21 @@ def _read_h5(path: Path) -> Pair:
     label, sources = own.label.astype(np.int64), own.sources
     return Pair(
         own.embedding[sketch], own.embedding[photo], label[sketch], label[photo], own.info.classes,
-        tuple(sources[i] for i in sketch), tuple(sources[i] for i in photo),
+        tuple(sources[i] for i in sketch), tuple(sources[i] for i in photo), _told(own.info),
     )  # fmt: skip
+
+
+def _told(info: EmbeddingInfo) -> str:
+    """What to say of a file of `zssbir embed`: whose it is, and what an evaluation of the run itself would look after."""
+    if not info.part:
+        return ""
+    what = f"the {info.part} part of {info.data_name}, embedded with {info.model or info.run}"
+    if not info.run:
+        return what
+    return (
+        f"{what}: classes and images that the run was trained on are not left out here, as `zssbir eval --run {info.run} "
+        f"--data {info.data_root}` does"
+    )
 
 
 def _from_arrays(path: Path, arrays: dict[str, Array], found: Sequence[str]) -> Pair:
