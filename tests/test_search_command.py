@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from zssbir_cli.cli.app import app
 from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
+from zssbir_cli.embedding.join import join_galleries
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.workflows import search as workflow
 from zssbir_cli.workflows.embed import embed
@@ -233,6 +234,50 @@ def test_a_photo_that_was_replaced_since_is_not_shown_for_the_one_that_was_embed
     )
     assert "2 photos gone or changed since" in shown.stderr
     assert "'1.jpg', '2.jpg'; run `zssbir embed --photos` again" in shown.stderr
+
+
+def test_pages_say_why_they_show_no_pictures(tmp_path: Path, run: Path, folder: Path) -> None:
+    """Another set where the prepared one was; a gallery joined of several folders, whose photos are not gone."""
+    query = draw(tmp_path / "s.png")
+
+    def said(gallery: Path) -> str:
+        line = [
+            "search",
+            str(query),
+            "--photos",
+            str(gallery),
+            "--run",
+            str(run),
+            "--out",
+            str(tmp_path / "r.html"),
+        ]
+        return CliRunner().invoke(app, line).stderr
+
+    for name, unseen in (("data", "all"), ("other", "1")):
+        prepare(
+            make_folder(tmp_path / f"pics-{name}"),
+            out=tmp_path / name,
+            unseen=unseen,
+            val_classes=0 if name == "other" else None,
+        )
+    (stored,) = embed(run, data=tmp_path / "data").files
+    assert "shows no pictures" not in said(stored)
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "other").rename(tmp_path / "data")
+    assert f"shows no pictures: {tmp_path / 'data'} does not hold the data set that was embedded" in said(
+        stored
+    )
+    shutil.copytree(folder, tmp_path / "second")
+    for photo in (tmp_path / "second").iterdir():
+        photo.rename(photo.with_name(f"other-{photo.name}"))
+    parts = [
+        embed(run, photos=place, out=tmp_path / f"{place.name}.h5").files[0]
+        for place in (folder, tmp_path / "second")
+    ]
+    join_galleries(parts, tmp_path / "joined.h5")
+    told = said(tmp_path / "joined.h5")
+    assert "shows no pictures: the gallery does not say where its photos lie" in told
+    assert "gone or changed" not in told
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "ABSOLUTE"])

@@ -66,6 +66,7 @@ def search(
         options.exists(place)
     with loading("search", "the weights") as progress:
         from zssbir_cli.workflows import search as workflow
+        from zssbir_cli.workflows.search_pages import why_no_pictures
 
         result = workflow.search_sketches(
             sketches or [], gallery, run=run, model=model, runs=runs, checkpoint=checkpoint, k=k, like=like,
@@ -74,16 +75,8 @@ def search(
     if out is not None:
         workflow.write_result(result, out)
         note(f"written: {out}")
-        stored = result.gallery
-        if (
-            out.suffix.lower() in (".html", ".png")
-            and stored.stamps
-            and not Path(stored.info.data_root).is_dir()
-        ):
-            note(
-                f"{out} shows no pictures: there is no folder {stored.info.data_root}; where the photos are now, run "
-                f"`zssbir embed --photos FOLDER --out {gallery}`"
-            )
+        if out.suffix.lower() in (".html", ".png") and (why := why_no_pictures(result)):
+            note(f"{out} shows no pictures: {why}")
     _say(result, gallery)
     if json_:
         print(json.dumps(workflow.result_json(result), indent=1))

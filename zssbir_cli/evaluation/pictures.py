@@ -79,6 +79,13 @@ def file_as_embedded(gallery: Embeddings, row: int) -> Path | None:
     return file if file_content(file) == stamps.content[row].tobytes() else None
 
 
+def set_as_embedded(gallery: Embeddings) -> bool:
+    """Whether the prepared set that a gallery is a part of still lies where it was."""
+    with suppress(DataError):
+        return PreparedSet.open(gallery.info.data_root).identity == gallery.info.data_identity
+    return False
+
+
 @lru_cache(8)
 def _prepared_images(root: str, identity: str, part: Part, modality: Modality) -> ImageSet | None:
     """The images of a prepared set; None when another set, or none, lies there."""

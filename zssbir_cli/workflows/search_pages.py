@@ -6,6 +6,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from zssbir_cli.evaluation import pictures
+from zssbir_cli.names import table_address
 from zssbir_cli.viz.page import link, write_page
 from zssbir_cli.viz.sheet import Row, Tile, save_sheet
 
@@ -79,7 +80,25 @@ def _about(result: "SearchResult") -> str:
 def changed_photos(result: "SearchResult") -> list[str]:
     """Photos of a folder's embeddings file that were found and are not there any more, or are others now."""
     stored = result.gallery
-    if stored.stamps is None or not Path(stored.info.data_root).is_dir():
+    if stored.stamps is None or why_no_pictures(result):
         return []
     rows = sorted({hit.row for found in result.found for hit in found.hits})
     return [stored.sources[row] for row in rows if pictures.file_as_embedded(stored, row) is None]
+
+
+def why_no_pictures(result: "SearchResult") -> str:
+    """Why none of the photos can be shown; "" when they can be."""
+    stored, info = result.gallery, result.gallery.info
+    if info.part:
+        if pictures.set_as_embedded(stored):
+            return ""
+        return f"{info.data_root} does not hold the data set that was embedded ({info.data_name}, {info.data_identity})"
+    if not info.data_root:
+        return "the gallery does not say where its photos lie, as one that was joined of several folders"
+    if Path(info.data_root).is_dir():
+        return ""
+    gone = f"there is no folder {info.data_root}"
+    if info.data_identity:  # of tar shards
+        return gone
+    place = table_address(str(stored.path)) or stored.path
+    return f"{gone}; where the photos are now, run `zssbir embed --photos FOLDER --out {place}`"
