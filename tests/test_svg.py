@@ -108,6 +108,16 @@ def test_svg_of_extreme_shape_is_small() -> None:
     assert len(rasterise(thin.encode())) < 10_000
 
 
+@pytest.mark.parametrize("use", ["filter='url(#f)'", "style='filter:url(#f)'", "class='f'"])
+def test_effects_of_filters_are_left_out(use: str) -> None:
+    """Noise of a billion octaves never ends; an element whose filter is missing would not be drawn."""
+    noise = "<feTurbulence baseFrequency='0.05' numOctaves='1000000000'/>"
+    effect = (
+        f"<style>.f {{ fill: none; filter: url(#f) }}</style><defs><filter id='f'>{noise}</filter></defs>"
+    )
+    assert rasterise(svg(effect + LINE.replace("/>", f" {use}/>")).encode()) == rasterise(svg(LINE).encode())
+
+
 def test_transparent_sketch_and_unreadable_photo(tmp_path: Path) -> None:
     image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     image.paste((0, 0, 0, 255), (5, 5, 15, 7))

@@ -1,7 +1,8 @@
 """SVG sketches -> PNG bytes, by resvg (one wheel of 3 MB, no system library, no scripts, no network).
 
 A document is read by expat and written anew before resvg sees it: references to anything but the document itself are
-dropped, and documents deeper, larger or more repetitive than a drawing are refused (resvg would overflow its stack).
+dropped, and documents deeper, larger or more repetitive than a drawing are refused (resvg would overflow its stack). Filter
+effects (blur, noise) are left out: some never end, and strokes are what counts.
 """
 
 import gzip
@@ -22,7 +23,8 @@ MAX_USES = 1_000
 MAX_IMAGE = 4 << 20
 _INSIDE = re.compile(r"\s*(#|data:image/(png|jpe?g|gif|webp);)", re.IGNORECASE)
 _URL = re.compile(r"url\(\s*['\"]?\s*(?!#|['\"\s]*#)[^)]*\)|@import[^;]*;?", re.IGNORECASE)
-_PICTURES = ("image", "feImage")
+_FILTER = re.compile(r"(?<![\w-])filter\s*:[^;}]*", re.IGNORECASE)
+_EFFECT = re.compile(r"filter|fe[A-Z]\w*")
 
 
 def rasterise(raw: bytes) -> bytes:
@@ -63,6 +65,8 @@ class _Writer:
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.depth = self.elements = self.uses = 0
+        self.effects = 0
+        """How many filter effects are open: what is within is left out."""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         local = name.rpartition(":")[2]
@@ -73,22 +77,33 @@ class _Writer:
         ):  # fmt: skip
             if count > most:
                 raise DataError(f"an SVG of more than {most:,} {what}")
+        self.effects += _EFFECT.fullmatch(local) is not None
+        if self.effects:
+            return
         kept = "".join(
-            f" {key}={quoteattr(value if _is_link(key) else _URL.sub('none', value))}"
+            f" {key}={quoteattr(value if _is_link(key) else _plain(value))}"
             for key, value in attributes.items()
-            if not _is_link(key) or _allowed(local, value)
+            if key != "filter" and (not _is_link(key) or _allowed(local, value))
         )
         self.parts.append(f"<{name}{kept}>")
 
     def end(self, name: str) -> None:
         self.depth -= 1
-        self.parts.append(f"</{name}>")
+        if not self.effects:
+            self.parts.append(f"</{name}>")
+        self.effects -= _EFFECT.fullmatch(name.rpartition(":")[2]) is not None
 
     def text(self, data: str) -> None:
-        self.parts.append(escape(_URL.sub("none", data)))
+        if not self.effects:
+            self.parts.append(escape(_plain(data)))
 
     def entity(self, name: str, *_: object) -> None:
         raise DataError(f"an SVG that declares the entity {name!r}")
+
+
+def _plain(text: str) -> str:
+    """A value or a style sheet without addresses outside the document and without filters."""
+    return _FILTER.sub("", _URL.sub("none", text))
 
 
 def _is_link(key: str) -> bool:
@@ -97,4 +112,4 @@ def _is_link(key: str) -> bool:
 
 def _allowed(element: str, value: str) -> bool:
     """Links within the document, and pictures that are part of it and no further SVG."""
-    return _INSIDE.match(value) is not None and (element not in _PICTURES or len(value) <= MAX_IMAGE)
+    return _INSIDE.match(value) is not None and (element != "image" or len(value) <= MAX_IMAGE)
