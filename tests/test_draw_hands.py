@@ -160,6 +160,7 @@ def test_a_long_name_shows_its_end(browser: "playwright.Browser", address: str, 
     watched.page.route("**/search*", lambda route: route.fulfill(json={"hits": hits}))
     watched.stroke((0.2, 0.2), (0.8, 0.8))
     expect(watched.page.locator("#hits .name")).to_have_text(names)
+    assert len(watched.page.locator("#status").inner_text()) < 80
     for tile in watched.page.locator("#hits button").all():
         around, end = tile.bounding_box(), tile.locator(".name span").last.bounding_box()
         assert around

@@ -18,6 +18,8 @@ from zssbir_cli.cli.app import app
 from zssbir_cli.data.embeddings import read_embeddings, write_embeddings
 from zssbir_cli.embedding.join import join_galleries
 from zssbir_cli.errors import DataError, UsageError
+from zssbir_cli.evaluation.pictures import jpeg_of_gallery
+from zssbir_cli.web.opened import Opened
 from zssbir_cli.workflows import search as workflow
 from zssbir_cli.workflows.embed import embed
 from zssbir_cli.workflows.load import load
@@ -120,6 +122,20 @@ def test_prepared_set_shows_its_unseen_photos_with_classes(
     workflow.write_result(result, tmp_path / "r.html")
     assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 51
     assert "lazy" not in (tmp_path / "r.html").read_text()  # a printer gets only what is loaded
+
+
+def test_a_prepared_set_that_was_moved_shows_its_photos(tmp_path: Path, run: Path, tiny_demo: Path) -> None:
+    """Also when the file of its embeddings, which knows the old place, is renewed while it is open."""
+    place = Path(shutil.copytree(tiny_demo, tmp_path / "before"))
+    embed_before = workflow.search_sketches([draw(tmp_path / "s.png")], place, run=run, k=4)
+    moved = place.rename(tmp_path / "after")
+    result = workflow.search_sketches([tmp_path / "s.png"], moved, run=run, k=4)
+    assert result.gallery.path == embed_before.gallery.path
+    workflow.write_result(result, tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 5
+    assert result.gallery.path
+    renewed = Opened.first(result.opened).renewed(read_embeddings(result.gallery.path))
+    assert jpeg_of_gallery(renewed.gallery.stored, renewed.gallery.rows.start, 64)
 
 
 def test_gallery_of_another_model_is_refused_and_says_why(

@@ -153,6 +153,8 @@ def open_gallery(
     elif (gallery / "manifest.json").is_file():
         data = data_of(embedder.weights, gallery)
         stored = embed_part(embedder, data.prepared, Part.TEST, progress=progress)
+        # the same set may have lain elsewhere when it was embedded
+        stored = replace(stored, info=replace(stored.info, data_root=str(data.prepared.root.resolve())))
         notes.append(remark(data))
     else:
         followed = follow_folder(embedder, gallery, progress=progress)

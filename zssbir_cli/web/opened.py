@@ -32,6 +32,9 @@ class Opened:
 
     def renewed(self, stored: Embeddings) -> "Opened":
         """The same with another file. Errors: those of `Gallery.rows`."""
+        before, info = self.gallery.stored.info, stored.info
+        if info.part and info.data_identity == before.data_identity:  # a set lies where it was opened
+            stored = replace(stored, info=replace(info, data_root=before.data_root))
         gallery = replace(self.gallery, stored=stored)
         known = dict(zip(self._names, self.ids.tolist(), strict=True))
         opened = Opened(gallery, masks_of_gallery(gallery, self.masks), np.empty(0, np.int64), self.free)

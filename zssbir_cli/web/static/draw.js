@@ -37,7 +37,7 @@ function nothing() {
 
 function searchFor(what, ...field) {
   wanted = { what, field: () => field };
-  say(`Photos like ${what} …`);
+  say(`Photos like ${brief(what)} …`);
   later(0);
 }
 
@@ -83,9 +83,9 @@ function settle(found, query) {
     say(found.detail ? `${found.detail[0].toUpperCase()}${found.detail.slice(1)}.` : `The server answered ${found.status}.`, true);
   } else {
     show(found.hits.map((hit) => ({ ...hit, version: found.version })));
-    const like = query.what && ` like ${query.what}`;
+    const like = query.what && ` like ${brief(query.what)}`;
     const count = found.hits.length === 1 ? "1 photo" : `${found.hits.length} photos`;
-    say(found.hits.length ? `${count}${like}; the best is ${label(found.hits[0])}.` : `${found.note || "nothing found"}.`);
+    say(found.hits.length ? `${count}${like}; the best is ${brief(found.hits[0].class || found.hits[0].source)}.` : `${found.note || "nothing found"}.`);
   }
 }
 
@@ -96,6 +96,8 @@ function say(text, error = false) {
   $("status").classList.toggle("error", error);
 }
 
+// A name inside a sentence: not too long, and written in its own direction.
+const brief = (name) => `\u2068${[...name].length > 40 ? `${[...name].slice(0, 20).join("")}…${[...name].slice(-16).join("")}` : name}\u2069`;
 const label = (hit) => hit.class ? `${hit.class} (${hit.source})` : hit.source;
 const photo = (hit, size, what = "") => `/photo/${hit.id}${what}?size=${size}&v=${hit.version}` + (token ? `&token=${encodeURIComponent(token)}` : "");
 const element = (tag, facts, ...children) => {
@@ -108,7 +110,7 @@ const element = (tag, facts, ...children) => {
 function shortened(hit) {
   const text = [...(hit.class || hit.source)];
   const parts = [text.slice(0, -9), text.slice(-9)].map((part) => element("span", { textContent: part.join("") }));
-  return element("span", { className: "name", title: hit.source, dir: "auto" }, ...parts);
+  return element("span", { className: "name", title: hit.source }, ...parts);
 }
 
 function tile(hit) {
