@@ -118,6 +118,24 @@ def test_effects_of_filters_are_left_out(use: str) -> None:
     assert rasterise(svg(effect + LINE.replace("/>", f" {use}/>")).encode()) == rasterise(svg(LINE).encode())
 
 
+@pytest.mark.parametrize("far", ["1e9", "1E+12", "1e18", "-1e30", "1" + "0" * 12, "123456789"])
+def test_places_beyond_all_drawings_are_refused(far: str) -> None:
+    """On some of them resvg panics, on others it ends the process, or never returns."""
+    path = (
+        f"<path d='M10 10 L90 90 C1 2 3 4 -{far.lstrip('-')} 6 A5 5 0 0 1 8 8 Z' stroke='black' fill='none'/>"
+    )
+    with pytest.raises(DataError, match=r"numbers beyond all drawings \(d\)"):
+        rasterise(svg(path).encode())
+
+
+def test_ordinary_numbers_are_no_places_beyond_all_drawings() -> None:
+    line = "<path id='x123456789' d='M4.123456789 4.0e1L36.00000001,1e-07' stroke='#12345678' stroke-width='1e0'/>"
+    assert len(rasterise(svg(line).encode())) > 100
+    assert len(rasterise(svg(LINE).replace("0 0 40 40", "0 0 40px 40px").encode())) > 100
+    with pytest.raises(DataError, match="an SVG whose viewBox is too small"):
+        rasterise(svg(LINE).replace("0 0 40 40", "0 0 1e-9 1e-9").encode())
+
+
 def test_transparent_sketch_and_unreadable_photo(tmp_path: Path) -> None:
     image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     image.paste((0, 0, 0, 255), (5, 5, 15, 7))

@@ -8,6 +8,7 @@ effects (blur, noise) are left out: some never end, and strokes are what counts.
 import gzip
 import io
 import re
+from contextlib import suppress
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
@@ -21,6 +22,14 @@ MAX_ELEMENTS = 200_000
 MAX_USES = 1_000
 """`use` elements, each of which may repeat others."""
 MAX_IMAGE = 4 << 20
+LEAST_VIEW = 0.01
+"""Sides of the smallest view."""
+_PLACES = frozenset(
+    ["d", "points", "x", "y", "x1", "x2", "y1", "y2", "dx", "dy", "cx", "cy", "r", "rx", "ry", "width", "height", "viewBox",
+     "transform", "gradientTransform", "patternTransform", "stroke-width", "font-size", "style"]
+)  # fmt: skip
+_HUGE = re.compile(r"(?<![\d.#\w])\d{8,}|\d[eE]\+?0*(?:[3-9]|[1-9]\d)")
+"""A number of ten million or more, or with an exponent that no program writes for a smaller one."""
 _INSIDE = re.compile(r"\s*(#|data:image/(png|jpe?g|gif|webp);)", re.IGNORECASE)
 _URL = re.compile(r"url\(\s*['\"]?\s*(?!#|['\"\s]*#)[^)]*\)|@import[^;]*;?", re.IGNORECASE)
 _FILTER = re.compile(r"(?<![\w-])filter\s*:[^;}]*", re.IGNORECASE)
@@ -44,6 +53,10 @@ def rasterise(raw: bytes) -> bytes:
         return bytes(resvg_py.svg_to_bytes(svg_string=text, width=SIDE, height=SIDE, skip_system_fonts=True))
     except (ValueError, OSError, EOFError, expat.ExpatError) as error:
         raise DataError(f"not a readable SVG ({' '.join(str(error).split())[:120]})") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust: no Exception, and of no module
+            raise
+        raise DataError("not a readable SVG: it cannot be drawn") from None
 
 
 def harmless(raw: bytes) -> str:
@@ -80,6 +93,7 @@ class _Writer:
         self.effects += _EFFECT.fullmatch(local) is not None
         if self.effects:
             return
+        _check_numbers(attributes)
         kept = "".join(
             f" {key}={quoteattr(value if _is_link(key) else _plain(value))}"
             for key, value in attributes.items()
@@ -99,6 +113,17 @@ class _Writer:
 
     def entity(self, name: str, *_: object) -> None:
         raise DataError(f"an SVG that declares the entity {name!r}")
+
+
+def _check_numbers(attributes: dict[str, str]) -> None:
+    """Refuse places so far away that resvg panics, ends the process or never returns. Errors: DataError."""
+    for key, value in attributes.items():
+        if key in _PLACES and _HUGE.search(value):
+            raise DataError(f"an SVG with numbers beyond all drawings ({key})")
+    view = attributes.get("viewBox", "").replace(",", " ").split()
+    with suppress(ValueError):  # no numbers: resvg goes by the size
+        if len(view) == 4 and any(0 < float(side) < LEAST_VIEW for side in view[2:]):
+            raise DataError("an SVG whose viewBox is too small")
 
 
 def _plain(text: str) -> str:
