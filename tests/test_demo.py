@@ -65,7 +65,7 @@ def test_a_second_demo_uses_the_finished_run(out: Path) -> None:
 
 
 def test_other_options_and_foreign_folders_are_refused(out: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="other options"):
+    with pytest.raises(DataError, match="other files or options"):
         draw(out, photos=2, seed=1, workers=1)
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="other files"):

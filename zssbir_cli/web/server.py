@@ -50,7 +50,7 @@ def build_app(
         static = str(files("zssbir_cli.web") / "static")
         routes += [
             Route("/", server.page, include_in_schema=False),
-            Mount("/static", StaticFiles(directory=static)),
+            Mount("/static", _Static(directory=static)),
         ]
     middleware = [Middleware(LocalOnly, hosts=hosts)] if hosts else []
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
@@ -59,6 +59,14 @@ def build_app(
         Busy: _busy,
     }
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+
+
+class _Static(StaticFiles):
+    """The page's files. Starlette before 1.0 fails on a NUL in a path."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """As Starlette's."""
+        return ("", None) if "\0" in path else super().lookup_path(path)
 
 
 class _Server:
