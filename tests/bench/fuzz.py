@@ -36,6 +36,9 @@ from zssbir_cli.workflows.prepare import prepare
 
 SLOW = 20.0
 """Seconds after which a case counts as one that hangs."""
+SVG = b"""<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 100 100'><g transform='rotate(30) scale(2 3)'>
+<path d='M10 10 L90 90 C1 2 3 4 5 6 A5 5 0 0 1 8 8 Z' stroke='black' fill='none' stroke-width='2'/><circle r='3' cx='9' cy='8'/>
+<polyline points='1,2 3,4 50,60' style='stroke:red;fill:none;stroke-dasharray:1 2'/></g></svg>"""
 Case = Callable[[random.Random], object]
 
 
@@ -74,7 +77,7 @@ def cases(root: Path) -> dict[str, Case]:
                 )
     prepared = prepare(root / "pics", out=root / "set", unseen=2, val_classes=0).root
     stored = {p: p.read_bytes() for p in prepared.iterdir() if p.is_file()}
-    pictures = [picture(k) for k in ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")]
+    pictures = [picture(k) for k in ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")] + [SVG] * 3
     recipes = [p.read_text("utf-8") for p in shipped_recipes()]
     whole = {
         n: (root / n).read_bytes()
