@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from retrieval_helpers import make_run
+from typer.testing import CliRunner
 
+from zssbir_cli.cli.app import app
 from zssbir_cli.data.embeddings import read_embeddings
 from zssbir_cli.embedding.join import join_galleries
-from zssbir_cli.embedding.tars import ShardsResult, shard_files, share_of
+from zssbir_cli.embedding.shares import shard_files, share_of
+from zssbir_cli.embedding.tars import ShardsResult
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.evaluation import pictures
 from zssbir_cli.preparation.archives import open_source
@@ -225,6 +228,24 @@ def test_parts_that_do_not_belong_together_are_refused(
     with pytest.raises(UsageError, match="name the embeddings files"):
         join_galleries([], out)
     assert not out.exists()
+
+
+def test_a_shard_without_a_part_is_named(tmp_path: Path, run: Path, shards: str) -> None:
+    parts, out = do(run, shards, tmp_path / "a").files, tmp_path / "all.h5"
+    with pytest.raises(
+        DataError, match=r"s-01\.tar: no part of this shard \(1 of 3 are missing\); embed them first"
+    ):
+        join_galleries([parts[0], parts[2]], out, shards=shards)
+    with pytest.raises(
+        DataError, match=r"s-02\.h5: a part of no shard of .*s-\{00\.\.01\}\.tar; leave it out"
+    ):
+        join_galleries(parts, out, shards=tmp_path / "s-{00..01}.tar")
+    assert not out.exists()
+    refused = CliRunner().invoke(app, ["embed", "--join", str(out), str(parts[0]), "--photos", str(tmp_path)])
+    assert "with --join, the shards that must all be there" in str(refused.exception)
+    done = CliRunner().invoke(app, ["embed", "--join", str(out), *map(str, parts), "--photos", shards])
+    assert done.exit_code == 0, done.output
+    assert len(read_embeddings(out)) == 29
 
 
 def test_shards_are_named_by_ranges(tmp_path: Path, shards: str) -> None:

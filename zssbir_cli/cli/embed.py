@@ -43,7 +43,9 @@ def embed(
         "-o",
     ),
     join: Path | None = option(
-        None, "OUT", "Make one gallery, a file or a table, of the embeddings files PARTS."
+        None,
+        "OUT",
+        "Make one gallery, a file or a table, of the embeddings files PARTS; with --photos, of all these shards.",
     ),
     index: bool = flag(
         "Make an index for `search --approximate`, in a table of 100,000 photos or more.", "--index"
@@ -67,8 +69,8 @@ def embed(
             f"{files[0]}: photos are named with --photos, embeddings files to join with --join OUT"
         )
     if join is not None:
-        options.allow_only(context, "--join", "join", "files", "index")
-        _join(join, files or [], index)
+        options.allow_only(context, "--join", "join", "files", "index", "images")
+        _join(join, files or [], images, index)
         return
     options.one_of_run_and_model(context, "runs")
     sharded = images is not None and images.suffix == ".tar"
@@ -118,10 +120,14 @@ def _check_target(out: Path) -> None:
     check_target(out)
 
 
-def _join(out: Path, parts: list[Path], index: bool) -> None:
+def _join(out: Path, parts: list[Path], shards: Path | None, index: bool) -> None:
     from zssbir_cli.cli.console import note
     from zssbir_cli.cli.display import progress as shown
 
+    if shards is not None and shards.suffix != ".tar":
+        raise UsageError(
+            f"--photos {shards}: with --join, the shards that must all be there (shards-{{000..999}}.tar)"
+        )
     for part in parts:
         options.exists(part)
     if not table_address(out):
@@ -129,6 +135,6 @@ def _join(out: Path, parts: list[Path], index: bool) -> None:
     with shown("embed: joining") as progress:
         from zssbir_cli.embedding.join import join_galleries
 
-        rows = join_galleries(parts, out, index=index, progress=progress)
+        rows = join_galleries(parts, out, shards=shards, index=index, progress=progress)
     note(f"{counted(rows, 'photo')} of {counted(len(parts), 'part')}")
     print(table_address(out) or out)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from zssbir_cli.data.embeddings import (
     write_embeddings,
 )
 from zssbir_cli.data.table import write_table
+from zssbir_cli.embedding.shares import shard_names
 from zssbir_cli.errors import DataError, UsageError
 from zssbir_cli.names import table_address
 from zssbir_cli.progress import Progress, silent
@@ -30,13 +32,19 @@ MUST_AGREE = {
 
 
 def join_galleries(
-    parts: Sequence[Path], out: Path, *, index: bool = False, progress: Progress = silent
+    parts: Sequence[Path],
+    out: Path,
+    *,
+    shards: str | Path | None = None,
+    index: bool = False,
+    progress: Progress = silent,
 ) -> int:
     """Write the photos of embeddings files, in this order, to one file or, where `out` ends with `.lance`, to a table.
 
-    Returns the number of photos. `index`: see `write_table`.
+    Returns the number of photos. `shards`: the tars that were to be embedded (`shard_names`), each of which must have its
+    part; `index`: see `write_table`.
     Errors: UsageError (no parts), DataError: a part is damaged, made in another way, holds sketches, or a photo of
-    another part; `out` cannot be written.
+    another part; a shard has no part; `out` cannot be written.
     """
     if not parts:
         raise UsageError("--join OUT PARTS...: name the embeddings files to join")
@@ -47,6 +55,8 @@ def join_galleries(
         progress("checking the parts", number, len(parts))
         opened.append(read_embeddings(part))
     info = _common(opened, out)
+    if shards is not None:
+        _check_complete(opened, shards)
     if address := table_address(out):
         return write_table(address, opened, info, index=index, progress=progress).rows
     names = [name for part in opened for name in part.sources]
@@ -63,6 +73,23 @@ def join_galleries(
         skipped=[lost for part in opened for lost in part.skipped],
     )
     return len(names)
+
+
+def _check_complete(parts: Sequence[Embeddings], shards: str | Path) -> None:
+    """DataError naming a shard without a part, or a part of no shard."""
+    wanted = shard_names(shards)
+    spare = {name: list(group) for name, group in groupby(sorted(parts, key=_shard), _shard)}
+    missing = [shard for shard in wanted if not spare.get(shard.stem) or not spare[shard.stem].pop()]
+    if missing:
+        raise DataError(
+            f"{missing[0]}: no part of this shard ({len(missing):,} of {len(wanted):,} are missing); embed them first"
+        )
+    if left := [part.path for group in spare.values() for part in group]:
+        raise DataError(f"{left[0]}: a part of no shard of {shards}; leave it out")
+
+
+def _shard(part: Embeddings) -> str:
+    return part.info.data_name
 
 
 def _stamps(parts: Sequence[Embeddings]) -> FileStamps | None:

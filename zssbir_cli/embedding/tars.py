@@ -1,7 +1,5 @@
 """Photos in tar shards, as webdataset writes them: one embeddings file per shard, so that many machines share the work."""
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +32,6 @@ from zssbir_cli.preparation.sources import MAX_FILE_BYTES
 from zssbir_cli.progress import Progress, silent
 from zssbir_cli.types import Modality
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
 
 @dataclass(frozen=True)
 class ShardsResult:
@@ -51,43 +47,6 @@ class ShardsResult:
         unread = f", {counted(len(self.skipped), 'unreadable photo')}" if self.skipped else ""
         kept = len(self.files) - self.made
         return f"{counted(self.photos, 'photo')} in {counted(len(self.files), 'shard')}: {self.made:,} new, {kept:,} kept{unread}"
-
-
-def shard_files(pattern: str | Path) -> list[Path]:
-    """`shards-{000..999}.tar` -> all of their paths, a single `.tar` as it is. Errors: DataError naming one that is missing."""
-    names = [os.fspath(pattern)]
-    while found := _RANGE.search(names[0]):
-        first, last = found.groups()
-        numbers = [str(i).zfill(len(first)) for i in range(int(first), int(last) + 1)]
-        names = [_RANGE.sub(number, name, count=1) for name in names for number in numbers]
-        if not names:
-            raise UsageError(f"--photos {pattern}: {found[0]} holds no number; write the smaller one first")
-    files = [Path(name) for name in names]
-    if missing := [f for f in files if not f.is_file()]:
-        raise DataError(f"{missing[0]}: no such shard ({len(missing):,} of {len(files):,} are missing)")
-    return files
-
-
-def share_of(part: str, environment: Mapping[str, str]) -> tuple[int, int]:
-    """`2/8` -> (2, 8). `auto`: this process among those of torchrun, and of a Slurm array, else (1, 1). Errors: UsageError."""
-    if part != "auto":
-        found = re.fullmatch(r"(\d+)/(\d+)", part)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise UsageError(f"--part {part}: with shards, I/N (1/8 to 8/8) or auto")
-        return int(found[1]), int(found[2])
-    try:
-        number = {name: int(value) for name, value in environment.items() if name in _NUMBERS and value}
-    except ValueError as error:
-        raise UsageError(
-            f"--part auto: the numbers of torchrun or Slurm cannot be read ({error}); give I/N"
-        ) from None
-    step = max(1, number.get("SLURM_ARRAY_TASK_STEP", 1))
-    task = (number.get("SLURM_ARRAY_TASK_ID", 0) - number.get("SLURM_ARRAY_TASK_MIN", 0)) // step
-    world = number.get("WORLD_SIZE", 1)
-    return task * world + number.get("RANK", 0) + 1, number.get("SLURM_ARRAY_TASK_COUNT", 1) * world
-
-
-_NUMBERS = ("RANK", "WORLD_SIZE", *(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "STEP", "COUNT")))
 
 
 def embed_shards(

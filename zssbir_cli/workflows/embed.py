@@ -14,7 +14,8 @@ from zssbir_cli.embedding.embedder import BATCH, Embedder
 from zssbir_cli.embedding.folder import FolderResult, follow_folder
 from zssbir_cli.embedding.own import data_of, remark
 from zssbir_cli.embedding.parts import embed_part
-from zssbir_cli.embedding.tars import ShardsResult, embed_shards, shard_files, share_of
+from zssbir_cli.embedding.shares import shard_files, share_of
+from zssbir_cli.embedding.tars import ShardsResult, embed_shards
 from zssbir_cli.embedding.weights import choose_weights
 from zssbir_cli.errors import UsageError
 from zssbir_cli.files import check_writable
