@@ -46,6 +46,18 @@ def imported(*arguments: str | Path, late: tuple[str, ...] = LATE) -> list[str]:
     return done.stdout.splitlines()[-1].split()[1:]
 
 
+@pytest.mark.parametrize("line", [["recipes"], ["recipes", "nowhere"], ["--help"]])
+def test_objects_that_stay_are_not_searched_for_garbage(line: list[str]) -> None:
+    """Neither when thousands of them are imported, nor when the process ends, which would take a second with timm."""
+    code = (
+        "import gc, sys\nfrom zssbir_cli.__main__ import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print('frozen', gc.get_freeze_count() > 1000, gc.get_threshold()[0] >= 10_000, gc.isenabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "frozen True True True"
+
+
 def test_eval_and_embed_build_no_network_for_rows_at_hand(
     tmp_path: Path, tiny_recipe: Path, photo_gallery: tuple[Path, Path]
 ) -> None:
